@@ -1,0 +1,1 @@
+"""Bytes: how records, blocks and keys look. No disk, no policy."""

@@ -1,0 +1,152 @@
+"""Configuration as frozen values, and the only reader of the environment.
+
+argv and environment → these dataclasses → constructors; nothing else looks at ``os.environ``.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ENC_MODES = ("AES-GCM", "AES-CBC", "SM4-CBC")
+LINK_FD_VARIABLE = "RESILIENT_LINK_FD"
+
+
+@dataclass(frozen=True)
+class SavePolicy:
+    """When a scheduled checkpoint is made: every ``every_steps`` steps, or every ``every_s`` seconds.
+
+    At most one of the two is set. With neither, only the end of a training call saves.
+    """
+
+    every_steps: int | None = None
+    every_s: float | None = None
+
+    def __post_init__(self) -> None:
+        assert self.every_steps is None or self.every_s is None, "one save policy at a time"
+        assert self.every_steps is None or self.every_steps > 0
+        assert self.every_s is None or self.every_s > 0
+
+
+@dataclass(frozen=True)
+class KeepPolicy:
+    """Which checkpoints stay: the newest ``max_count``, or one per ``per_minutes`` minutes.
+
+    At most one of the two is set. With neither, every checkpoint stays.
+    """
+
+    max_count: int | None = None
+    per_minutes: int | None = None
+
+    def __post_init__(self) -> None:
+        assert self.max_count is None or self.per_minutes is None, "one keep policy at a time"
+        assert self.max_count is None or self.max_count > 0
+        assert self.per_minutes is None or self.per_minutes > 0
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """How checkpoints are encrypted: a mode of ``ENC_MODES`` with a key of its length, or neither.
+
+    ``old_keys`` open older checkpoints and seal nothing. Keys stay out of ``repr``.
+    """
+
+    mode: str | None = None
+    key: bytes | None = field(default=None, repr=False)
+    old_keys: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        assert (self.mode is None) == (self.key is None), "a mode needs a key, and a key a mode"
+        assert self.mode is None or self.mode in ENC_MODES
+
+
+DEFAULT_SAVE = SavePolicy(every_s=300.0)
+DEFAULT_KEEP = KeepPolicy(max_count=5)
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a supervised worker is told, over the link, before the script runs.
+
+    ``seed`` is the run's seed, chosen once. ``directory`` is where checkpoints go unless the script
+    names another place. ``attempt`` counts from 1.
+    """
+
+    run_id: str
+    directory: Path
+    seed: int
+    attempt: int = 1
+    rank: int = 0
+    world_size: int = 1
+    save: SavePolicy = DEFAULT_SAVE
+    keep: KeepPolicy = DEFAULT_KEEP
+    sealing: Sealing = Sealing()
+
+    def to_message(self) -> dict[str, Any]:
+        """The configuration as one JSON-able message for the link. Holds the key: never log it."""
+        return {
+            "type": "config",
+            "run_id": self.run_id,
+            "directory": str(self.directory),
+            "seed": self.seed,
+            "attempt": self.attempt,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "save": [self.save.every_steps, self.save.every_s],
+            "keep": [self.keep.max_count, self.keep.per_minutes],
+            "mode": self.sealing.mode,
+            "key": _to_text(self.sealing.key),
+            "old_keys": [_to_text(key) for key in self.sealing.old_keys],
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> WorkerConfig:
+        """The inverse of :meth:`to_message`."""
+        return cls(
+            run_id=message["run_id"],
+            directory=Path(message["directory"]),
+            seed=message["seed"],
+            attempt=message["attempt"],
+            rank=message["rank"],
+            world_size=message["world_size"],
+            save=SavePolicy(*message["save"]),
+            keep=KeepPolicy(*message["keep"]),
+            sealing=Sealing(
+                mode=message["mode"],
+                key=_to_bytes(message["key"]),
+                old_keys=tuple(base64.b64decode(key) for key in message["old_keys"]),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What we take from the process environment."""
+
+    link_fd: int | None
+    rank: int
+    config_home: Path
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None) -> Environment:
+        """Reads ``environ``, by default the process's own."""
+        variables = os.environ if environ is None else environ
+        link_fd = variables.get(LINK_FD_VARIABLE)
+        home = variables.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+        return cls(
+            link_fd=int(link_fd) if link_fd else None,
+            rank=int(variables.get("RANK_ID") or 0),
+            config_home=Path(home),
+        )
+
+
+def _to_text(key: bytes | None) -> str | None:
+    return None if key is None else base64.b64encode(key).decode("ascii")
+
+
+def _to_bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)

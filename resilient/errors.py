@@ -1,0 +1,91 @@
+"""Every error of ours. The class says what the caller does next; the hint says what the user does next.
+
+ResilientError
+├── UsageError            fix the input            (exit status 64)
+│   └── KeySourceError    the key cannot be used: missing, wrong length, readable by others
+├── BusyError             somebody alive owns this run: stop it, or wait
+├── StorageError          the disk or the file system failed: try again later; nothing is quarantined
+├── CheckpointError       a checkpoint cannot be used
+│   ├── CorruptError      the bytes are not what was committed: quarantine, fall back to an older one
+│   ├── WrongKeyError     intact as far as can be told, sealed with another key: keep, ask for the key
+│   ├── ForeignError      belongs to another run or rank: leave it alone
+│   ├── MismatchError     does not fit the network of the script: keep, tell the first differences
+│   └── UnusableError     checkpoints exist, and none of them can be used   (exit status 65)
+└── LinkError             the other side of the link is gone or talks nonsense
+"""
+
+from __future__ import annotations
+
+EXIT_USAGE = 64
+EXIT_UNUSABLE = 65
+EXIT_STOPPED = 75
+
+
+class ResilientError(Exception):
+    """Base of all our errors.
+
+    ``hint`` is one sentence on what the user can do about it; it is printed after the message.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} ({self.hint})" if self.hint else message
+
+
+class UsageError(ResilientError):
+    """An argument, an option or a file the user named cannot be used as it is."""
+
+
+class KeySourceError(UsageError):
+    """A key could not be obtained from its source."""
+
+
+class BusyError(ResilientError):
+    """The run belongs to a living process; ``pid`` says which (0 when it cannot be told)."""
+
+    def __init__(self, message: str, *, pid: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.pid = pid
+
+
+class StorageError(ResilientError):
+    """The operating system refused to read or write; ``errno`` is its reason.
+
+    Says nothing about the bytes on disk: they are neither trusted nor quarantined because of it.
+    """
+
+    def __init__(self, message: str, *, errno: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
+
+
+class CheckpointError(ResilientError):
+    """A checkpoint cannot be used."""
+
+
+class CorruptError(CheckpointError):
+    """What was read is not what was committed. The only error that quarantines a file."""
+
+
+class WrongKeyError(CheckpointError):
+    """The checkpoint was sealed with a key that we were not given."""
+
+
+class ForeignError(CheckpointError):
+    """The checkpoint belongs to another run or another rank."""
+
+
+class MismatchError(CheckpointError):
+    """The checkpoint's parameters differ from the network's in names, shapes or dtypes."""
+
+
+class UnusableError(CheckpointError):
+    """Checkpoints exist but none can be used; starting from zero would silently lose them."""
+
+
+class LinkError(ResilientError):
+    """The link between worker and supervisor broke, or a message on it made no sense."""

@@ -1,0 +1,28 @@
+"""Time. Two clocks, because a wall clock jumps: durations use the monotonic one only."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the project may know about time."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, for people to read. May jump either way; never used for order."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary origin; never goes back. For durations and deadlines."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()

@@ -1,0 +1,298 @@
+"""Files: the protocol through which everything reaches a disk, and the real one.
+
+Every path is a ``pathlib.Path``. Every ``OSError`` leaves as :class:`~resilient.errors.StorageError`, with
+its errno, except the two that callers decide by: ``FileNotFoundError`` and ``FileExistsError``.
+Nothing follows a symbolic link in the last part of a path when writing: a link planted there by somebody
+else must not redirect a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from resilient.errors import BusyError, StorageError
+
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells one version of a file from another without reading it."""
+
+    inode: int
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
+class Writer(Protocol):
+    """A new file that is being written, front to back."""
+
+    def write(self, data: Buffer) -> None:
+        """Appends all of ``data``, or raises."""
+        ...
+
+    def sync(self) -> None:
+        """Makes the bytes durable. After a failure the file must be abandoned: the kernel may have
+        dropped the dirty pages, so a second fsync would succeed without having written them."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Reader(Protocol):
+    """An open file that is being read."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def read_into(self, target: memoryview, offset: int) -> int:
+        """Fills ``target`` from ``offset``; returns how many bytes there were (less only at the end)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    """An exclusive lock that is held until it is released or its process dies."""
+
+    def release(self) -> None: ...
+
+
+class Files(Protocol):
+    """The file operations that the project may use."""
+
+    def create(self, path: Path) -> Writer:
+        """Opens a file that must not exist yet, with mode 0600."""
+        ...
+
+    def open(self, path: Path) -> Reader:
+        """Opens a regular file for reading."""
+        ...
+
+    def read(self, path: Path, limit_bytes: int) -> bytes:
+        """The whole file; a file larger than ``limit_bytes`` is a StorageError (EFBIG)."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Atomically gives ``source`` the name ``target``, replacing what was there."""
+        ...
+
+    def remove(self, path: Path) -> None: ...
+
+    def names(self, directory: Path) -> list[str]:
+        """The names in a directory, sorted; an absent directory has none."""
+        ...
+
+    def identity(self, path: Path) -> Identity:
+        """What version of a regular file this is, from its metadata alone."""
+        ...
+
+    def make_directory(self, path: Path) -> None:
+        """Makes the directory and what is missing above it, mode 0700, durably."""
+        ...
+
+    def sync_directory(self, path: Path) -> None:
+        """Makes the directory's names durable: a file's own fsync does not persist its name."""
+        ...
+
+    def lock(self, path: Path) -> Lock:
+        """Takes the exclusive lock of ``path``; BusyError when it is held."""
+        ...
+
+    def free_bytes(self, directory: Path) -> int:
+        """How many bytes may still be written below ``directory``."""
+        ...
+
+
+class DiskWriter:
+    """A new file on a real disk."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self._path = path
+
+    def write(self, data: Buffer) -> None:
+        view = memoryview(data).cast("B")
+        with storage_errors("write", self._path):
+            while view:
+                # write(2) may take less than it was given, on a full disk or after 2 GiB.
+                view = view[os.write(self._descriptor, view) :]
+
+    def sync(self) -> None:
+        with storage_errors("sync", self._path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            with storage_errors("close", self._path):
+                os.close(descriptor)
+
+
+class DiskReader:
+    """An open file on a real disk."""
+
+    def __init__(self, descriptor: int, path: Path, size_bytes: int) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self._size_bytes = size_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    def read_into(self, target: memoryview, offset: int) -> int:
+        done = 0
+        with storage_errors("read", self._path):
+            while done < len(target):
+                count = os.preadv(self._descriptor, [target[done:]], offset + done)
+                if count == 0:
+                    break
+                done += count
+        return done
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+
+class DiskLock:
+    """flock(2) on an open file: the kernel lets go of it however the process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+
+class DiskFiles:
+    """The real file system."""
+
+    def create(self, path: Path) -> DiskWriter:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with storage_errors("create", path):
+            return DiskWriter(os.open(path, flags, FILE_MODE), path)
+
+    def open(self, path: Path) -> DiskReader:
+        with storage_errors("open", path):
+            # O_NONBLOCK: opening a FIFO that somebody left under a checkpoint's name must not hang.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                os.close(descriptor)
+                raise OSError(errno.EINVAL, "not a regular file", str(path))
+            return DiskReader(descriptor, path, status.st_size)
+
+    def read(self, path: Path, limit_bytes: int) -> bytes:
+        reader = self.open(path)
+        try:
+            if reader.size_bytes > limit_bytes:
+                message = f"{path} has {reader.size_bytes} bytes, more than {limit_bytes}"
+                raise StorageError(message, errno=errno.EFBIG)
+            content = bytearray(reader.size_bytes)
+            return bytes(content[: reader.read_into(memoryview(content), 0)])
+        finally:
+            reader.close()
+
+    def rename(self, source: Path, target: Path) -> None:
+        with storage_errors("rename", source):
+            os.rename(source, target)
+
+    def remove(self, path: Path) -> None:
+        with storage_errors("remove", path):
+            os.unlink(path)
+
+    def names(self, directory: Path) -> list[str]:
+        with storage_errors("list", directory):
+            try:
+                return sorted(os.listdir(directory))
+            except FileNotFoundError:
+                return []
+
+    def identity(self, path: Path) -> Identity:
+        with storage_errors("stat", path):
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", str(path))
+            return Identity(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def make_directory(self, path: Path) -> None:
+        missing = []
+        with storage_errors("make directory", path):
+            while not path.is_dir():
+                missing.append(path)
+                path = path.parent
+            for directory in reversed(missing):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(directory, DIRECTORY_MODE)
+                if not directory.is_dir():
+                    raise OSError(errno.ENOTDIR, "exists and is not a directory", str(directory))
+                self.sync_directory(directory.parent)
+
+    def sync_directory(self, path: Path) -> None:
+        with storage_errors("sync directory", path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def lock(self, path: Path) -> DiskLock:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with storage_errors("lock", path):
+            descriptor = os.open(path, flags, FILE_MODE)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise BusyError(f"{path} is locked by another process", pid=0) from None
+            except OSError:
+                os.close(descriptor)
+                raise
+            return DiskLock(descriptor)
+
+    def free_bytes(self, directory: Path) -> int:
+        with storage_errors("stat file system", directory):
+            status = os.statvfs(directory)
+            return status.f_bavail * status.f_frsize
+
+
+@contextlib.contextmanager
+def storage_errors(action: str, path: Path) -> Iterator[None]:
+    """Turns an OSError into a StorageError that says what was tried on which file."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        message = f"cannot {action} {path}: {reason}"
+        raise StorageError(message, errno=error.errno, hint=_hint(error.errno)) from error
+
+
+def _hint(code: int | None) -> str:
+    hints = {
+        errno.ENOSPC: "free some disk space",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EACCES: "check the permissions",
+        errno.EPERM: "check the permissions",
+        errno.EROFS: "the file system is mounted read-only",
+        errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+    }
+    return hints.get(code or 0, "")

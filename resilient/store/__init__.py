@@ -1,0 +1,1 @@
+"""Disk: names, manifests, commits, recovery."""
