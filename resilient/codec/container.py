@@ -1,0 +1,405 @@
+"""The plaintext of a checkpoint: MindSpore's protobuf records, and what stock MindSpore does not read.
+
+The stream is one protobuf message that a reader may also take as many concatenated ones:
+
+    Checkpoint { repeated Value value = 1; bytes extra = 1000; repeated Ours ours = 1001 }
+    Value      { string tag = 1; TensorProto tensor = 2 }
+    TensorProto{ repeated int64 dims = 1 (unpacked); string tensor_type = 2; bytes tensor_content = 3 }
+    Ours       { uint32 section = 1; Value value = 2 }
+
+``value`` is stock's (mindspore/train/checkpoint_pb2.py); stock skips the unknown fields 1000 and 1001.
+``extra`` comes first and at most once, opaque to us. A tensor of more than 512 MiB travels as consecutive
+records with the same tag, each with the dims of the whole, as stock's ``_write_parameter_bytes_data`` does it.
+
+Invariants, held by the encoder and demanded by the decoder:
+
+* Fields are in ascending order inside a Value, nothing is unknown, nothing is left over.
+* (section, tag) is unique among tensors; the slices of one tensor are adjacent and add up to its size.
+* ``ours`` with section 0 holds what belongs to stock's section but stock cannot read back: a tensor of dims
+  [0], which it takes for a scalar, and dtypes missing from its table, on which it fails for the whole file.
+
+Nothing is copied on the way out: tensors leave as views. On the way in, no length field is believed: memory
+is taken only for bytes that have arrived, and for tensors no larger than what is announced to follow.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from resilient.errors import CorruptError, UsageError
+from resilient.host.files import Buffer
+
+SLICE_BYTES = 512 * 1024 * 1024
+
+FIELD_VALUE = 1
+FIELD_EXTRA = 1000
+FIELD_OURS = 1001
+
+# Bytes per element, by MindSpore's name of the dtype.
+ITEM_BYTES = {
+    "Bool": 1,
+    "Int8": 1,
+    "UInt8": 1,
+    "Int16": 2,
+    "UInt16": 2,
+    "Int32": 4,
+    "UInt32": 4,
+    "Int64": 8,
+    "UInt64": 8,
+    "Float16": 2,
+    "BFloat16": 2,
+    "Float32": 4,
+    "Float64": 8,
+    "Complex64": 8,
+    "Complex128": 16,
+    "Float8E4M3FN": 1,
+    "Float8E5M2": 1,
+    "HiFloat8": 1,
+}
+# Stock's table `tensor_to_ms_type` (mindspore/train/serialization.py) has no entry for these.
+NOT_READ_BY_STOCK = frozenset({"Complex64", "Complex128", "Float8E4M3FN", "Float8E5M2", "HiFloat8"})
+
+_LENGTH_DELIMITED = 2
+_MAX_NAME_BYTES = 64 * 1024
+_MAX_DTYPE_BYTES = 64
+_MAX_DIMS = 64
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tensor, or one entry of append_info.
+
+    ``dtype`` is MindSpore's name of it ("Float32"), or "str". ``dims`` is its shape; () for a scalar, (0,)
+    for a str. ``data`` are the raw little-endian bytes in row-major order, in one contiguous piece.
+    ``section`` 0 is what stock reads; sections from 1 on hold the tensors of further networks.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+    data: Buffer
+    section: int = 0
+
+
+Sink = Callable[[str, str, tuple[int, ...], int, int], memoryview | None]
+"""Asked once per tensor with (name, dtype, dims, size_bytes, section): returns a writable view of exactly
+``size_bytes`` bytes to be filled, or None to skip the tensor."""
+
+
+def info_record(name: str, value: int | float | bool | str, section: int = 0) -> Record:
+    """An entry of append_info in the very form stock gives it: Int64, Float32, Bool or UTF-32 str.
+
+    Raises UsageError for an int that does not fit 64 bits and for a value of another type.
+    """
+    if isinstance(value, bool):
+        return Record(name, "Bool", (), struct.pack("<?", value), section)
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise UsageError(f"{name} = {value} does not fit 64 bits")
+        return Record(name, "Int64", (), struct.pack("<q", value), section)
+    if isinstance(value, float):
+        return Record(name, "Float32", (), _float32(value), section)
+    if isinstance(value, str):
+        # An empty string is one NUL, because NumPy's smallest string type has one character.
+        content = value.encode("utf-32-le", "surrogatepass") or bytes(4)
+        return Record(name, "str", (0,), content, section)
+    raise UsageError(f"{name} has type {type(value).__name__}; int, float, bool and str can be saved")
+
+
+def encode(records: Iterable[Record], extra: bytes, slice_bytes: int = SLICE_BYTES) -> Iterator[Buffer]:
+    """The plaintext stream, piece by piece: small headers, and views of the tensors' own memory.
+
+    A tensor's memory must not change before its pieces have been consumed.
+    """
+    if extra:
+        yield _key(FIELD_EXTRA) + _varint(len(extra))
+        yield extra
+    seen: set[tuple[int, str]] = set()
+    for record in records:
+        assert (record.section, record.name) not in seen, f"two tensors are called {record.name}"
+        seen.add((record.section, record.name))
+        yield from _encode_record(record, slice_bytes)
+
+
+def decode(chunks: Iterable[Buffer], sink: Sink, size_bytes: int | None = None) -> bytes:
+    """Parses a plaintext stream, fills what ``sink`` returns, and returns ``extra`` (b"" when there is none).
+
+    ``size_bytes`` is the length of the whole stream where the caller knows it: then no tensor that
+    claims more than that reaches the sink. Raises CorruptError for anything the encoder does not
+    produce; what was filled until then is garbage.
+    """
+    source = _Source(chunks)
+    tensors = _Tensors(sink, size_bytes)
+    extra = b""
+    first = True
+    while not source.at_end():
+        field = source.varint()
+        if field == FIELD_EXTRA << 3 | _LENGTH_DELIMITED and first:
+            extra = source.take(source.varint())
+        elif field == FIELD_VALUE << 3 | _LENGTH_DELIMITED:
+            tensors.read(source, _decode_header(source, 0))
+        elif field == FIELD_OURS << 3 | _LENGTH_DELIMITED:
+            tensors.read(source, _decode_ours(source))
+        else:
+            raise CorruptError(f"unexpected field {field >> 3} at byte {source.offset}")
+        first = False
+    tensors.finish()
+    if size_bytes is not None and source.offset != size_bytes:
+        raise CorruptError(f"the content has {source.offset} bytes instead of {size_bytes}")
+    return extra
+
+
+# Encoding
+
+
+def _float32(value: float) -> bytes:
+    try:
+        return struct.pack("<f", value)
+    except OverflowError:
+        # A conversion in C, which is what stock does, gives infinity where struct refuses.
+        return struct.pack("<f", math.copysign(math.inf, value))
+
+
+def _encode_record(record: Record, slice_bytes: int) -> Iterator[Buffer]:
+    data = _flat(record.data)
+    size_bytes = _tensor_bytes(record.dtype, record.dims)
+    assert size_bytes is None or size_bytes == len(data), f"{record.name} has not the size of its shape"
+    assert size_bytes is not None or len(data) <= slice_bytes, f"{record.dtype} is too large to be split"
+    for start in range(0, len(data) or 1, slice_bytes):
+        content = data[start : start + slice_bytes]
+        yield _record_header(record, len(content))
+        if content:
+            yield content
+
+
+def _flat(data: Buffer) -> memoryview:
+    view = memoryview(data)
+    # memoryview.cast refuses shapes that contain a zero.
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _record_header(record: Record, content_bytes: int) -> bytes:
+    """Everything of a record that comes before its content."""
+    name = record.name.encode()
+    dtype = record.dtype.encode()
+    tensor = b"".join(b"\x08" + _varint(dim) for dim in record.dims)
+    tensor += b"\x12" + _varint(len(dtype)) + dtype + b"\x1a" + _varint(content_bytes)
+    tensor_bytes = len(tensor) + content_bytes
+    value = b"\x0a" + _varint(len(name)) + name + b"\x12" + _varint(tensor_bytes) + tensor
+    value_bytes = len(value) + content_bytes
+    if record.section == 0 and _stock_reads(record):
+        return _key(FIELD_VALUE) + _varint(value_bytes) + value
+    ours = b"\x08" + _varint(record.section) + b"\x12" + _varint(value_bytes) + value
+    return _key(FIELD_OURS) + _varint(len(ours) + content_bytes) + ours
+
+
+def _stock_reads(record: Record) -> bool:
+    return record.dtype == "str" or (record.dims != (0,) and record.dtype not in NOT_READ_BY_STOCK)
+
+
+def _key(field: int) -> bytes:
+    return _varint(field << 3 | _LENGTH_DELIMITED)
+
+
+def _varint(number: int) -> bytes:
+    assert 0 <= number < 2**63
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _tensor_bytes(dtype: str, dims: tuple[int, ...]) -> int | None:
+    """The size of a tensor, or None where the dtype does not tell (a str, a dtype of a later MindSpore)."""
+    item_bytes = ITEM_BYTES.get(dtype)
+    return None if item_bytes is None else math.prod(dims) * item_bytes
+
+
+# Decoding
+
+
+class _Source:
+    """The chunks of a stream as one sequence of bytes. Running out of them is a CorruptError."""
+
+    def __init__(self, chunks: Iterable[Buffer]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+        self.offset = 0
+
+    def at_end(self) -> bool:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return True
+            self._rest = memoryview(chunk)
+        return False
+
+    def some(self, limit_bytes: int) -> memoryview:
+        """At least one and at most ``limit_bytes`` of the bytes that have arrived."""
+        if self.at_end():
+            raise CorruptError(f"the content ends early, at byte {self.offset}")
+        piece, self._rest = self._rest[:limit_bytes], self._rest[limit_bytes:]
+        self.offset += len(piece)
+        return piece
+
+    def take(self, size_bytes: int) -> bytes:
+        taken = bytearray()
+        while len(taken) < size_bytes:
+            taken += self.some(size_bytes - len(taken))
+        return bytes(taken)
+
+    def fill(self, target: memoryview) -> None:
+        done = 0
+        while done < len(target):
+            piece = self.some(len(target) - done)
+            target[done : done + len(piece)] = piece
+            done += len(piece)
+
+    def skip(self, size_bytes: int) -> None:
+        while size_bytes:
+            size_bytes -= len(self.some(size_bytes))
+
+    def byte(self) -> int:
+        return self.some(1)[0]
+
+    def expect(self, byte: int) -> None:
+        found = self.byte()
+        if found != byte:
+            raise CorruptError(f"found {found:#04x} instead of {byte:#04x} at byte {self.offset - 1}")
+
+    def varint(self) -> int:
+        number = 0
+        for shift in range(0, 63, 7):
+            byte = self.byte()
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return number
+        raise CorruptError(f"a number is too large, at byte {self.offset}")
+
+    def text(self, limit_bytes: int) -> str:
+        size_bytes = self.varint()
+        if size_bytes > limit_bytes:
+            raise CorruptError(f"a name of {size_bytes} bytes at byte {self.offset}")
+        try:
+            return str(self.take(size_bytes), "utf-8")
+        except UnicodeDecodeError as error:
+            raise CorruptError(f"a name is not UTF-8, at byte {self.offset}") from error
+
+
+@dataclass(frozen=True)
+class _Header:
+    """A record without its content."""
+
+    section: int
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+    content_bytes: int
+
+    @property
+    def tensor(self) -> tuple[int, str, str, tuple[int, ...]]:
+        return self.section, self.name, self.dtype, self.dims
+
+
+def _decode_ours(source: _Source) -> _Header:
+    end = source.varint() + source.offset
+    source.expect(0x08)
+    section = source.varint()
+    source.expect(0x12)
+    header = _decode_header(source, section)
+    _demand_end(source, header.content_bytes, end)
+    return header
+
+
+def _decode_header(source: _Source, section: int) -> _Header:
+    """Reads a Value up to its content, which must end where the Value and its tensor end."""
+    value_end = source.varint() + source.offset
+    source.expect(0x0A)
+    name = source.text(_MAX_NAME_BYTES)
+    source.expect(0x12)
+    tensor_end = source.varint() + source.offset
+    dims = _decode_dims(source)
+    dtype = source.text(_MAX_DTYPE_BYTES)
+    source.expect(0x1A)
+    content_bytes = source.varint()
+    _demand_end(source, content_bytes, tensor_end)
+    _demand_end(source, content_bytes, value_end)
+    return _Header(section, name, dtype, dims, content_bytes)
+
+
+def _decode_dims(source: _Source) -> tuple[int, ...]:
+    """Reads dims up to and including the key of the dtype that follows them."""
+    dims: list[int] = []
+    while (key := source.byte()) == 0x08:
+        if len(dims) == _MAX_DIMS:
+            raise CorruptError(f"a tensor of more than {_MAX_DIMS} dimensions at byte {source.offset}")
+        dims.append(source.varint())
+    if key != 0x12:
+        raise CorruptError(f"a tensor without a dtype at byte {source.offset}")
+    return tuple(dims)
+
+
+def _demand_end(source: _Source, content_bytes: int, end: int) -> None:
+    if source.offset + content_bytes != end:
+        raise CorruptError(f"lengths contradict each other at byte {source.offset}")
+
+
+class _Tensors:
+    """Puts the slices of each tensor together in the memory that the sink gives."""
+
+    def __init__(self, sink: Sink, size_bytes: int | None) -> None:
+        self._sink = sink
+        self._limit_bytes = size_bytes
+        self._seen: set[tuple[int, str]] = set()
+        self._open: tuple[int, str, str, tuple[int, ...]] | None = None
+        self._target: memoryview | None = None
+        self._total_bytes = 0
+        self._done_bytes = 0
+
+    def read(self, source: _Source, header: _Header) -> None:
+        if self._open is None:
+            self._begin(header)
+        elif self._open != header.tensor or not header.content_bytes:
+            raise CorruptError(f"a part of {self._open[1]} is missing")
+        end = self._done_bytes + header.content_bytes
+        if end > self._total_bytes:
+            raise CorruptError(f"{header.name} has more bytes than its shape")
+        if self._target is None:
+            source.skip(header.content_bytes)
+        else:
+            source.fill(self._target[self._done_bytes : end])
+        self._done_bytes = end
+        if end == self._total_bytes:
+            self._open = None
+
+    def finish(self) -> None:
+        if self._open is not None:
+            raise CorruptError(f"the end of {self._open[1]} is missing")
+
+    def _begin(self, header: _Header) -> None:
+        if (header.section, header.name) in self._seen:
+            raise CorruptError(f"{header.name} is there twice")
+        self._seen.add((header.section, header.name))
+        dims, total_bytes = _shape(header)
+        if self._limit_bytes is not None and total_bytes > self._limit_bytes:
+            raise CorruptError(f"{header.name} claims {total_bytes} bytes, more than there are")
+        self._open = header.tensor
+        self._done_bytes, self._total_bytes = 0, total_bytes
+        self._target = self._sink(header.name, header.dtype, dims, total_bytes, header.section)
+        assert self._target is None or len(self._target) == total_bytes, "the sink's view has another size"
+
+
+def _shape(header: _Header) -> tuple[tuple[int, ...], int]:
+    """The dims and the size in bytes of the tensor that begins with this record."""
+    size_bytes = _tensor_bytes(header.dtype, header.dims)
+    if size_bytes is None:
+        return header.dims, header.content_bytes
+    if header.dims == (0,) and header.content_bytes == ITEM_BYTES[header.dtype]:
+        # Stock reads dims [0] as a scalar, so files of a MindSpore that wrote scalars so exist.
+        return (), header.content_bytes
+    return header.dims, size_bytes

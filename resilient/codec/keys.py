@@ -1,0 +1,217 @@
+"""Keys: where they come from, and what is derived from them.
+
+From the encryption key K, by HKDF-SHA256 (RFC 5869) with the salt "resilient-run":
+
+    manifest key   32 bytes, context "manifest 1": authenticates manifests and the blocks of the CBC modes
+    key id          8 bytes, context "key id 1": public; tells which key sealed a file, and nothing about the key
+
+The numbers are versions: another use, or another meaning, gets another context.
+
+A key file holds the key raw, in hexadecimal or in base64. A file that can be read in two ways is refused: with the
+wrong guess, nobody could ever open the checkpoints again. Files that others can read are refused too.
+No message here ever contains a key, or the output of a command.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import secrets
+import shlex
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from Crypto.Hash import SHA256
+from Crypto.Protocol.KDF import HKDF, scrypt
+
+from resilient.errors import KeySourceError
+
+KEY_BYTES = {"AES-GCM": (32, 24, 16), "AES-CBC": (32, 24, 16), "SM4-CBC": (16,)}
+COMMAND_TIMEOUT_S = 60.0
+SALT_BYTES = 16
+
+_SALT = b"resilient-run"
+_SCRYPT_N = 2**17
+_SCRYPT_R = 8
+_SCRYPT_P = 1
+_LIMIT_BYTES = 4096
+
+
+def check_key_length(mode: str, key: bytes) -> None:
+    """Raises KeySourceError unless ``key`` has a length of ``mode``: 16, 24 or 32 bytes for AES, 16 for SM4."""
+    if mode not in KEY_BYTES:
+        raise KeySourceError(f"unknown encryption mode {mode}", hint=f"one of {', '.join(KEY_BYTES)}")
+    if len(key) not in KEY_BYTES[mode]:
+        lengths = " or ".join(str(length) for length in sorted(KEY_BYTES[mode]))
+        raise KeySourceError(f"the key has {len(key)} bytes; {mode} takes {lengths}")
+
+
+def manifest_key(key: bytes) -> bytes:
+    """The 32-byte key that authenticates manifests and CBC blocks."""
+    return _derive(key, 32, b"manifest 1")
+
+
+def key_id(key: bytes) -> str:
+    """16 hexadecimal digits that name a key without revealing anything about it."""
+    return _derive(key, 8, b"key id 1").hex()
+
+
+def from_file(path: Path, mode: str) -> bytes:
+    """The key in a file. Raises KeySourceError if it is missing, not private, or not a key for ``mode``."""
+    return _parse(_read_private(path), mode, str(path))
+
+
+def from_command(command: str, mode: str) -> bytes:
+    """The key that a command prints. It is split like a shell would, and runs without one.
+
+    Raises KeySourceError if it cannot be started, fails, takes more than 60 s or prints no key.
+    """
+    arguments = _split(command)
+    program = arguments[0]
+    try:
+        done = subprocess.run(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        # Not chained: the exception carries what the command printed, which may be the key.
+        raise KeySourceError(f"the key command {program} took more than {COMMAND_TIMEOUT_S:.0f} s") from None
+    except OSError as error:
+        raise KeySourceError(f"the key command {program} cannot be run: {error.strerror}") from error
+    if done.returncode != 0:
+        raise KeySourceError(f"the key command {program} failed with status {done.returncode}")
+    return _parse(done.stdout, mode, f"the key command {program}")
+
+
+def from_passphrase_file(path: Path, salt: bytes, mode: str) -> bytes:
+    """A key stretched from a passphrase by scrypt (RFC 7914; N=2**17, r=8, p=1: 128 MiB, half a second).
+
+    ``salt`` must be stored with the run: another salt gives another key. One trailing newline is not
+    part of the passphrase. Raises KeySourceError as :func:`from_file`, and for an empty passphrase.
+    """
+    assert len(salt) >= SALT_BYTES
+    passphrase = _without_newline(_read_private(path))
+    if not passphrase:
+        raise KeySourceError(f"the passphrase in {path} is empty")
+    size = max(KEY_BYTES[mode])
+    key = scrypt(passphrase, salt, key_len=size, N=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P)
+    assert isinstance(key, bytes)
+    return key
+
+
+def default_key(config_home: Path, mode: str) -> tuple[bytes, Path, bool]:
+    """The key of this user, its file, and whether it was made just now.
+
+    Two processes that make it at the same moment end up with the same key.
+    """
+    size = max(KEY_BYTES[mode])
+    path = config_home / "resilient" / ("key-sm4" if mode == "SM4-CBC" else "key")
+    try:
+        created = not os.path.lexists(path) and _make_key_file(path, size)
+    except OSError as error:
+        hint = "name a key with --key-file"
+        raise KeySourceError(f"cannot make the key {path}: {error.strerror}", hint=hint) from error
+    return from_file(path, mode), path, created
+
+
+def _derive(key: bytes, size_bytes: int, context: bytes) -> bytes:
+    derived = HKDF(key, size_bytes, _SALT, SHA256, context=context)
+    assert isinstance(derived, bytes)
+    return derived
+
+
+def _split(command: str) -> Sequence[str]:
+    try:
+        arguments = shlex.split(command)
+    except ValueError as error:
+        raise KeySourceError(f"the key command cannot be split into words: {error}") from error
+    if not arguments:
+        raise KeySourceError("the key command is empty")
+    return arguments
+
+
+def _read_private(path: Path) -> bytes:
+    """The content of a regular file that only its owner, who is us or root, can read."""
+    try:
+        # O_NONBLOCK: a FIFO must be refused, not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise KeySourceError(f"cannot open {path}: {error.strerror}") from error
+    with open(descriptor, "rb") as file:
+        # Of the open file, not of the path: nobody can swap it between the check and the reading.
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeySourceError(f"{path} is not a regular file")
+        if status.st_uid not in (os.geteuid(), 0):
+            raise KeySourceError(f"{path} belongs to another user")
+        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise KeySourceError(
+                f"others can read or change {path}", hint=f"chmod 600 {shlex.quote(str(path))}"
+            )
+        return file.read(_LIMIT_BYTES + 1)
+
+
+def _parse(data: bytes, mode: str, source: str) -> bytes:
+    """The one key that ``data`` can mean."""
+    lengths = KEY_BYTES[mode]
+    found = {key for key in _readings(data) if len(key) in lengths}
+    if not found:
+        wanted = " or ".join(str(length) for length in lengths)
+        raise KeySourceError(f"{source} holds no key of {wanted} bytes", hint="raw, hexadecimal or base64")
+    if len(found) > 1:
+        raise KeySourceError(
+            f"the key of {source} can be read in more than one way",
+            hint=f"write its {max(lengths)} bytes as {2 * max(lengths)} hexadecimal digits",
+        )
+    return found.pop()
+
+
+def _readings(data: bytes) -> list[bytes]:
+    """Everything that ``data`` can mean as a key."""
+    text = _without_newline(data)
+    readings = [data, text]
+    with contextlib.suppress(binascii.Error):
+        readings.append(binascii.unhexlify(text))
+    with contextlib.suppress(binascii.Error):
+        readings.append(base64.b64decode(text, validate=True))
+    return readings
+
+
+def _without_newline(data: bytes) -> bytes:
+    return data.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _make_key_file(path: Path, size_bytes: int) -> bool:
+    """Makes a key file unless there is one; returns whether it did. A reader never sees a part of it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(size_bytes).hex().encode() + b"\n")
+            file.flush()
+            os.fsync(descriptor)
+        # link(2) fails where the name is taken; rename would replace the key another process just made.
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(temporary)
+    _sync_directory(path.parent)
+    return True
+
+
+def _sync_directory(directory: Path) -> None:
+    """A key that is lost with the machine's power makes every checkpoint unreadable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
