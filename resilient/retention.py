@@ -1,16 +1,17 @@
 """Which checkpoints stay: a pure decision over the valid ones.
 
-Order is by generation. A checkpoint's wall time only measures how far apart two of them are, and it may jump either
-way; a jump may keep more than was promised, never less:
+Order is by generation. A checkpoint's wall time only measures how far apart two of them are, and it may
+jump either way; a jump may keep more than was promised, never less:
 
 * The newest always stays, whatever the policy.
 * ``max_count``: the newest N stay.
-* ``per_minutes``: going from old to new, one stays for every n minutes: the first, and then each that is at least n
-  minutes after the last one that stayed. Where time goes backwards a new segment begins, with a count of
-  its own; the first and the last of every segment stay, so that the next decision sees the jump too.
+* ``per_minutes``: going from old to new, one stays for every n minutes: the first, and then each that is at
+  least n minutes after the last one that stayed. Where time goes backwards a new segment begins, with a
+  count of its own; the first and the last of every segment stay, so that the next decision sees the jump
+  too.
 
-The decision is stable: deciding again over what stayed keeps all of it, except that a newest one that only stayed as
-such may go once a newer one is there.
+The decision is stable: deciding again over what stayed keeps all of it, except that a newest one that only
+stayed as such may go once a newer one is there.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Stock's container (mindspore/ccsrc/utils/crypto.cc), every number a little-endia
     plain     the bytes themselves
 
 A file is a sequence of blocks; all but the last hold exactly BLOCK_BYTES of plaintext. Stock accepts any
-order and any origin of the blocks, and CBC accepts any bytes at all. So every block has a tag that the manifest
-binds in order:
+order and any origin of the blocks, and CBC accepts any bytes at all. So every block has a tag that the
+manifest binds in order:
 
     AES-GCM   the GCM tag, which authenticates the block under the key
     CBC       HMAC-SHA256 over the block as it is on disk, under the manifest key; checked before decrypting
@@ -261,7 +261,7 @@ _Algorithm = algorithms.AES | algorithms.SM4
 
 def _format_of(mode: str | None, key: bytes | None, entropy: Entropy) -> _Format:
     if mode is None or key is None:
-        assert mode is key, "a mode needs a key, and a key a mode"
+        assert (mode, key) == (None, None), "a mode needs a key, and a key a mode"
         return _Plain()
     check_key_length(mode, key)
     if mode == "AES-GCM":

@@ -9,7 +9,8 @@ The stream is one protobuf message that a reader may also take as many concatena
 
 ``value`` is stock's (mindspore/train/checkpoint_pb2.py); stock skips the unknown fields 1000 and 1001.
 ``extra`` comes first and at most once, opaque to us. A tensor of more than 512 MiB travels as consecutive
-records with the same tag, each with the dims of the whole, as stock's ``_write_parameter_bytes_data`` does it.
+records with the same tag, each with the dims of the whole, as stock's ``_write_parameter_bytes_data`` does
+it.
 
 Invariants, held by the encoder and demanded by the decoder:
 

@@ -3,12 +3,12 @@
 From the encryption key K, by HKDF-SHA256 (RFC 5869) with the salt "resilient-run":
 
     manifest key   32 bytes, context "manifest 1": authenticates manifests and the blocks of the CBC modes
-    key id          8 bytes, context "key id 1": public; tells which key sealed a file, and nothing about the key
+    key id          8 bytes, context "key id 1": public; tells which key sealed a file, nothing else
 
 The numbers are versions: another use, or another meaning, gets another context.
 
-A key file holds the key raw, in hexadecimal or in base64. A file that can be read in two ways is refused: with the
-wrong guess, nobody could ever open the checkpoints again. Files that others can read are refused too.
+A key file holds the key raw, in hexadecimal or in base64. A file that can be read in two ways is refused:
+with the wrong guess, nobody could ever open the checkpoints again. Files that others can read are refused.
 No message here ever contains a key, or the output of a command.
 """
 
@@ -42,7 +42,7 @@ _LIMIT_BYTES = 4096
 
 
 def check_key_length(mode: str, key: bytes) -> None:
-    """Raises KeySourceError unless ``key`` has a length of ``mode``: 16, 24 or 32 bytes for AES, 16 for SM4."""
+    """Raises KeySourceError unless ``key`` is 16, 24 or 32 bytes long for an AES mode, 16 for SM4."""
     if mode not in KEY_BYTES:
         raise KeySourceError(f"unknown encryption mode {mode}", hint=f"one of {', '.join(KEY_BYTES)}")
     if len(key) not in KEY_BYTES[mode]:

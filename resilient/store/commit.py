@@ -1,0 +1,168 @@
+"""The commit sequence: how two files become one checkpoint, and how they stop being one.
+
+D is the data file, M its manifest, D~ and M~ their temporary names. A name is visible the moment it is
+given, but it survives a crash of the machine only once its directory has been synced; until then any of the
+names given since may be there or not, in any combination. A checkpoint is committed when M is there. M is
+whole whenever it is there, and so is D whenever M is:
+
+    commit                                      after a crash here, recovery finds
+    1  create D~, write, sync, close            D~ or nothing, torn or whole      removed
+    2  create M~, write, sync, close            D~, M~ or nothing                 removed
+    3  sync the directory                       (D~ and M~ are durable now, under names that are ours)
+    4  rename D~ to D                           M~ and D or D~                    M~ names D as ours: removed
+    5  sync the directory
+    6  rename M~ to M                           D and M or M~                     a checkpoint, or as in 4
+    7  sync the directory                       the checkpoint; only now is it reported as saved
+
+    removal
+    1  rename M to M~, sync the directory       a checkpoint, or D and M~         as in 4
+    2  remove D, sync the directory             M~, with D or not                 as in 4
+    3  remove M~                                M~ or nothing                     removed
+
+A data file without manifest is therefore ours exactly when an authentic M~ names it and it is, byte for
+byte, what M~ binds. Any other, say one of stock's ModelCheckpoint in the same folder, is nobody's business
+here.
+
+A sync that fails is never tried again, and what it covered is never reported as saved: the kernel may have
+dropped the pages and would call the second sync a success. After any error the sequence undoes its own
+names as far as it can; what it cannot undo is as after a crash, and left to recovery. Nothing is ever
+renamed over a name that was there before, so the caller chooses free names and holds the lock of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from resilient.errors import StorageError
+from resilient.host.files import Files, Writer
+from resilient.store import layout
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a checkpoint goes: its folder, its two names, and a fresh token for the temporary ones."""
+
+    directory: Path
+    data_name: str
+    token: str
+
+    @property
+    def data(self) -> Path:
+        return self.directory / self.data_name
+
+    @property
+    def manifest(self) -> Path:
+        return self.directory / layout.manifest_of(self.data_name)
+
+    @property
+    def data_temporary(self) -> Path:
+        return self.directory / layout.temporary(self.data.name, self.token)
+
+    @property
+    def manifest_temporary(self) -> Path:
+        return self.directory / layout.temporary(self.manifest.name, self.token)
+
+
+def commit(
+    files: Files,
+    place: Place,
+    write_data: Callable[[Writer], T],
+    make_manifest: Callable[[T], bytes],
+) -> bytes:
+    """Makes one checkpoint durable and returns its manifest's bytes.
+
+    ``write_data`` writes the data file, ``make_manifest`` turns what it returned into the manifest. When this
+    returns, the checkpoint survives any crash. When it raises, the checkpoint is not committed.
+    """
+    _demand_free(files, place)
+    try:
+        written = write_synced(files, place.data_temporary, write_data)
+        manifest = make_manifest(written)
+        write_synced(files, place.manifest_temporary, lambda writer: writer.write(manifest))
+        files.sync_directory(place.directory)
+        files.rename(place.data_temporary, place.data)
+        files.sync_directory(place.directory)
+        files.rename(place.manifest_temporary, place.manifest)
+        files.sync_directory(place.directory)
+    except BaseException:
+        # Also when interrupted from the keyboard. The error that stopped us is the one that counts.
+        with contextlib.suppress(StorageError, OSError):
+            _undo(files, place)
+        raise
+    return manifest
+
+
+def remove(files: Files, place: Place) -> None:
+    """Removes a committed checkpoint so that no crash leaves a part of it that recovery cannot name."""
+    files.rename(place.manifest, place.manifest_temporary)
+    files.sync_directory(place.directory)
+    finish_removal(files, place.data, place.manifest_temporary)
+
+
+def finish_removal(files: Files, data: Path, intent: Path) -> None:
+    """Removes a data file and then the manifest that names it as ours (M~). Either may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        files.remove(data)
+        files.sync_directory(data.parent)
+    with contextlib.suppress(FileNotFoundError):
+        files.remove(intent)
+
+
+def replace(files: Files, path: Path, token: str, write: Callable[[Writer], T]) -> T:
+    """Gives ``path`` a new content, durably: a reader sees the whole old file or the whole new one."""
+    temporary = path.with_name(layout.temporary(path.name, token))
+    try:
+        written = write_synced(files, temporary, write)
+        files.rename(temporary, path)
+        files.sync_directory(path.parent)
+    except BaseException:
+        with contextlib.suppress(StorageError, OSError):
+            files.remove(temporary)
+        raise
+    return written
+
+
+def write_synced(files: Files, path: Path, write: Callable[[Writer], T]) -> T:
+    """Writes a new file and makes its content, not yet its name, durable."""
+    writer = files.create(path)
+    try:
+        written = write(writer)
+        writer.sync()
+    except BaseException:
+        with contextlib.suppress(StorageError, OSError):
+            writer.close()
+        raise
+    writer.close()
+    return written
+
+
+def _demand_free(files: Files, place: Place) -> None:
+    taken = {place.data.name, place.manifest.name}.intersection(files.names(place.directory))
+    assert not taken, f"{taken} would be overwritten"
+
+
+def _undo(files: Files, place: Place) -> None:
+    """Takes the steps of a commit back, in reverse, as far as they were taken.
+
+    The temporary names are ours alone. So a temporary that is gone while its final name is there was
+    renamed by us: the final name was free when we began.
+    """
+    names = set(files.names(place.directory))
+    if place.manifest.name in names:
+        files.rename(place.manifest, place.manifest_temporary)
+        files.sync_directory(place.directory)
+        names.add(place.manifest_temporary.name)
+    if place.data_temporary.name in names:
+        files.remove(place.data_temporary)
+    elif place.manifest_temporary.name in names:
+        with contextlib.suppress(FileNotFoundError):
+            files.remove(place.data)
+            files.sync_directory(place.directory)
+    if place.manifest_temporary.name in names:
+        files.remove(place.manifest_temporary)

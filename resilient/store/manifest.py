@@ -1,0 +1,244 @@
+"""The manifest: the authenticated record that makes a data file a checkpoint.
+
+A manifest is one line of canonical JSON (ASCII, keys sorted, no spaces) and a newline:
+
+    {"mac":"<64 hexadecimal digits>","manifest":{...the fields of Manifest...}}
+
+``mac`` is HMAC-SHA256 over the canonical JSON of the inner object, under the manifest key (``codec.keys``);
+without encryption it is a plain SHA-256, which detects accidents and no malice. The bytes must be exactly
+what encoding their content gives again, so there is one spelling of every manifest and no byte that nothing
+covers.
+
+What refuses a manifest, in this order:
+
+1. not canonical, or a mac that is wrong under the right key                    CorruptError
+2. another run's or another rank's                                              ForeignError
+3. sealed under a key we do not have                                            WrongKeyError
+4. not encrypted while encryption is on: anybody could have written it          WrongKeyError
+5. a format of a later version                                                  ForeignError
+
+``parent`` is the SHA-256 of the file of the manifest before it, so the manifests of a run form a chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resilient.codec.keys import key_id, manifest_key
+from resilient.errors import CorruptError, ForeignError, WrongKeyError
+
+FORMAT = 1
+LIMIT_BYTES = 256 * 1024 * 1024  # far above the tags of a terabyte, far below what hurts to read
+
+_MAX_NUMBER = 2**53
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The run and the rank that a checkpoint belongs to."""
+
+    run_id: str
+    rank: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that is bound to a checkpoint's data file.
+
+    ``step`` counts over the run, ``step_in_epoch`` within ``epoch``, all from 1. ``generation`` counts the
+    commits of the run and orders them. ``parent`` is the digest of the manifest before this one, "" for the
+    first. ``file_bytes`` is the size on disk, ``plain_bytes`` that of the plaintext. ``mode`` and
+    ``key_id`` are None without encryption. ``tags`` are those of the blocks, in order. ``reason`` says why
+    the checkpoint was made, ``failure`` whether that was a failure of the run. ``created`` is wall time in
+    seconds, for people. ``info`` is a small JSON object that is free for the caller.
+    """
+
+    run_id: str
+    rank: int
+    world_size: int
+    step: int
+    epoch: int
+    step_in_epoch: int
+    generation: int
+    parent: str
+    file_name: str
+    file_bytes: int
+    plain_bytes: int
+    mode: str | None
+    key_id: str | None
+    tags: tuple[bytes, ...] = field(repr=False)
+    prefix: str
+    reason: str
+    failure: bool
+    created: float
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert (self.mode is None) == (self.key_id is None), "a mode needs a key, and a key a mode"
+        assert all(0 <= number < _MAX_NUMBER for number in self._numbers())
+        assert "/" not in self.file_name
+        assert len({len(tag) for tag in self.tags}) <= 1, "tags have one length"
+
+    def _numbers(self) -> tuple[int, ...]:
+        return (
+            self.rank,
+            self.world_size,
+            self.step,
+            self.epoch,
+            self.step_in_epoch,
+            self.generation,
+            self.file_bytes,
+            self.plain_bytes,
+        )
+
+
+def encode(manifest: Manifest, key: bytes | None) -> bytes:
+    """The bytes of a manifest's file, authenticated under ``key`` (None: without encryption)."""
+    assert (key_id(key) if key is not None else None) == manifest.key_id
+    inner = _to_json(manifest)
+    return _file_of(inner, _mac(inner, key).hex())
+
+
+def decode(data: bytes, keys: Sequence[bytes], owner: Owner, *, allow_plain: bool = False) -> Manifest:
+    """The manifest in a file's bytes, if it is authentic and ``owner``'s.
+
+    ``keys`` are all that may have sealed it; with none, only unencrypted manifests can be read. Unencrypted
+    ones are refused while there are keys, unless ``allow_plain``. Raises CorruptError, WrongKeyError
+    and ForeignError as the module's docstring says.
+    """
+    inner, mac = _parse(data)
+    authentic = _authenticate(inner, mac, keys)
+    if (inner.get("run_id"), inner.get("rank")) != (owner.run_id, owner.rank):
+        raise ForeignError(f"belongs to run {inner.get('run_id')}, rank {inner.get('rank')}")
+    if not authentic:
+        raise WrongKeyError("sealed with another key", hint="give the key it was made with")
+    if inner.get("key_id") is None and keys and not allow_plain:
+        raise WrongKeyError(
+            "not encrypted, so anybody could have put it there",
+            hint="encryption is on now: go on without encryption, or seal it with `resilient rekey`",
+        )
+    if inner.get("format") != FORMAT:
+        raise ForeignError(f"has format {inner.get('format')}", hint="made by a later version: update")
+    return _from_json(inner)
+
+
+def digest(data: bytes) -> str:
+    """What a child calls its parent: the SHA-256 of the manifest's file."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def claimed_owner(data: bytes) -> Owner | None:
+    """Whose manifest this claims to be, without any proof; None when it cannot be read at all."""
+    try:
+        inner, _ = _parse(data)
+        return Owner(inner["run_id"], inner["rank"])
+    except (CorruptError, KeyError):
+        return None
+
+
+def claimed_generation(data: bytes) -> int:
+    """The generation that a manifest claims without proof, 0 for one that makes no sense."""
+    try:
+        generation = _parse(data)[0].get("generation")
+    except CorruptError:
+        return 0
+    # A forged claim must not be able to use up the numbers.
+    return generation if isinstance(generation, int) and 0 < generation < 2**40 else 0
+
+
+def _canonical(value: Any) -> bytes:
+    # NaN stays: a loss that has become NaN must not make the checkpoint impossible.
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+
+def _file_of(inner: Mapping[str, Any], mac: str) -> bytes:
+    return _canonical({"mac": mac, "manifest": inner}) + b"\n"
+
+
+def _mac(inner: Mapping[str, Any], key: bytes | None) -> bytes:
+    message = _canonical(inner)
+    if key is None:
+        return hashlib.sha256(message).digest()
+    return hmac.digest(manifest_key(key), message, "sha256")
+
+
+def _parse(data: bytes) -> tuple[dict[str, Any], bytes]:
+    try:
+        outer = json.loads(data)
+        inner, mac = outer["manifest"], bytes.fromhex(outer["mac"])
+        canonical = _file_of(inner, mac.hex()) == data
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CorruptError("the manifest is not readable") from error
+    if not canonical or not isinstance(inner, dict):
+        raise CorruptError("the manifest has been changed")
+    return inner, mac
+
+
+def _authenticate(inner: Mapping[str, Any], mac: bytes, keys: Sequence[bytes]) -> bool:
+    """True when authentic, False when its key is not among ours; CorruptError otherwise."""
+    wanted = inner.get("key_id")
+    if wanted is None:
+        if not hmac.compare_digest(_mac(inner, None), mac):
+            raise CorruptError("the manifest has been changed")
+        return True
+    for key in keys:
+        if hmac.compare_digest(_mac({**inner, "key_id": key_id(key)}, key), mac):
+            if wanted != key_id(key):
+                # Ours, with only the key's id damaged: corruption, not a key that is missing.
+                raise CorruptError("the manifest has been changed")
+            return True
+        if wanted == key_id(key):
+            raise CorruptError("the manifest has been changed")
+    return False
+
+
+def _to_json(manifest: Manifest) -> dict[str, Any]:
+    inner = {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
+    inner.update(
+        format=FORMAT,
+        blocks=len(manifest.tags),
+        tags=b"".join(manifest.tags).hex(),
+        info=dict(manifest.info),
+    )
+    return inner
+
+
+def _from_json(inner: Mapping[str, Any]) -> Manifest:
+    fields = dict(inner)
+    try:
+        del fields["format"]
+        fields["tags"] = _split_tags(bytes.fromhex(fields["tags"]), fields.pop("blocks"))
+        _check_types(fields)
+        return Manifest(**fields)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise CorruptError(f"the manifest makes no sense: {error}") from error
+
+
+def _split_tags(joined: bytes, blocks: int) -> tuple[bytes, ...]:
+    if blocks == 0 and not joined:
+        return ()
+    size, rest = divmod(len(joined), blocks)
+    if rest or not size:
+        raise ValueError("its tags are incomplete")
+    return tuple(joined[start : start + size] for start in range(0, len(joined), size))
+
+
+def _check_types(fields: Mapping[str, Any]) -> None:
+    """An unencrypted manifest is anybody's JSON, so every type is checked before it is used."""
+    wanted: dict[str, type | tuple[type, ...]] = {
+        **dict.fromkeys(("run_id", "parent", "file_name", "prefix", "reason"), str),
+        **dict.fromkeys(("rank", "world_size", "step", "epoch", "step_in_epoch", "generation"), int),
+        **dict.fromkeys(("file_bytes", "plain_bytes"), int),
+        **dict.fromkeys(("mode", "key_id"), (str, type(None))),
+        "failure": bool,
+        "created": (int, float),
+        "info": dict,
+    }
+    for name, kind in wanted.items():
+        if not isinstance(fields[name], kind) or (kind is int and isinstance(fields[name], bool)):
+            raise TypeError(f"{name} is a {type(fields[name]).__name__}")
