@@ -142,20 +142,26 @@ def _read_private(path: Path) -> bytes:
     try:
         # O_NONBLOCK: a FIFO must be refused, not waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            # Of the open file, not of the path: nobody can swap it between the check and the reading.
+            _demand_private(os.fstat(descriptor), path)
+            return os.read(descriptor, _LIMIT_BYTES)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise KeySourceError(f"cannot open {path}: {error.strerror}") from error
-    with open(descriptor, "rb") as file:
-        # Of the open file, not of the path: nobody can swap it between the check and the reading.
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeySourceError(f"{path} is not a regular file")
-        if status.st_uid not in (os.geteuid(), 0):
-            raise KeySourceError(f"{path} belongs to another user")
-        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise KeySourceError(
-                f"others can read or change {path}", hint=f"chmod 600 {shlex.quote(str(path))}"
-            )
-        return file.read(_LIMIT_BYTES + 1)
+        raise KeySourceError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _demand_private(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise KeySourceError(f"{path} is not a regular file")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise KeySourceError(f"{path} belongs to another user")
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        hint = f"chmod 600 {shlex.quote(str(path))}"
+        raise KeySourceError(f"others can read or change {path}", hint=hint)
+    if status.st_size > _LIMIT_BYTES:
+        raise KeySourceError(f"{path} is too large to be a key")
 
 
 def _parse(data: bytes, mode: str, source: str) -> bytes:

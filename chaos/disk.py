@@ -1,0 +1,446 @@
+"""A disk that remembers what has been synced: the Files protocol over a value that can lose its power.
+
+What the model promises to its user, and nothing more, because POSIX promises nothing more:
+
+* ``sync`` makes a file's bytes durable, not its name. Bytes written since may be all there, partly there,
+  there as zeros, or missing.
+* ``sync_directory`` makes the names in it durable. Name changes since may each have happened or not, in any
+  combination. A rename within a folder is one change; between two folders it is one in each.
+* After a ``sync`` that failed the file's unsynced bytes never become durable, although a second sync
+  succeeds.
+* ``make_directory`` is durable at once, as the real one is.
+* A process that is killed loses nothing that the system calls have done; a machine that loses its power
+  keeps one of the states above, picked by a choice function.
+
+The state is a value (``State``): frozen, hashable, comparable. An enumerator of all crashes walks over it:
+run to the n-th operation with ``at(n, Kill())``, take ``state()``, and feed ``after_power_loss`` every
+sequence of choices. ``log`` says which operations there were.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from resilient.errors import BusyError, StorageError
+from resilient.host.files import Buffer, Identity
+
+Choose = Callable[[int], int]
+"""Picks one of n possibilities: returns a number from 0 to n - 1."""
+
+
+class Killed(BaseException):
+    """The process died here. Nothing may catch it but the test: a dead process does not clean up."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call on the disk. ``target`` is the new name of a rename, ``size_bytes`` what a write writes."""
+
+    kind: str
+    path: Path
+    target: Path | None = None
+    size_bytes: int = 0
+
+    @property
+    def mutates(self) -> bool:
+        return self.kind in {
+            "create",
+            "write",
+            "sync",
+            "rename",
+            "remove",
+            "make_directory",
+            "sync_directory",
+        }
+
+
+@dataclass(frozen=True)
+class Fail:
+    """The operation fails with this errno; a write may have written its first half."""
+
+    errno: int
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Kill:
+    """The process dies before the operation; or, ``partial``, in the middle of a write."""
+
+    partial: bool = False
+
+
+Plan = Callable[[int, Operation], "Fail | Kill | None"]
+"""What goes wrong: asked before each operation with its number, from 0."""
+
+
+def nothing(number: int, operation: Operation) -> Fail | Kill | None:
+    """The plan in which nothing goes wrong."""
+    return None
+
+
+def at(number: int, fault: Fail | Kill) -> Plan:
+    """The plan in which one operation goes wrong."""
+    return lambda n, operation: fault if n == number else None
+
+
+def always(kind: str, fault: Fail | Kill) -> Plan:
+    """The plan in which every operation of a kind goes wrong."""
+    return lambda n, operation: fault if operation.kind == kind else None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A file without its names: durable bytes, and what has been written since, write by write."""
+
+    synced: bytes = b""
+    pending: tuple[bytes, ...] = ()
+    poisoned: bool = False
+    stamp: int = 0
+
+    @property
+    def content(self) -> bytes:
+        return b"".join((self.synced, *self.pending))
+
+
+Change = tuple[tuple[str, int | None], ...]
+"""Names that change together: each points to a file's number from now on, or (None) is gone."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The names in a directory: durable ones, and the changes since."""
+
+    synced: tuple[tuple[str, int], ...] = ()
+    pending: tuple[Change, ...] = ()
+
+    @property
+    def names(self) -> dict[str, int]:
+        return _apply(dict(self.synced), self.pending)
+
+
+@dataclass(frozen=True)
+class State:
+    """A whole disk as a value. ``time`` counts changes, and stamps files like a very fine clock."""
+
+    nodes: tuple[tuple[int, Node], ...] = ()
+    folders: tuple[tuple[Path, Folder], ...] = ((Path("/"), Folder()),)
+    time: int = 0
+
+
+def after_power_loss(state: State, choose: Choose) -> State:
+    """One of the states in which the disk may be found after the machine has lost its power."""
+    folders = {path: _surviving_folder(folder, choose) for path, folder in state.folders}
+    named = {number for folder in folders.values() for _, number in folder.synced}
+    nodes = {number: _surviving_node(node, choose) for number, node in state.nodes if number in named}
+    return State(tuple(sorted(nodes.items())), tuple(sorted(folders.items())), state.time)
+
+
+def _surviving_folder(folder: Folder, choose: Choose) -> Folder:
+    survived = tuple(change for change in folder.pending if choose(2))
+    return Folder(tuple(sorted(_apply(dict(folder.synced), survived).items())))
+
+
+def _surviving_node(node: Node, choose: Choose) -> Node:
+    unsynced = b"".join(node.pending)
+    if not unsynced:
+        return replace(node, pending=(), poisoned=False)
+    outcomes = (b"", unsynced, unsynced[: len(unsynced) // 2], bytes(len(unsynced)))
+    return replace(node, synced=node.synced + outcomes[choose(len(outcomes))], pending=(), poisoned=False)
+
+
+def _apply(names: dict[str, int], changes: tuple[Change, ...]) -> dict[str, int]:
+    for change in changes:
+        for name, number in change:
+            if number is None:
+                names.pop(name, None)
+            else:
+                names[name] = number
+    return names
+
+
+class SimulatedDisk:
+    """The Files protocol over a ``State``.
+
+    ``plan`` decides what goes wrong, ``capacity_bytes`` when the disk is full. ``log`` holds every
+    operation that was tried.
+    """
+
+    def __init__(self, state: State | None = None, plan: Plan = nothing, capacity_bytes: int = 2**40) -> None:
+        state = State() if state is None else state
+        self._nodes = dict(state.nodes)
+        self._folders = dict(state.folders)
+        self._time = state.time
+        self._plan = plan
+        self._capacity_bytes = capacity_bytes
+        self._dead = False
+        self._locked: set[Path] = set()
+        self.log: list[Operation] = []
+
+    def state(self) -> State:
+        """The disk as it is now, as a value. Files that no crash could bring back are not part of it."""
+        nodes = {number: self._nodes[number] for number in self._reachable()}
+        return State(tuple(sorted(nodes.items())), tuple(sorted(self._folders.items())), self._time)
+
+    def crash(self, choose: Choose, plan: Plan = nothing) -> SimulatedDisk:
+        """The disk after a loss of power, as the next process finds it."""
+        return SimulatedDisk(after_power_loss(self.state(), choose), plan, self._capacity_bytes)
+
+    def restart(self, plan: Plan = nothing) -> SimulatedDisk:
+        """The disk after the death of the process alone: nothing is lost, nothing more is durable."""
+        return SimulatedDisk(self.state(), plan, self._capacity_bytes)
+
+    # What a test does behind the program's back: not counted, never failing, durable at once.
+
+    def put(self, path: Path, content: bytes) -> None:
+        """Gives a file a new content, as somebody else's program would."""
+        folder = self._folders[path.parent]
+        number = folder.names.get(path.name, self._new_number())
+        self._nodes[number] = Node(content, stamp=self._tick())
+        synced = tuple(sorted({**dict(folder.synced), path.name: number}.items()))
+        self._folders[path.parent] = Folder(synced, folder.pending)
+
+    def content(self, path: Path) -> bytes:
+        return self._nodes[self._folders[path.parent].names[path.name]].content
+
+    def paths(self) -> list[Path]:
+        """Every file there is."""
+        return sorted(folder / name for folder, value in self._folders.items() for name in value.names)
+
+    def every_byte(self) -> Iterator[bytes]:
+        """The content of every file, including those that have lost their names."""
+        return (node.content for node in self._nodes.values())
+
+    # The Files protocol
+
+    def create(self, path: Path) -> SimulatedWriter:
+        with self._operation(Operation("create", path)):
+            if path.name in self._folder(path).names:
+                raise FileExistsError(errno.EEXIST, "exists", str(path))
+            number = self._new_number()
+            self._nodes[number] = Node(stamp=self._tick())
+            self._change(path.parent, ((path.name, number),))
+            return SimulatedWriter(self, number, path)
+
+    def open(self, path: Path) -> SimulatedReader:
+        with self._operation(Operation("open", path)):
+            return SimulatedReader(self, self._number(path), path)
+
+    def read(self, path: Path, limit_bytes: int) -> bytes:
+        with self._operation(Operation("read", path)):
+            content = self._nodes[self._number(path)].content
+            if len(content) > limit_bytes:
+                raise StorageError(f"{path} is larger than {limit_bytes} bytes", errno=errno.EFBIG)
+            return content
+
+    def rename(self, source: Path, target: Path) -> None:
+        with self._operation(Operation("rename", source, target)):
+            number = self._number(source)
+            self._folder(target)
+            self._nodes[number] = replace(self._nodes[number], stamp=self._tick())
+            if source.parent == target.parent:
+                self._change(source.parent, ((source.name, None), (target.name, number)))
+            else:
+                self._change(target.parent, ((target.name, number),))
+                self._change(source.parent, ((source.name, None),))
+
+    def remove(self, path: Path) -> None:
+        with self._operation(Operation("remove", path)):
+            self._number(path)
+            self._change(path.parent, ((path.name, None),))
+
+    def names(self, directory: Path) -> list[str]:
+        with self._operation(Operation("names", directory)):
+            folder = self._folders.get(directory)
+            inside = [path.name for path in self._folders if path.parent == directory and path != directory]
+            return [] if folder is None else sorted([*folder.names, *inside])
+
+    def identity(self, path: Path) -> Identity:
+        with self._operation(Operation("identity", path)):
+            number = self._number(path)
+            node = self._nodes[number]
+            return Identity(number, len(node.content), node.stamp, node.stamp)
+
+    def make_directory(self, path: Path) -> None:
+        with self._operation(Operation("make_directory", path)):
+            for directory in (path, *path.parents):
+                if directory.name in self._folders.get(directory.parent, Folder()).names:
+                    raise StorageError(f"{directory} is not a directory", errno=errno.ENOTDIR)
+                self._folders.setdefault(directory, Folder())
+
+    def sync_directory(self, path: Path) -> None:
+        with self._operation(Operation("sync_directory", path)):
+            folder = self._folders.get(path)
+            if folder is None:
+                raise FileNotFoundError(errno.ENOENT, "no such directory", str(path))
+            self._folders[path] = Folder(tuple(sorted(folder.names.items())))
+
+    def lock(self, path: Path) -> SimulatedLock:
+        with self._operation(Operation("lock", path)):
+            if path in self._locked:
+                raise BusyError(f"{path} is locked by another process", pid=0)
+            self._locked.add(path)
+            return SimulatedLock(self._locked, path)
+
+    def free_bytes(self, directory: Path) -> int:
+        with self._operation(Operation("free_bytes", directory)):
+            return self._capacity_bytes - self._used_bytes()
+
+    # What writers and readers do
+
+    def append(self, number: int, path: Path, data: bytes) -> None:
+        operation = Operation("write", path, size_bytes=len(data))
+        try:
+            with self._operation(operation):
+                fits = self._capacity_bytes - self._used_bytes()
+                self._append(number, data[:fits])
+                if fits < len(data):
+                    raise StorageError(f"cannot write {path}", errno=errno.ENOSPC)
+        except _Interrupted as interrupted:
+            self._append(number, data[: len(data) // 2])
+            raise interrupted.reason from None
+
+    def sync(self, number: int, path: Path) -> None:
+        node = self._nodes[number]
+        try:
+            with self._operation(Operation("sync", path)):
+                if not node.poisoned:
+                    self._nodes[number] = replace(node, synced=node.content, pending=())
+        except StorageError:
+            self._nodes[number] = replace(node, poisoned=True)
+            raise
+
+    def read_at(self, number: int, path: Path, target: memoryview, offset: int) -> int:
+        with self._operation(Operation("read_into", path)):
+            piece = self.peek(number)[offset : offset + len(target)]
+            target[: len(piece)] = piece
+            return len(piece)
+
+    def peek(self, number: int) -> bytes:
+        return self._nodes[number].content
+
+    @contextmanager
+    def _operation(self, operation: Operation) -> Iterator[None]:
+        """Counts an operation and lets the plan strike before it happens."""
+        if self._dead:
+            raise Killed
+        number = len(self.log)
+        self.log.append(operation)
+        fault = self._plan(number, operation)
+        if fault is not None:
+            self._strike(operation, fault)
+        yield
+
+    def _strike(self, operation: Operation, fault: Fail | Kill) -> None:
+        reason: BaseException
+        if isinstance(fault, Kill):
+            self._dead = True
+            reason = Killed()
+        else:
+            text = f"cannot {operation.kind} {operation.path}: {os.strerror(fault.errno)}"
+            reason = StorageError(text, errno=fault.errno)
+        if fault.partial and operation.kind == "write":
+            raise _Interrupted(reason)
+        raise reason
+
+    def _append(self, number: int, data: bytes) -> None:
+        node = self._nodes[number]
+        self._nodes[number] = replace(node, pending=(*node.pending, data), stamp=self._tick())
+
+    def _folder(self, path: Path) -> Folder:
+        folder = self._folders.get(path.parent)
+        if folder is None:
+            raise FileNotFoundError(errno.ENOENT, "no such directory", str(path.parent))
+        return folder
+
+    def _number(self, path: Path) -> int:
+        if path in self._folders:
+            raise StorageError(f"{path} is not a regular file", errno=errno.EINVAL)
+        number = self._folder(path).names.get(path.name)
+        if number is None:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        return number
+
+    def _change(self, directory: Path, change: Change) -> None:
+        folder = self._folders[directory]
+        self._folders[directory] = replace(folder, pending=(*folder.pending, change))
+
+    def _new_number(self) -> int:
+        return max(self._nodes, default=0) + 1
+
+    def _tick(self) -> int:
+        self._time += 1
+        return self._time
+
+    def _reachable(self) -> set[int]:
+        """The files that have a name, or may have one again after a loss of power."""
+        reachable = set()
+        for folder in self._folders.values():
+            reachable.update(number for _, number in folder.synced)
+            for change in folder.pending:
+                reachable.update(number for _, number in change if number is not None)
+        return reachable
+
+    def _used_bytes(self) -> int:
+        named = {number for folder in self._folders.values() for number in folder.names.values()}
+        return sum(len(self._nodes[number].content) for number in named)
+
+
+class _Interrupted(BaseException):
+    """A write that stops in the middle, for this reason."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class SimulatedWriter:
+    """A new file on a simulated disk."""
+
+    def __init__(self, disk: SimulatedDisk, number: int, path: Path) -> None:
+        self._disk = disk
+        self._number = number
+        self._path = path
+
+    def write(self, data: Buffer) -> None:
+        self._disk.append(self._number, self._path, bytes(data))
+
+    def sync(self) -> None:
+        self._disk.sync(self._number, self._path)
+
+    def close(self) -> None:
+        pass
+
+
+class SimulatedReader:
+    """An open file on a simulated disk."""
+
+    def __init__(self, disk: SimulatedDisk, number: int, path: Path) -> None:
+        self._disk = disk
+        self._number = number
+        self._path = path
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._disk.peek(self._number))
+
+    def read_into(self, target: memoryview, offset: int) -> int:
+        return self._disk.read_at(self._number, self._path, target, offset)
+
+    def close(self) -> None:
+        pass
+
+
+class SimulatedLock:
+    """A lock that dies with the simulated process."""
+
+    def __init__(self, locked: set[Path], path: Path) -> None:
+        self._locked = locked
+        self._path = path
+
+    def release(self) -> None:
+        self._locked.discard(self._path)
