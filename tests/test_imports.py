@@ -1,0 +1,111 @@
+"""Imports go one way, and the environment is read in one place. Held by reading the source."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Each layer may import those before it, and itself.
+LAYERS = [
+    ["resilient.errors"],
+    ["resilient.config"],
+    ["resilient.host"],
+    ["resilient.codec"],
+    ["resilient.store"],
+    ["resilient.retention", "resilient.schedule"],
+    ["resilient.mirror", "resilient.link"],
+    ["resilient.state", "resilient.monitor", "resilient.attach"],
+]
+SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:-1] for name in layer]
+MAY_READ_ENVIRONMENT = {"resilient/config.py", "supervisor/workers.py"}
+FRAMEWORKS = {"mindspore", "numpy"}
+
+
+def sources(package):
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path):
+    """Every module that a file imports, also inside its functions; `from a import b` counts as a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def within(name, packages):
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def layer_of(name):
+    return next((i for i, layer in enumerate(LAYERS) if within(name, layer)), None)
+
+
+def ours(path):
+    return sorted(name for name in imported(path) if within(name, ["resilient", "supervisor", "chaos"]))
+
+
+@pytest.mark.parametrize("path", sources("resilient"), ids=module_name)
+def test_imports_go_one_way(path):
+    """A module imports only from its own layer and those below."""
+    layer = layer_of(module_name(path))
+    if layer is None:
+        return
+    for name in ours(path):
+        assert layer_of(name) is not None, f"{name} has no layer"
+        assert layer_of(name) <= layer, f"{module_name(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", sources("supervisor"), ids=module_name)
+def test_the_supervisor_imports_no_training_side(path):
+    """The supervisor uses the layers that need neither MindSpore nor NumPy."""
+    for name in ours(path):
+        assert within(name, [*SUPERVISOR_MAY_IMPORT, "supervisor"]), name
+
+
+@pytest.mark.parametrize("path", [*sources("resilient"), *sources("supervisor")], ids=module_name)
+def test_production_never_imports_chaos(path):
+    """Fault injection stays out of what people run."""
+    assert not any(within(name, ["chaos"]) for name in imported(path))
+
+
+@pytest.mark.parametrize("path", [*sources("resilient"), *sources("supervisor")], ids=module_name)
+def test_the_environment_is_read_in_one_place(path):
+    """Only config reads the environment; the supervisor's workers pass it on to their children."""
+    if path.relative_to(ROOT).as_posix() in MAY_READ_ENVIRONMENT:
+        return
+    reads = {
+        node.attr if isinstance(node, ast.Attribute) else node.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.Attribute, ast.Name))
+    } & {"environ", "environb", "getenv", "getenvb"}
+    assert not reads
+
+
+def light_modules():
+    """Everything that must be importable without the framework, by name."""
+    names = [module_name(path) for path in sources("resilient")]
+    light = [name for name in names if name == "resilient" or within(name, SUPERVISOR_MAY_IMPORT)]
+    return [*light, *(module_name(path) for path in sources("supervisor"))]
+
+
+def test_the_supervisor_side_loads_no_framework():
+    """Importing all of the supervisor's side, transitively, loads neither MindSpore nor NumPy."""
+    program = f"import sys, {', '.join(light_modules())}; print(*{FRAMEWORKS!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
