@@ -1,0 +1,258 @@
+"""Crashes: a process killed and a machine without power at every single operation, and every error once."""
+
+from __future__ import annotations
+
+import errno
+import random
+
+import pytest
+from store_world import (
+    CANARY,
+    DIRECTORY,
+    GCM,
+    KEY,
+    QUARANTINE,
+    SEALINGS,
+    draft,
+    make_store,
+    names,
+    newest,
+    steps,
+)
+
+from chaos.disk import Fail, Kill, Killed, SimulatedDisk, at, nothing
+from resilient.codec.keys import manifest_key
+from resilient.errors import StorageError
+from resilient.store import layout
+
+KEEP = 2
+LAST_STEP = 4
+
+
+class Run:
+    """A process that commits and prunes, and what it has reported as saved until it ended."""
+
+    def __init__(self, disk, sealing=GCM):
+        self.disk = disk
+        self.acknowledged = []
+        self.failed = 0
+        self._store = make_store(disk, sealing=sealing)
+
+    def go(self):
+        for step in range(1, LAST_STEP + 1):
+            try:
+                self._store.commit(draft(step))
+                self.acknowledged.append(step)
+                self._store.prune(newest(KEEP))
+            except StorageError:
+                self.failed += 1
+        return self
+
+    def until_killed(self):
+        try:
+            self.go()
+        except Killed:
+            return self
+        return self
+
+
+def mutations(work=Run.go):
+    """The numbers of the operations that change something, when nothing goes wrong."""
+    disk = SimulatedDisk()
+    work(Run(disk))
+    return [number for number, operation in enumerate(disk.log) if operation.mutates]
+
+
+def choices():
+    """How a loss of power picks what survives: nothing, all, the newest changes first, and at random."""
+    yield lambda n: 0
+    yield lambda n: min(1, n - 1)
+    yield lambda n: n - 1
+    for seed in range(3):
+        yield random.Random(seed).randrange
+
+
+def after_every_end(disk):
+    """The disk as the next process may find it: after the death of the process, and of the machine."""
+    yield disk.restart()
+    for choose in choices():
+        yield disk.crash(choose)
+
+
+def check(disk, acknowledged, sealing=GCM):
+    """Everything that must hold when a process comes back, before and after it recovers."""
+    store = make_store(disk, sealing=sealing)
+    before = steps(store)
+    assert before[:1] >= acknowledged[-1:], "what was reported as saved is gone"
+    assert len(before) >= min(KEEP, len(acknowledged)), "fewer are left than promised"
+    assert before == sorted(before, reverse=True)
+
+    recovery = store.recover()
+    assert (recovery.quarantined, recovery.failures) == ((), ())
+    assert steps(store) == before, "recovery lost a valid checkpoint"
+    store.prune(newest(KEEP))
+    assert steps(store) == before[:KEEP]
+    only_checkpoints_are_left(disk, store)
+
+    settled = disk.state()
+    make_store(disk, sealing=sealing).recover()
+    assert disk.state() == settled, "recovery is not idempotent"
+
+    store.commit(draft(99))
+    store.prune(newest(KEEP))
+    assert steps(store) == [99, *before][:KEEP]
+    only_checkpoints_are_left(disk, store)
+
+
+def only_checkpoints_are_left(disk, store):
+    entries = store.entries()
+    wanted = {entry.path for entry in entries} | {entry.manifest_path for entry in entries}
+    assert set(disk.paths()) - {DIRECTORY / layout.META_NAME} == wanted
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_crash_at_any_operation(partial):
+    """Killed before or in the middle of any operation, with power lost or not: nothing that was reported as
+    saved is lost, no fewer are left than promised, nothing torn is visible, and recovery cleans up."""
+    for number in mutations():
+        run = Run(SimulatedDisk(plan=at(number, Kill(partial)))).until_killed()
+        for disk in after_every_end(run.disk):
+            check(disk, run.acknowledged)
+
+
+def test_a_second_crash_during_recovery():
+    """A recovery that is itself killed at any operation leaves what the next one can finish."""
+    seen = set()
+    for number in mutations():
+        run = Run(SimulatedDisk(plan=at(number, Kill()))).until_killed()
+        for disk in after_every_end(run.disk):
+            state = disk.state()
+            if state in seen or not any(layout.is_temporary(name) for name in names(disk)):
+                continue
+            seen.add(state)
+            for second in range(len(recovered(disk).log)):
+                again = SimulatedDisk(state, at(second, Kill()))
+                with pytest.raises(Killed):
+                    make_store(again).recover()
+                for third in (again.restart(), again.crash(lambda n: 0), again.crash(lambda n: n - 1)):
+                    check(third, run.acknowledged)
+    assert len(seen) > 20
+
+
+def recovered(disk):
+    copy = SimulatedDisk(disk.state())
+    make_store(copy).recover()
+    return copy
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_an_error_at_any_operation(code):
+    """Any operation may fail once: the error is raised or reported, the next checkpoint works, and after a
+    loss of power everything that was reported as saved is there."""
+    for number in mutations():
+        disk = SimulatedDisk(plan=at(number, Fail(code, partial=True)))
+        run = Run(disk).go()
+        assert len(run.acknowledged) >= LAST_STEP - 1
+        assert run.acknowledged[-1] == LAST_STEP or run.failed
+        for found in after_every_end(disk):
+            check(found, run.acknowledged)
+
+
+def test_a_failed_sync_is_never_believed():
+    """A checkpoint whose sync failed is not reported as saved, and nothing of it stays behind."""
+    for kind in ("sync", "sync_directory"):
+        for count in range(4):
+            calls = []
+
+            def plan(number, operation, kind=kind, calls=calls, count=count):
+                if operation.kind == kind:
+                    calls.append(number)
+                return Fail(errno.EIO) if len(calls) == count + 1 and number == calls[-1] else None
+
+            disk = SimulatedDisk(plan=plan)
+            store = make_store(disk)
+            try:
+                store.commit(draft(1))
+            except StorageError:
+                assert names(disk) == [], f"{kind} {count}"
+            else:
+                assert count >= {"sync": 2, "sync_directory": 3}[kind]
+
+
+def test_an_unacknowledged_checkpoint_costs_no_other():
+    """Where a failed checkpoint can neither be made durable nor taken back, it does not replace a good one."""
+    broken = []
+    disk = SimulatedDisk(plan=lambda n, o: Fail(errno.EIO) if broken and o.mutates else None)
+    store = make_store(disk)
+    store.commit(draft(1))
+
+    def plan(number, operation):
+        if operation.kind == "rename" and operation.target.name.endswith("1_2.manifest"):
+            broken.append(number)
+            return None
+        return Fail(errno.EIO) if broken and operation.mutates else None
+
+    disk._plan = plan
+    with pytest.raises(StorageError):
+        store.commit(draft(2))
+    disk._plan = nothing
+    assert [entry.step for entry in store.entries()] == [2, 1]
+    store.prune(newest(1))
+    assert 1 in [entry.step for entry in store.entries()]
+
+
+@pytest.mark.parametrize("mode", ["AES-GCM", "AES-CBC", "SM4-CBC"])
+def test_no_plaintext_and_no_key_ever_reaches_the_disk(mode):
+    """In no state of the disk, temporary files included, is there a byte of plaintext or a key."""
+    secrets = (CANARY, KEY, KEY[:16], KEY.hex().encode(), manifest_key(KEY))
+    for number in mutations():
+        run = Run(SimulatedDisk(plan=at(number, Kill(partial=True))), SEALINGS[mode]).until_killed()
+        for content in run.disk.every_byte():
+            assert not any(secret in content for secret in secrets)
+
+
+def test_the_canary_would_be_seen():
+    """Without encryption the canary is on the disk: the test above looks in the right place."""
+    run = Run(SimulatedDisk(), SEALINGS["plain"]).go()
+    assert any(CANARY in content for content in run.disk.every_byte())
+
+
+def test_somebody_elses_file_under_our_unfinished_name_stays():
+    """If a crash left an unfinished commit, and somebody has put another file under its name since, recovery
+    leaves that file alone."""
+    for number in mutations():
+        run = Run(SimulatedDisk(plan=at(number, Kill()))).until_killed()
+        disk = run.disk.restart()
+        visible = {path for entry in make_store(disk).entries() for path in (entry.path, entry.manifest_path)}
+        orphans = [p for p in disk.paths() if p.suffix == ".ckpt" and p not in visible]
+        for path in orphans:
+            disk.put(path, b"theirs" * 100)
+        recovery = make_store(disk).recover()
+        assert all(disk.content(path) == b"theirs" * 100 for path in orphans)
+        assert recovery.quarantined == ()
+        assert not any(layout.is_temporary(name) for name in names(disk))
+
+
+def test_a_crash_during_quarantine():
+    """Killed at any operation while a corrupt checkpoint is set aside: it never comes back as valid, nothing
+    is lost from both places, and the next recovery finishes."""
+    for number in range(60):
+        disk = SimulatedDisk()
+        store = make_store(disk)
+        for step in (1, 2):
+            store.commit(draft(step))
+        path = store.entries()[0].path
+        disk.put(path, b"x" * len(disk.content(path)))
+        dying = SimulatedDisk(disk.state(), at(number, Kill()))
+        try:
+            make_store(dying).load_newest(lambda entry: lambda *tensor: None)
+        except Killed:
+            pass
+        for found in after_every_end(dying):
+            again = make_store(found)
+            again.recover()
+            assert again.load_newest(lambda entry: lambda *tensor: None).entry.step == 1
+            assert steps(again) == [1]
+            assert path.name in {name[:-5] + ".ckpt" for name in names(found, QUARANTINE)} | set(
+                names(found, QUARANTINE)
+            )
