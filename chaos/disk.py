@@ -378,7 +378,7 @@ class SimulatedDisk:
 
     def _reachable(self) -> set[int]:
         """The files that have a name, or may have one again after a loss of power."""
-        reachable = set()
+        reachable: set[int] = set()
         for folder in self._folders.values():
             reachable.update(number for _, number in folder.synced)
             for change in folder.pending:

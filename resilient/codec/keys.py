@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import functools
 import os
 import secrets
 import shlex
@@ -121,6 +122,8 @@ def default_key(config_home: Path, mode: str) -> tuple[bytes, Path, bool]:
     return from_file(path, mode), path, created
 
 
+# Every manifest that is read asks for the same few; whoever holds the cache holds the key itself.
+@functools.lru_cache(maxsize=64)
 def _derive(key: bytes, size_bytes: int, context: bytes) -> bytes:
     derived = HKDF(key, size_bytes, _SALT, SHA256, context=context)
     assert isinstance(derived, bytes)

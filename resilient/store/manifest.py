@@ -35,6 +35,8 @@ from resilient.errors import CorruptError, ForeignError, WrongKeyError
 FORMAT = 1
 LIMIT_BYTES = 256 * 1024 * 1024  # far above the tags of a terabyte, far below what hurts to read
 
+GCM_TAG_BYTES = 16
+DIGEST_BYTES = 32
 _MAX_NUMBER = 2**53
 
 
@@ -82,7 +84,8 @@ class Manifest:
         assert (self.mode is None) == (self.key_id is None), "a mode needs a key, and a key a mode"
         assert all(0 <= number < _MAX_NUMBER for number in self._numbers())
         assert "/" not in self.file_name
-        assert len({len(tag) for tag in self.tags}) <= 1, "tags have one length"
+        assert self.file_name.endswith(".ckpt")
+        assert all(len(tag) == _tag_bytes(self.mode) for tag in self.tags)
 
     def _numbers(self) -> tuple[int, ...]:
         return (
@@ -212,20 +215,22 @@ def _from_json(inner: Mapping[str, Any]) -> Manifest:
     fields = dict(inner)
     try:
         del fields["format"]
-        fields["tags"] = _split_tags(bytes.fromhex(fields["tags"]), fields.pop("blocks"))
+        fields["tags"] = _split_tags(bytes.fromhex(fields["tags"]), fields["mode"], fields.pop("blocks"))
         _check_types(fields)
         return Manifest(**fields)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise CorruptError(f"the manifest makes no sense: {error}") from error
 
 
-def _split_tags(joined: bytes, blocks: int) -> tuple[bytes, ...]:
-    if blocks == 0 and not joined:
-        return ()
-    size, rest = divmod(len(joined), blocks)
-    if rest or not size:
+def _split_tags(joined: bytes, mode: str | None, blocks: int) -> tuple[bytes, ...]:
+    size = _tag_bytes(mode)
+    if len(joined) != size * blocks:
         raise ValueError("its tags are incomplete")
     return tuple(joined[start : start + size] for start in range(0, len(joined), size))
+
+
+def _tag_bytes(mode: str | None) -> int:
+    return GCM_TAG_BYTES if mode == "AES-GCM" else DIGEST_BYTES
 
 
 def _check_types(fields: Mapping[str, Any]) -> None:

@@ -62,6 +62,7 @@ T = TypeVar("T")
 _MAY_PASS = {errno.EINTR, errno.EAGAIN, errno.ESTALE, errno.EIO}
 _META_LIMIT_BYTES = 64 * 1024
 _REASON_SUFFIX = ".reason.txt"
+_COPY_MARK = "~"  # a prefix may hold it too: then a temporary is taken for somebody else's, and stays
 _REASON_LIMIT_BYTES = 64 * 1024
 
 
@@ -217,6 +218,7 @@ class Store:
         self._keys = tuple(key for key in (sealing.key, *sealing.old_keys) if key is not None)
         self._verified: dict[str, tuple[Identity, Identity]] = {}
         self._unacknowledged: set[str] = set()
+        self._decoded: dict[str, Manifest] = {}
         self._highest_generation = 0
         self.meta_error: StorageError | None = None
 
@@ -360,7 +362,13 @@ class Store:
             raise
 
     def _decode(self, data: bytes) -> Manifest:
-        return manifest.decode(data, self._keys, self._owner, allow_plain=self._allow_plain)
+        # The same bytes are the same manifest: a folder of thousands is authenticated once, not at each
+        # commit.
+        digest = manifest.digest(data)
+        if digest not in self._decoded:
+            decoded = manifest.decode(data, self._keys, self._owner, allow_plain=self._allow_plain)
+            self._decoded[digest] = decoded
+        return self._decoded[digest]
 
     def _judge(self, name: str, error: ResilientError) -> Iterator[Failure]:
         """Whether a manifest that is no checkpoint of ours concerns us, and how."""
@@ -509,6 +517,8 @@ class Store:
         for entry in reversed(surplus):
             try:
                 sequence.remove(self._files, Place(self._directory, entry.name, self._token()))
+                self._decoded.pop(entry.digest, None)
+                self._verified.pop(entry.name, None)
                 yield entry
             except StorageError as error:
                 failures.append(Failure(entry.name, error))
@@ -526,7 +536,16 @@ class Store:
                 removed.extend(self._remove_leftover(name, names))
             except (CheckpointError, StorageError) as error:
                 failures.append(Failure(name, error, ours=False))
+        failures.extend(prune_weights(self._files, self._quarantine, self._is_unfinished_reason, ()))
         return tuple(removed), tuple(failures)
+
+    def _is_unfinished_reason(self, name: str) -> bool:
+        """Whether a name in the quarantine is a temporary of ours; other ranks, alive, write there too."""
+        if not layout.is_temporary(name):
+            return False
+        stem = layout.final_of(name).removesuffix(_REASON_SUFFIX)
+        parsed = layout.parse_checkpoint(stem.split(_COPY_MARK)[0] + layout.DATA_SUFFIX)
+        return parsed is not None and parsed.rank == self._owner.rank
 
     def _remove_leftover(self, name: str, names: Collection[str]) -> Iterator[str]:
         """Removes a temporary file; when it is a manifest, the data file that it names as ours first."""
@@ -593,7 +612,7 @@ class Store:
         """A stem under which nothing lies in the quarantine yet: nothing there is ever replaced."""
         taken = set(self._files.names(self._quarantine))
         stem = data_name.removesuffix(layout.DATA_SUFFIX)
-        stems = chain([stem], (f"{stem}.{number}" for number in count(1)))
+        stems = chain([stem], (f"{stem}{_COPY_MARK}{number}" for number in count(1)))
         suffixes = layout.DATA_SUFFIX, layout.MANIFEST_SUFFIX, _REASON_SUFFIX
         return next(free for free in stems if not taken.intersection(free + suffix for suffix in suffixes))
 
@@ -723,17 +742,22 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, StorageError) and error.errno in _MAY_PASS
 
 
-_retrying = tenacity.Retrying(
+_again = tenacity.Retrying(
     retry=tenacity.retry_if_exception(_may_pass),
-    stop=tenacity.stop_after_attempt(3),
-    wait=tenacity.wait_exponential(multiplier=0.05),
+    stop=tenacity.stop_after_attempt(2),
+    wait=tenacity.wait_fixed(0.1),
     reraise=True,
 )
 
 
 def _patiently(read: Callable[..., T], *arguments: Any) -> T:
     """Calls a reading operation, up to three times when its error may pass."""
-    return _retrying(read, *arguments)
+    try:
+        return read(*arguments)
+    except StorageError as error:
+        if not _may_pass(error):
+            raise
+    return _again(read, *arguments)
 
 
 class _PatientReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from chaos.clock import SteppedClock
@@ -26,6 +27,8 @@ SEALINGS = {
     "SM4-CBC": Sealing("SM4-CBC", KEY[:16]),
 }
 GCM = SEALINGS["AES-GCM"]
+
+_processes = count()
 
 
 def content(step):
@@ -56,7 +59,8 @@ def make_store(files, *, sealing=GCM, clock=None, entropy=None, run_id="run-1", 
         quarantine=QUARANTINE,
         files=files,
         clock=clock or SteppedClock(),
-        entropy=entropy or SeededEntropy(len(getattr(files, "log", []))),
+        # Another one for each process, as the kernel's is.
+        entropy=entropy or SeededEntropy(next(_processes)),
         sealing=sealing,
         run_id=run_id,
         **more,
@@ -94,8 +98,8 @@ def steps(store):
     return [read_back(store, entry) for entry in store.entries()]
 
 
-def newest(count):
-    return partial(retention.kept, KeepPolicy(max_count=count))
+def newest(number):
+    return partial(retention.kept, KeepPolicy(max_count=number))
 
 
 def filled(step_count, *, sealing=GCM, disk=None):

@@ -371,9 +371,9 @@ def test_the_quarantine_replaces_nothing():
         store.load_newest(Sinks())
     stem = "CKP_rank_0-1_1"
     ends = ("ckpt", "manifest", "reason.txt")
-    wanted = [f"{stem}.{end}" for end in ends] + [f"{stem}.1.{end}" for end in ends]
+    wanted = [f"{stem}.{end}" for end in ends] + [f"{stem}~1.{end}" for end in ends]
     assert names(disk, QUARANTINE) == sorted(wanted)
-    reason = disk.content(QUARANTINE / f"{stem}.1.reason.txt").decode()
+    reason = disk.content(QUARANTINE / f"{stem}~1.reason.txt").decode()
     assert "is not the one that was written" in reason
     assert "run-1" in reason
 

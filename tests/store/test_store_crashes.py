@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 
@@ -56,11 +57,15 @@ class Run:
         return self
 
 
-def mutations(work=Run.go):
-    """The numbers of the operations that change something, when nothing goes wrong."""
+def mutations():
+    """The numbers of a run's operations that change something, when nothing goes wrong."""
     disk = SimulatedDisk()
-    work(Run(disk))
-    return [number for number, operation in enumerate(disk.log) if operation.mutates]
+    Run(disk).go()
+    return changes(disk.log)
+
+
+def changes(log):
+    return [number for number, operation in enumerate(log) if operation.mutates]
 
 
 def choices():
@@ -130,7 +135,7 @@ def test_a_second_crash_during_recovery():
             if state in seen or not any(layout.is_temporary(name) for name in names(disk)):
                 continue
             seen.add(state)
-            for second in range(len(recovered(disk).log)):
+            for second in changes(recovered(disk).log):
                 again = SimulatedDisk(state, at(second, Kill()))
                 with pytest.raises(Killed):
                     make_store(again).recover()
@@ -180,7 +185,7 @@ def test_a_failed_sync_is_never_believed():
 
 
 def test_an_unacknowledged_checkpoint_costs_no_other():
-    """Where a failed checkpoint can neither be made durable nor taken back, it does not replace a good one."""
+    """A failed checkpoint that can neither be made durable nor taken back does not replace a good one."""
     broken = []
     disk = SimulatedDisk(plan=lambda n, o: Fail(errno.EIO) if broken and o.mutates else None)
     store = make_store(disk)
@@ -242,17 +247,17 @@ def test_a_crash_during_quarantine():
         for step in (1, 2):
             store.commit(draft(step))
         path = store.entries()[0].path
-        disk.put(path, b"x" * len(disk.content(path)))
+        garbage = b"x" * len(disk.content(path))
+        disk.put(path, garbage)
         dying = SimulatedDisk(disk.state(), at(number, Kill()))
-        try:
+        with contextlib.suppress(Killed):
             make_store(dying).load_newest(lambda entry: lambda *tensor: None)
-        except Killed:
-            pass
         for found in after_every_end(dying):
             again = make_store(found)
             again.recover()
             assert again.load_newest(lambda entry: lambda *tensor: None).entry.step == 1
             assert steps(again) == [1]
-            assert path.name in {name[:-5] + ".ckpt" for name in names(found, QUARANTINE)} | set(
-                names(found, QUARANTINE)
-            )
+            kept = [name for name in names(found, QUARANTINE) if found.content(QUARANTINE / name) == garbage]
+            assert kept
+            assert all(f"{name[:-5]}.reason.txt" in names(found, QUARANTINE) for name in kept)
+            assert not any(layout.is_temporary(name) for name in names(found, QUARANTINE))
