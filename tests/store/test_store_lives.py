@@ -68,15 +68,14 @@ class Life(RuleBasedStateMachine):
         self.disk._plan = lambda n, o: (
             fault if o.mutates and (n >= begin if lasting else n == begin) else None
         )
-        killed = True
         with contextlib.suppress(Killed, StorageError):
             self.commit()
             self.store.prune(newest(KEEP))
-            killed = False
         self.disk._plan = nothing
+        self.survivors_are_enough()
+        self.acknowledged &= set(self.valid())
         if isinstance(fault, Kill) or seed is not None:
             self.crash(seed)
-        assert killed or fault
 
     @rule(seed=st.none() | st.integers(0, 2**32))
     def crash(self, seed):
