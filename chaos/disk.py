@@ -279,7 +279,7 @@ class SimulatedDisk:
                 raise FileNotFoundError(errno.ENOENT, "no such directory", str(path))
             self._folders[path] = Folder(tuple(sorted(folder.names.items())))
 
-    def lock(self, path: Path) -> SimulatedLock:
+    def lock(self, path: Path, owner: bytes = b"") -> SimulatedLock:
         with self._operation(Operation("lock", path)):
             if path in self._locked:
                 raise BusyError(f"{path} is locked by another process", pid=0)

@@ -107,8 +107,11 @@ class Files(Protocol):
         """Makes the directory's names durable: a file's own fsync does not persist its name."""
         ...
 
-    def lock(self, path: Path) -> Lock:
-        """Takes the exclusive lock of ``path``; BusyError when it is held."""
+    def lock(self, path: Path, owner: bytes = b"") -> Lock:
+        """Takes the exclusive lock of ``path``; BusyError when it is held.
+
+        ``owner`` becomes the file's content: words for whoever is refused. The lock itself is the kernel's.
+        """
         ...
 
     def free_bytes(self, directory: Path) -> int:
@@ -253,12 +256,14 @@ class DiskFiles:
             finally:
                 os.close(descriptor)
 
-    def lock(self, path: Path) -> DiskLock:
+    def lock(self, path: Path, owner: bytes = b"") -> DiskLock:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with storage_errors("lock", path):
             descriptor = os.open(path, flags, FILE_MODE)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, owner, 0)
             except BlockingIOError:
                 os.close(descriptor)
                 raise BusyError(f"{path} is locked by another process", pid=0) from None

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from resilient.errors import CorruptError
@@ -80,6 +80,11 @@ class Progress:
     @property
     def at_epoch_end(self) -> bool:
         return self.call_step > 0 and self.step_in_epoch == self.steps_per_epoch
+
+
+def finished(progress: Progress) -> Progress:
+    """The same boundary, with its call over."""
+    return replace(progress, call_finished=True, epoch_closed=True)
 
 
 def encode_extra(document: Mapping[str, Any], progress: Progress) -> bytes:

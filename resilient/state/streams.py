@@ -30,6 +30,19 @@ def capture_numpy() -> list[Any]:
 def restore(streams: Mapping[str, Any]) -> None:
     """Puts every stream of :func:`capture` back."""
     restore_global(streams)
+    restore_framework(streams)
+
+
+def resume(document: Mapping[str, Any]) -> None:
+    """Puts back the streams of a state's boundary, once its data pipeline has begun to run."""
+    if not document["pipeline_draws"]:
+        restore_global(document["streams"])
+    # Otherwise its threads draw from the global streams at times of their own: they have theirs already.
+    restore_framework(document["streams"])
+
+
+def restore_framework(streams: Mapping[str, Any]) -> None:
+    """Puts the framework's own generator back."""
     generator = np.frombuffer(base64.b64decode(streams["mindspore"]), dtype=np.uint8)
     mindspore.set_rng_state(mindspore.Tensor(generator.copy()))
 

@@ -1,0 +1,281 @@
+"""python -m resilient.attach SCRIPT [ARGS...]   or   -m MODULE [ARGS...]
+
+Runs a script as plain ``python`` would, as a worker of a supervisor: same ``sys.argv``, ``sys.path[0]``,
+``__main__``, tracebacks and exit status. Nothing of MindSpore is imported here; when the script imports it,
+its ``Model`` is wrapped and its seed is set, before the script's next line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import io
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import CodeType, ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from resilient import session as sessions
+from resilient.config import LINK_FD_VARIABLE, Environment, WorkerConfig
+from resilient.errors import EXIT_USAGE, LinkError, UsageError
+from resilient.link import Link
+from resilient.session import Session
+from resilient.settings import Settings
+
+if TYPE_CHECKING:
+    from resilient.calls import Course
+
+_PR_SET_PDEATHSIG = 1
+_OUR_FOLDER = str(Path(__file__).parent)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script named by ``argv`` (by default the process's own); leaves as the script leaves."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        worker = _Worker(_begin_session())
+        program = _find(arguments)
+    except (UsageError, LinkError) as error:
+        print(f"resilient: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
+    worker.run(program, arguments)
+
+
+def _begin_session() -> Session:
+    descriptor = Environment.read().link_fd
+    if descriptor is None:
+        raise UsageError("this is a supervisor's worker", hint="run the script with resilient-run")
+    # The script's own children are none of the supervisor's workers.
+    del os.environ[LINK_FD_VARIABLE]
+    _die_with_parent()
+    link = Link.from_fd(descriptor)
+    message, _ = link.receive()
+    session = sessions.begin(Session(WorkerConfig.from_message(message), link))
+    session.tell("hello", pid=os.getpid())
+    return session
+
+
+def _die_with_parent() -> None:
+    """A supervisor that dies takes us with it: SIGTERM, which saves first."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+class _Worker:
+    """One script on its way, and what is told of its end."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._course: Course | None = None
+
+    def run(self, program: _Program, arguments: list[str]) -> None:
+        """Runs it; what leaves the script leaves here too."""
+        config = self._session.config
+        assert config is not None
+        random.seed(config.seed)
+        sys.meta_path.insert(0, _AfterImport("numpy", self._on_numpy))
+        sys.meta_path.insert(0, _AfterImport("mindspore", self._on_mindspore))
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal would see each line at once; the supervisor passes on what it gets.
+            sys.stdout.reconfigure(line_buffering=True)
+        try:
+            program.run(arguments)
+        except SystemExit as error:
+            self._finish(_status(error.code))
+            raise
+        except BaseException:
+            _hide_our_frames()
+            raise
+        self._finish(0)
+
+    def _finish(self, status: int) -> None:
+        if self._course is not None and self._course.watch is not None:
+            self._course.watch.close()
+        complete = status == 0 and (self._course is None or self._course.complete)
+        self._session.tell("finished", complete=complete, status=status)
+
+    def _on_numpy(self, numpy: Any) -> None:
+        assert self._session.config is not None
+        numpy.random.seed(self._session.config.seed)
+
+    def _on_mindspore(self, mindspore: Any) -> None:
+        from resilient.calls import Course
+
+        config = self._session.config
+        assert config is not None
+        numpy = sys.modules["numpy"]
+        # set_seed seeds NumPy too, which the script may have seeded, or drawn from, before this import.
+        before = numpy.random.get_state()
+        mindspore.set_seed(config.seed)
+        numpy.random.set_state(before)
+        self._course = Course(self._session, _defaults(config))
+        self._course.install()
+
+
+def _defaults(config: WorkerConfig) -> Settings:
+    """How a script without a CheckpointMonitor is saved: as the command line says."""
+    return Settings(save=config.save, keep=config.keep)
+
+
+def _status(code: Any) -> int:
+    """The exit status that Python makes of SystemExit's code."""
+    if code is None:
+        return 0
+    return code & 0xFF if isinstance(code, int) else 1
+
+
+# The script
+
+
+class _Program:
+    """Code to be run as ``__main__``."""
+
+    def __init__(self, code: Callable[[], CodeType], name: str, spec: Any, loader: Any) -> None:
+        self._code = code
+        self._name = name
+        self._spec = spec
+        self._loader = loader
+
+    def run(self, arguments: list[str]) -> None:
+        module = ModuleType("__main__")
+        module.__dict__.update(
+            __file__=self._name,
+            __loader__=self._loader,
+            __spec__=self._spec,
+            __package__=self._spec.parent if self._spec is not None else None,
+            __cached__=None,
+            __builtins__=__builtins__,
+        )
+        sys.argv[:] = [self._name, *arguments]
+        sys.modules["__main__"] = module
+        exec(self._code(), module.__dict__)  # noqa: S102 - it is what we are for
+
+
+def _find(arguments: list[str]) -> _Program:
+    """The program that the arguments begin with, which it takes off them."""
+    if not arguments:
+        raise UsageError("no script is named")
+    first = arguments.pop(0)
+    if first != "-m":
+        return _script(first)
+    if not arguments:
+        raise UsageError("-m needs the name of a module")
+    return _module(arguments.pop(0))
+
+
+def _script(path: str) -> _Program:
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = os.path.dirname(os.path.realpath(path))
+    loader = importlib.machinery.SourceFileLoader("__main__", path)
+
+    def code() -> CodeType:
+        with io.open_code(os.path.abspath(path)) as source:
+            return compile(source.read(), path, "exec", dont_inherit=True)
+
+    return _Program(code, path, None, loader)
+
+
+def _module(name: str) -> _Program:
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            name += ".__main__"
+            spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"cannot find module {name}: {error}") from error
+    loader = spec.loader if spec is not None else None
+    if spec is None or not isinstance(loader, importlib.abc.InspectLoader):
+        raise UsageError(f"there is no module named {name}")
+
+    def code() -> CodeType:
+        found = loader.get_code(name)
+        if found is None:
+            raise ImportError(f"no code object available for {name}")
+        return found
+
+    return _Program(code, spec.origin or name, spec, loader)
+
+
+# Imports
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Calls a function once, when a module has been imported for the first time."""
+
+    def __init__(self, name: str, function: Callable[[ModuleType], None]) -> None:
+        self._name = name
+        self._function = function
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Finds the one module as everybody else would, with a loader that tells us."""
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            _call_after(spec.loader, self._function)
+        return spec
+
+
+def _call_after(loader: Any, function: Callable[[ModuleType], None]) -> None:
+    original = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        original(module)
+        function(module)
+
+    loader.exec_module = exec_module
+
+
+# Tracebacks
+
+
+def _hide_our_frames() -> None:
+    """The interpreter is about to report an exception: as if the script had been run without us."""
+    hook = sys.excepthook
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        seen: set[int] = set()
+        chain: BaseException | None = error
+        while chain is not None and id(chain) not in seen:
+            seen.add(id(chain))
+            chain.__traceback__ = _without_our_frames(chain.__traceback__)
+            chain = chain.__cause__ or chain.__context__
+        hook(kind, error, error.__traceback__)
+
+    sys.excepthook = report
+
+
+def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
+    frames = []
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    # What fails inside of us is shown: hiding it would blame the script.
+    ours = [_is_ours(frame) for frame in frames]
+    kept = [frame for frame, hidden in zip(frames, ours, strict=True) if not hidden]
+    if not kept or (ours and ours[-1]):
+        kept = frames[ours.index(False) :] if False in ours else frames
+    result: TracebackType | None = None
+    for frame in reversed(kept):
+        frame.tb_next = result
+        result = frame
+    return result
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    name = trace.tb_frame.f_code.co_filename
+    return name.startswith((_OUR_FOLDER, "<frozen runpy>")) or name.endswith(f"{os.sep}runpy.py")
+
+
+if __name__ == "__main__":
+    main()

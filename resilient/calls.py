@@ -1,0 +1,171 @@
+"""``Model.train``, ``.fit`` and ``.eval`` of an unmodified script, as calls of a run.
+
+A wrapped call gets two callbacks of ours: one before the script's own, which learns first that a step is
+complete, and one after them, where the step boundary is. Skipping, resuming and recording are decided by the
+``Timeline``; what is saved and when is the ``Recorder``'s.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from mindspore.train import Model
+
+from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
+from resilient.errors import MismatchError
+from resilient.monitor import CheckpointMonitor
+from resilient.passage import Arguments, Passage
+from resilient.recorder import Call
+from resilient.session import Session
+from resilient.settings import Settings
+from resilient.state import capture, streams
+from resilient.state.unrestorable import network_findings, pipeline_findings
+from resilient.timeline import Timeline, Way
+from resilient.watch import Watch
+
+
+class Course:
+    """The training calls of one script, in a session that has a supervisor."""
+
+    def __init__(self, session: Session, defaults: Settings) -> None:
+        self._session = session
+        self._defaults = defaults
+        self._inside = threading.local()
+        self.watch: Watch | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether no training call was left before its end."""
+        return self._session.timeline is None or self._session.timeline.complete
+
+    def install(self) -> None:
+        """Wraps the methods of ``Model``."""
+        for name in ("train", "fit"):
+            self._wrap(name, self._run)
+        self._wrap("eval", self._evaluate)
+
+    def _wrap(self, name: str, ours: Callable[..., Any]) -> None:
+        original = getattr(Model, name)
+
+        @functools.wraps(original)
+        def method(model: Model, *args: Any, **kwargs: Any) -> Any:
+            # A subclass that calls up, and the evaluation inside of fit, belong to the call around them.
+            if getattr(self._inside, "call", False):
+                return original(model, *args, **kwargs)
+            self._inside.call = True
+            try:
+                return ours(original, model, args, kwargs)
+            finally:
+                self._inside.call = False
+
+        setattr(Model, name, method)
+
+    # train and fit
+
+    def _run(self, original: Any, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            bound = inspect.signature(original).bind(model, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = Arguments.of(bound)
+        except (TypeError, AttributeError, ValueError):
+            # Arguments that make no sense: MindSpore says so better than we would.
+            return original(model, *args, **kwargs)
+        settings = self._settings(arguments.callbacks)
+        timeline = self._open(settings)
+        call_streams = streams.capture()
+        start = timeline.start_call(arguments.steps_per_epoch, arguments.initial_epoch)
+        ordinal = self._enter(timeline, [model.train_network])
+        if start.way is Way.SKIP:
+            if start.progress.call_finished:
+                timeline.restore_streams()
+            return None
+        self._warn_of_what_cannot_return(model, arguments.dataset)
+        recovered = timeline.recovered if start.way is Way.RESUME else None
+        if recovered is not None:
+            self._session.demand_steps(recovered, arguments.steps_per_epoch)
+            call_streams = recovered.document["call_streams"]
+        call = Call(
+            progress=start.progress,
+            ordinal=ordinal,
+            trained=[model.train_network],
+            network=getattr(model, "_network", None) or model.train_network,
+            others=timeline.others(ordinal),
+            call_streams=call_streams,
+            callbacks=[c for c in arguments.callbacks if not isinstance(c, CheckpointMonitor)],
+            scale_manager=getattr(model, "_loss_scale_manager", None),
+            evaluations=timeline.evaluations,
+        )
+        if self.watch is not None:
+            self.watch.close()
+        self.watch = Watch(self._session, settings, call, resumed=recovered is not None)
+        passage = Passage(self.watch, model, arguments, call, recovered)
+        try:
+            return self._pass(original, bound, passage)
+        finally:
+            timeline.leave(self.watch.progress)
+
+    def _pass(self, original: Any, bound: inspect.BoundArguments, passage: Passage) -> Any:
+        watch = passage.watch
+        try:
+            result = passage.run(original, bound)
+        except BaseException as error:
+            watch.failed(error)
+            raise
+        if passage.cut_short and watch.asked_to_stop:
+            # The script's own handler ended the loop because of a signal: the next attempt goes on with it.
+            watch.stopped()
+        else:
+            watch.finished()
+        return result
+
+    def _open(self, settings: Settings) -> Timeline:
+        self._session.open(settings)
+        if self._session.timeline is None:
+            self._session.timeline = Timeline(self._session.recover())
+        return self._session.timeline
+
+    def _enter(self, timeline: Timeline, cells: capture.Cells) -> int:
+        try:
+            return timeline.enter(cells)
+        except MismatchError as error:
+            self._session.refuse(error)
+            raise
+
+    def _settings(self, callbacks: list[Any]) -> Settings:
+        monitors = [c for c in callbacks if isinstance(c, CheckpointMonitor)]
+        if not monitors:
+            return self._defaults
+        if len(monitors) > 1:
+            self._session.warn(
+                "more than one CheckpointMonitor in one call: the first one's arguments are used"
+            )
+        settings = monitors[0].settings
+        if self._defaults.save != DEFAULT_SAVE or self._defaults.keep != DEFAULT_KEEP:
+            self._session.warn(
+                "the script's CheckpointMonitor says when to save and what to keep; "
+                "the command line's policies are not used"
+            )
+        for text in settings.warnings:
+            self._session.warn(text)
+        return replace(settings, exception_save=True)
+
+    def _warn_of_what_cannot_return(self, model: Any, dataset: Any) -> None:
+        for finding in (*network_findings(model.train_network), *pipeline_findings(dataset)):
+            self._session.warn(finding)
+
+    # eval
+
+    def _evaluate(self, original: Any, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        timeline = self._session.timeline
+        if timeline is None:
+            return original(model, *args, **kwargs)
+        known, result = timeline.recorded_evaluation()
+        if not known:
+            result = original(model, *args, **kwargs)
+            timeline.record_evaluation(result)
+        return result

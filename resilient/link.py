@@ -1,0 +1,84 @@
+"""The link between a supervisor and a worker: one ``SOCK_SEQPACKET`` socket pair.
+
+One JSON message per packet, with its ``type``; file descriptors travel beside it (``SCM_RIGHTS``). A packet
+is whole or absent, so two threads may send at once, and a process killed in the middle of a send leaves no
+half message behind. When the other side is gone, sending raises LinkError instead of a signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resilient.errors import LinkError
+
+LIMIT_BYTES = 64 * 1024
+LIMIT_DESCRIPTORS = 4
+
+
+class Link:
+    """One end of a link. A single thread receives; any thread may send."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+
+    @classmethod
+    def from_fd(cls, descriptor: int) -> Link:
+        """The end that was inherited under this descriptor; children of ours do not inherit it."""
+        try:
+            end = socket.socket(fileno=descriptor)
+            end.set_inheritable(False)
+        except OSError as error:
+            raise LinkError(f"descriptor {descriptor} is no link: {error}") from error
+        return cls(end)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Sends one message. Raises LinkError when it is too large or the other side is gone."""
+        data = json.dumps(message).encode()
+        if len(data) > LIMIT_BYTES:
+            raise LinkError(f"a {message.get('type')} message of {len(data)} bytes is too large for the link")
+        try:
+            # A send through send_fds is the same call without any descriptors.
+            socket.send_fds(self._socket, [data], list(descriptors), socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise LinkError(f"the other side of the link is gone: {error}") from error
+
+    def receive(self) -> tuple[dict[str, Any], list[int]]:
+        """Waits for one message and its descriptors. Raises LinkError at the end, and for nonsense."""
+        try:
+            data, descriptors, flags, _ = socket.recv_fds(
+                self._socket, LIMIT_BYTES + 1, LIMIT_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError as error:
+            raise LinkError(f"the link broke: {error}") from error
+        try:
+            return _parse(data, flags), descriptors
+        except LinkError:
+            for descriptor in descriptors:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+            raise
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _parse(data: bytes, flags: int) -> dict[str, Any]:
+    if not data:
+        raise LinkError("the other side of the link is gone")
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise LinkError("a message on the link was cut off")
+    try:
+        message = json.loads(data)
+    except ValueError as error:
+        raise LinkError(f"a message on the link is no JSON: {error}") from error
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise LinkError("a message on the link has no type")
+    return message

@@ -1,0 +1,230 @@
+"""Fault tolerance for a training loop of one's own, without ``Model``.
+
+    with resilient.training(network, optimizer) as run:
+        for images, labels in run.steps(dataset, epochs=5):
+            loss = train_step(images, labels)
+
+Between two rounds of the loop lies a step boundary. A loop that failed goes on after its last completed
+step when the script is run again: the parameters of the given cells, the random streams and the position in
+the dataset are put back. Under ``resilient-run`` the restart comes by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mindspore import nn
+
+from resilient.config import KeepPolicy, SavePolicy
+from resilient.errors import MismatchError, UsageError
+from resilient.recorder import Call
+from resilient.session import Session, current
+from resilient.settings import Settings, asynchronous, check_directory, check_prefix, sealing_of
+from resilient.state import pipeline, streams
+from resilient.state.snapshot import Recovered
+from resilient.state.unrestorable import network_findings, pipeline_findings
+from resilient.timeline import Timeline, Way
+from resilient.watch import Watch
+
+
+def training(
+    *cells: nn.Cell,
+    directory: str | Path | None = None,
+    prefix: str = "CKP",
+    save_steps: int | None = None,
+    save_seconds: float | None = None,
+    keep_max: int | None = None,
+    async_save: bool | str = False,
+    enc_key: bytes | None = None,
+    enc_mode: str = "AES-GCM",
+) -> Training:
+    """Begins a training whose state is that of ``cells``: the network and its optimizer.
+
+    ``directory`` is where checkpoints go: the run's under ``resilient-run``, else ``./output``. A checkpoint
+    is made every ``save_steps`` steps, or every ``save_seconds`` seconds (default 300), at the end and on
+    every failure; the newest ``keep_max`` (default 5) stay. ``async_save`` and the encryption are those of
+    :class:`~resilient.monitor.CheckpointMonitor`.
+
+    Raises UsageError and ValueError for arguments that cannot be used.
+    """
+    if not cells:
+        raise UsageError("training needs the network, and the optimizer", hint="training(network, optimizer)")
+    if save_steps is not None and save_seconds is not None:
+        raise ValueError("save_steps and save_seconds exclude each other; give one of them")
+    session = current()
+    run = session.config
+    save = Settings.save if run is None else run.save
+    keep = Settings.keep if run is None else run.keep
+    if save_steps is not None or save_seconds is not None:
+        save = SavePolicy(every_steps=save_steps, every_s=save_seconds)
+    settings = Settings(
+        prefix=check_prefix(prefix),
+        directory=check_directory(directory),
+        save=save,
+        keep=keep if keep_max is None else KeepPolicy(max_count=keep_max),
+        sealing=sealing_of(enc_key, enc_mode),
+        asynchronous=asynchronous(async_save),
+    )
+    return Training(session, settings, cells)
+
+
+class Training:
+    """A training of one's own loop. Use it as a context manager; see :func:`training`.
+
+    ``step`` counts the completed steps over the whole run, restarts included.
+    """
+
+    def __init__(self, session: Session, settings: Settings, cells: tuple[nn.Cell, ...]) -> None:
+        self._session = session
+        self._settings = settings
+        self._cells = cells
+        self._watch: Watch | None = None
+        self._timeline: Timeline | None = None
+        self._ordinal = 0
+
+    def __enter__(self) -> Training:
+        self._session.open(self._settings)
+        if self._session.timeline is None:
+            self._session.timeline = Timeline(self._session.recover())
+        self._timeline = self._session.timeline
+        try:
+            self._ordinal = self._timeline.enter(self._cells)
+        except MismatchError as error:
+            self._session.refuse(error)
+            raise
+        for cell in self._cells:
+            for finding in network_findings(cell):
+                self._session.warn(finding)
+        recovered = self._timeline.recovered
+        if recovered is not None:
+            where = f"step {recovered.progress.step} (epoch {recovered.progress.epoch})"
+            self._session.say(f"going on after {where}, from {recovered.source}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._watch is not None:
+            self._watch.failed(error)
+            self._leave(self._watch)
+        else:
+            self._end_loop()
+        if not self._session.supervised:
+            self._session.close()
+
+    @property
+    def step(self) -> int:
+        """The number of completed steps, over the whole run."""
+        if self._watch is not None:
+            return self._watch.progress.step
+        return self._timeline.last_step if self._timeline is not None else 0
+
+    def steps(self, dataset: Any, epochs: int = 1) -> Iterator[Any]:
+        """Yields the batches that are still to be trained on, epoch after epoch.
+
+        ``dataset`` is a MindSpore dataset, whose batches come as tuples of Tensors, or any sized iterable
+        that gives the same batches each time. A loop that was finished before a restart yields nothing. A
+        loop that is left with ``break`` is finished too.
+        """
+        timeline = self._timeline
+        if timeline is None:
+            raise UsageError("steps() is called outside of the with block")
+        if epochs < 1:
+            raise UsageError(f"epochs must be at least 1; it is {epochs}")
+        self._end_loop()
+        return self._loop(timeline, Batches(dataset, epochs))
+
+    def _loop(self, timeline: Timeline, batches: Batches) -> Iterator[Any]:
+        for finding in pipeline_findings(batches.dataset):
+            self._session.warn(finding)
+        call_streams = streams.capture()
+        start = timeline.start_call(batches.steps_per_epoch, 0)
+        if start.way is Way.SKIP:
+            if start.progress.call_finished:
+                timeline.restore_streams()
+            return
+        recovered = timeline.recovered if start.way is Way.RESUME else None
+        if recovered is not None:
+            self._session.demand_steps(recovered, batches.steps_per_epoch)
+            call_streams = recovered.document["call_streams"]
+        call = Call(
+            progress=start.progress,
+            ordinal=self._ordinal,
+            trained=self._cells,
+            network=self._cells[0],
+            others=timeline.others(self._ordinal),
+            call_streams=call_streams,
+            evaluations=timeline.evaluations,
+        )
+        watch = Watch(self._session, self._settings, call, resumed=recovered is not None)
+        self._watch = watch
+        yield from self._rounds(watch, batches.after(start.progress.call_step, recovered), recovered)
+
+    def _rounds(self, watch: Watch, batches: Iterator[Any], recovered: Recovered | None) -> Iterator[Any]:
+        done = watch.progress.call_step
+        batch = next(batches, None)
+        if recovered is not None:
+            # The first batch is there: the pipeline's threads have begun with the streams of the call.
+            streams.resume(recovered.document)
+        watch.begin()
+        while batch is not None:
+            watch.recorder.step_begins()
+            # An exception in the loop's body, and a break, end this generator here; __exit__ tells which.
+            yield batch
+            done += 1
+            watch.recorder.update_done(done, None)
+            watch.boundary(done)
+            batch = next(batches, None)
+        self._end_loop()
+
+    def _end_loop(self) -> None:
+        """A loop is over, by its end or by a break: nothing of it is ever run again."""
+        if self._watch is not None:
+            self._watch.finished()
+            self._leave(self._watch)
+
+    def _leave(self, watch: Watch) -> None:
+        assert self._timeline is not None
+        self._watch = None
+        self._timeline.leave(watch.progress)
+        watch.close()
+
+
+class Batches:
+    """The batches of some epochs over a dataset, from any of them on."""
+
+    def __init__(self, dataset: Any, epochs: int) -> None:
+        self.dataset = dataset
+        self._epochs = epochs
+        self._is_pipeline = callable(getattr(dataset, "create_tuple_iterator", None))
+        try:
+            self.steps_per_epoch = int(dataset.get_dataset_size() if self._is_pipeline else len(dataset))
+        except TypeError as error:
+            raise UsageError(
+                f"a {type(dataset).__name__} has no length",
+                hint="steps() takes a dataset or a sized iterable",
+            ) from error
+        if self.steps_per_epoch < 1:
+            raise UsageError("the dataset is empty")
+
+    def after(self, done: int, recovered: Recovered | None) -> Iterator[Any]:
+        """Those that follow the first ``done`` ones."""
+        if done >= self._epochs * self.steps_per_epoch:
+            return iter(())
+        if recovered is not None and (not self._is_pipeline or pipeline.needs_replay(self.dataset)):
+            streams.restore_global(recovered.document["call_streams"])
+        return self._of_pipeline(done) if self._is_pipeline else self._of_iterable(done)
+
+    def _of_pipeline(self, done: int) -> Iterator[Any]:
+        with pipeline.positioned(self.dataset, done, pipeline.needs_replay(self.dataset)):
+            iterator = self.dataset.create_tuple_iterator(num_epochs=self._epochs)
+        for _ in range(done // self.steps_per_epoch, self._epochs):
+            yield from iterator
+
+    def _of_iterable(self, done: int) -> Iterator[Any]:
+        every = itertools.chain.from_iterable(self.dataset for _ in range(self._epochs))
+        return itertools.islice(every, done, None)

@@ -1,0 +1,199 @@
+"""One call of ``train`` or ``fit`` on its way through MindSpore.
+
+Two callbacks of ours stand around the script's own. ``Opening`` is the first to learn that a step is
+complete; at ``Closing`` everything that belongs to the step has run: there lies the boundary. A resumed
+call starts in the epoch it was in, its dataset at the batch after the last completed step. When all steps
+of an epoch were complete and its end was not (evaluation, the callbacks' end of the epoch), that end is run
+first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore
+from mindspore.train import Callback
+from mindspore.train.callback import _CallbackManager
+
+from resilient.recorder import Call
+from resilient.state import counters, pipeline, streams
+from resilient.state.snapshot import Progress, Recovered
+from resilient.watch import Watch
+
+
+class _CallOverError(Exception):
+    """Leaves ``train`` from a hook, when all that was left of a call was the end of its last epoch."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What ``train`` or ``fit`` was called with, as far as we need it."""
+
+    epochs: int
+    dataset: Any
+    callbacks: list[Any]
+    initial_epoch: int
+    steps_per_epoch: int
+    validation: tuple[Any, Any, bool]
+
+    @classmethod
+    def of(cls, bound: inspect.BoundArguments) -> Arguments:
+        """Reads them; raises AttributeError, TypeError or ValueError where they make no sense."""
+        values = bound.arguments
+        given = values["callbacks"]
+        sinks = values["dataset_sink_mode"] and mindspore.get_context("device_target") != "CPU"
+        sunk = sinks and values["sink_size"] > 0
+        return cls(
+            epochs=int(values["epoch"]),
+            dataset=values["train_dataset"],
+            callbacks=list(given) if isinstance(given, (list, tuple)) else [given] if given else [],
+            initial_epoch=int(values["initial_epoch"]),
+            steps_per_epoch=values["sink_size"] if sunk else values["train_dataset"].get_dataset_size(),
+            validation=(
+                values.get("valid_dataset"),
+                values.get("valid_frequency", 1),
+                values.get("valid_dataset_sink_mode", False),
+            ),
+        )
+
+
+class Passage:
+    """Runs one call, from its beginning or from the recovered state.
+
+    ``cut_short`` tells afterwards whether the training loop was asked to stop before its last epoch was over.
+    """
+
+    def __init__(
+        self, watch: Watch, model: Any, arguments: Arguments, call: Call, recovered: Recovered | None
+    ) -> None:
+        self.watch = watch
+        self.arguments = arguments
+        self.call = call
+        self.recovered = recovered
+        self.cut_short = False
+        self._model = model
+        self._over = False
+        self._position = contextlib.ExitStack()
+
+    def run(self, original: Any, bound: inspect.BoundArguments) -> Any:
+        """Makes the call; what leaves it is what the script would see."""
+        bound.arguments["callbacks"] = [_Opening(self), *self.arguments.callbacks, _Closing(self)]
+        bound.arguments["initial_epoch"] = self._first_epoch()
+        with self._position:
+            self._go_to_position()
+            try:
+                return original(*bound.args, **bound.kwargs)
+            except BaseException:
+                # Whatever a callback of the script's made of our exception on its way.
+                if self._over:
+                    return None
+                raise
+
+    # Getting to the place
+
+    @property
+    def progress(self) -> Progress:
+        return self.call.progress
+
+    def _whole_epochs(self) -> int:
+        return self.progress.call_step // self.arguments.steps_per_epoch
+
+    def _first_epoch(self) -> int:
+        # MindSpore refuses a call that has no epoch left; of ours only the end of one may be.
+        return min(self.arguments.initial_epoch + self._whole_epochs(), self.arguments.epochs - 1)
+
+    def _is_last(self) -> bool:
+        return self.arguments.initial_epoch + self._whole_epochs() >= self.arguments.epochs
+
+    def _go_to_position(self) -> None:
+        if self.recovered is None or self._is_last():
+            return
+        replay = pipeline.needs_replay(self.arguments.dataset)
+        if replay:
+            # The pipeline starts to run ahead as soon as its iterator exists, and draws again what it drew.
+            streams.restore_global(self.call.call_streams)
+        skipped = self.progress.call_step
+        self._position.enter_context(pipeline.positioned(self.arguments.dataset, skipped, replay))
+
+    def opened(self, context: Any) -> None:
+        """The iterator exists, nobody's callback has run yet."""
+        self._position.close()
+        parameters = context.original_args()
+        parameters.cur_step_num = self.progress.call_step
+        parameters.epoch_num = self.arguments.epochs - self.arguments.initial_epoch
+
+    def closed(self, context: Any) -> None:
+        """Every callback has begun: what they have reset is put back."""
+        if self.recovered is not None:
+            self._restore(self.recovered)
+        self.watch.begin()
+        if self.recovered is not None and self.progress.at_epoch_end and not self.progress.epoch_closed:
+            self._finish_epoch(context)
+        if self.recovered is not None and (self._is_last() or context.get_stop_requested()):
+            _CallbackManager(context.original_args().list_callback).on_train_end(context)
+            self._over = True
+            raise _CallOverError
+
+    def _restore(self, recovered: Recovered) -> None:
+        document = recovered.document
+        counters.restore_callbacks(self.call.callbacks, document["callbacks"])
+        counters.restore_loss_scale(self.call.scale_manager, document["loss_scale"])
+        streams.resume(document)
+
+    def _finish_epoch(self, context: Any) -> None:
+        """The end of an epoch whose steps are all complete, as MindSpore's loop does it."""
+        parameters = context.original_args()
+        parameters.cur_epoch_num = self.arguments.initial_epoch + self._whole_epochs()
+        loss = self.recovered.document["loss"] if self.recovered is not None else None
+        parameters.net_outputs = None if loss is None else mindspore.Tensor(counters.from_json(loss))
+        manager = _CallbackManager(parameters.list_callback)
+        self._model._eval_during_train(self.arguments.validation, parameters, manager)
+        manager.on_train_epoch_end(context)
+        for name in ("metrics", "eval_results"):
+            parameters.pop(name, None)
+
+
+class _Opening(Callback):  # type: ignore[misc]
+    """First of the call's callbacks."""
+
+    def __init__(self, passage: Passage) -> None:
+        super().__init__()
+        self._passage = passage
+
+    def on_train_begin(self, run_context: Any) -> None:
+        self._passage.opened(run_context)
+
+    def on_train_step_end(self, run_context: Any) -> None:
+        parameters = run_context.original_args()
+        self._passage.watch.recorder.update_done(parameters.cur_step_num, parameters.net_outputs)
+
+
+class _Closing(Callback):  # type: ignore[misc]
+    """Last of the call's callbacks."""
+
+    def __init__(self, passage: Passage) -> None:
+        super().__init__()
+        self._passage = passage
+
+    def on_train_begin(self, run_context: Any) -> None:
+        self._passage.closed(run_context)
+
+    def on_train_step_begin(self, run_context: Any) -> None:
+        self._passage.watch.recorder.step_begins()
+
+    def on_train_step_end(self, run_context: Any) -> None:
+        self._passage.watch.boundary(run_context.original_args().cur_step_num)
+
+    def on_train_epoch_end(self, run_context: Any) -> None:
+        parameters = run_context.original_args()
+        self._passage.watch.boundary(parameters.cur_step_num, epoch_closed=True)
+        last = parameters.cur_epoch_num >= self._passage.arguments.epochs
+        self._passage.cut_short = run_context.get_stop_requested() and not (
+            last and self._passage.watch.progress.at_epoch_end
+        )
+
+    def on_eval_begin(self, run_context: Any) -> None:
+        self._passage.watch.renew_guard()

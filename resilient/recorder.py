@@ -1,0 +1,334 @@
+"""Follows one training call from step boundary to step boundary, and saves what is due.
+
+Where the training is decides what a checkpoint made right now may hold:
+
+    BETWEEN    a boundary lies behind us and nothing has changed since: that boundary
+    STEP       the parameters are half-done: the last boundary, from its shadow copy
+    CALLBACKS  the update is complete, the user's callbacks are looking at it: the live values, one step
+    further BUSY       we ourselves are at work: nothing; what comes meanwhile waits until we are done
+
+So a failure is never saved as a half-done step, and a completed step is never run again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from mindspore import nn
+
+from resilient import schedule
+from resilient.codec.container import Record, info_record
+from resilient.errors import ResilientError, UsageError
+from resilient.host.clock import Clock
+from resilient.saving import Saver, Snapshot
+from resilient.settings import OFFSETS, Settings
+from resilient.state import capture, counters, streams
+from resilient.state.snapshot import Progress, encode_extra, finished, left_out
+from resilient.store import layout
+
+
+class Phase(enum.Enum):
+    """Where a training call is; see the top of this file."""
+
+    BETWEEN = "between"
+    STEP = "step"
+    CALLBACKS = "callbacks"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What is captured at a step boundary beside the parameters; cheap enough for every step."""
+
+    progress: Progress
+    streams: dict[str, Any]
+    callbacks: list[Any] = field(default_factory=list)
+    loss_scale: dict[str, Any] = field(default_factory=dict)
+    outputs: Any = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of ``train`` or ``fit``, or one loop of the user's own.
+
+    ``trained`` is what is being trained, ``network`` the part of it that the weights files hold, ``others``
+    further networks of the run by ordinal, ``call_streams`` the random streams when the call began.
+    ``evaluations`` are the run's results of evaluations so far: the list itself, because it grows.
+    """
+
+    progress: Progress
+    ordinal: int
+    trained: capture.Cells
+    network: nn.Cell
+    others: dict[int, capture.Cells] = field(default_factory=dict)
+    call_streams: dict[str, Any] = field(default_factory=dict)
+    callbacks: list[Any] = field(default_factory=list)
+    scale_manager: Any = None
+    evaluations: list[Any] = field(default_factory=list)
+
+
+class Recorder:
+    """Keeps the newest boundary of one training call at hand, and hands snapshots to a saver.
+
+    ``shadowed`` tells whether failures are to be saved: it costs one copy of the state per step.
+    """
+
+    def __init__(
+        self, call: Call, settings: Settings, saver: Saver, clock: Clock, *, shadowed: bool, resumed: bool
+    ) -> None:
+        self._call = call
+        self._settings = settings
+        self._saver = saver
+        self._clock = clock
+        self._layout = capture.Layout(call.trained, settings.saved_network, call.others)
+        self._shadow = capture.Shadow(self._layout.parameters) if shadowed else None
+        self._phase = Phase.BETWEEN
+        self._last_saved_step = call.progress.step
+        self._last_saved_s = clock.monotonic()
+        # A failure before any new step would only repeat the checkpoint that we have resumed from.
+        self._last_failure_step = call.progress.step if resumed else 0
+        self._pipeline_draws = False
+        self._fingerprint: tuple[object, ...] = ()
+        self._outputs: Any = None
+        self._update_step = call.progress.call_step
+        self.on_idle: Callable[[], None] = lambda: None
+        self._boundary = self._observe(call.progress)
+        self._check_names()
+
+    # What the training tells
+
+    def begin(self) -> None:
+        """The boundary before the first step of this process."""
+        with self._busy():
+            self._settle(self._call.progress)
+
+    def step_begins(self) -> None:
+        """The network is about to change its parameters."""
+        if self._fingerprint and streams.fingerprint() != self._fingerprint:
+            self._pipeline_draws = True
+        self._fingerprint = ()
+        self._phase = Phase.STEP
+
+    def update_done(self, call_step: int, outputs: Any) -> None:
+        """A step is complete; callbacks of the user's may follow."""
+        self._update_step = call_step
+        self._outputs = outputs
+        self._phase = Phase.CALLBACKS
+
+    def boundary(self, call_step: int, *, epoch_closed: bool = False) -> None:
+        """Everything that belongs to a step, or with ``epoch_closed`` to an epoch, has run."""
+        with self._busy():
+            self._update_step = call_step
+            progress = replace(self.progress, call_step=call_step, epoch_closed=epoch_closed)
+            self._settle(progress)
+            if self._is_due():
+                self._save("schedule")
+
+    def call_finished(self) -> None:
+        """The call has returned, or is about to: nothing of it is ever run again."""
+        with self._busy():
+            self._settle(finished(self.progress))
+            # As upstream: what a scheduled checkpoint has just saved is not saved again under another name.
+            if self.progress.step > self._last_saved_step or not self._saver.wait():
+                self._save("end")
+            if self._saver.wait():
+                self._last_failure_step = self.progress.step
+
+    def fail(self, reason: str) -> Progress | None:
+        """Saves the last completed step, durably; None when there is nothing new to save."""
+        with self._busy() as phase:
+            if self._shadow is None or phase is Phase.BUSY:
+                return None
+            live = not self._shadow.whole
+            if phase is Phase.CALLBACKS:
+                self._boundary, live = self._observe(self._next_progress()), True
+            return self._save_failure(reason, live=live)
+
+    def _save_failure(self, reason: str, *, live: bool) -> Progress | None:
+        if self.progress.step <= self._last_failure_step:
+            return None
+        self._saver.wait()
+        self._saver.save(self._snapshot(reason, failure=True, live=live))
+        if not self._saver.wait():
+            return None
+        self._last_failure_step = self.progress.step
+        return self.progress
+
+    # What others ask
+
+    @property
+    def progress(self) -> Progress:
+        """The newest boundary."""
+        return self._boundary.progress
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def ready(self) -> bool:
+        """Whether the newest boundary is what the training is at right now."""
+        return self._phase is Phase.BETWEEN
+
+    # Inside
+
+    @contextmanager
+    def _busy(self) -> Iterator[Phase]:
+        phase, self._phase = self._phase, Phase.BUSY
+        done = Phase.BETWEEN
+        try:
+            yield phase
+        except BaseException:
+            done = phase
+            raise
+        finally:
+            self._phase = done if phase is not Phase.BUSY else phase
+        if self._phase is Phase.BETWEEN:
+            self.on_idle()
+
+    def _settle(self, progress: Progress) -> None:
+        """Makes the present state the newest boundary."""
+        if self._shadow is not None:
+            # Until the copy is whole, the live values are the boundary, and nobody changes them.
+            self._shadow.whole = False
+        self._boundary = self._observe(progress)
+        if self._shadow is not None:
+            self._shadow.refresh()
+        self._fingerprint = streams.fingerprint()
+
+    def _next_progress(self) -> Progress:
+        return replace(self.progress, call_step=self._update_step, epoch_closed=False)
+
+    def _observe(self, progress: Progress) -> Boundary:
+        return Boundary(
+            progress=progress,
+            streams=streams.capture(),
+            callbacks=counters.callback_counters(self._call.callbacks),
+            loss_scale=counters.loss_scale_counters(self._call.scale_manager),
+            outputs=self._outputs,
+        )
+
+    def _is_due(self) -> bool:
+        now_s = self._clock.monotonic()
+        step = self.progress.step
+        return schedule.due(self._settings.save, step, self._last_saved_step, now_s, self._last_saved_s)
+
+    def _save(self, reason: str) -> None:
+        self._saver.save(self._snapshot(reason, failure=False, live=True))
+        self._last_saved_step = self.progress.step
+        self._last_saved_s = self._clock.monotonic()
+
+    def _snapshot(self, reason: str, *, failure: bool, live: bool) -> Snapshot:
+        progress = self.progress
+        records = list(self._layout.records(None if live else self._shadow))
+        weights = {} if failure else self._weights(records)
+        records += self._info_records(progress)
+        return Snapshot(
+            prefix=self._settings.prefix,
+            step=progress.step,
+            epoch=progress.epoch,
+            step_in_epoch=progress.step_in_epoch,
+            reason=reason,
+            failure=failure,
+            records=tuple(records),
+            extra=encode_extra(self._document(), progress),
+            weights=weights,
+        )
+
+    def _document(self) -> dict[str, Any]:
+        boundary = self._boundary
+        return {
+            "network": self._call.ordinal,
+            "not_trained": [*self._layout.not_trained, *self._info_names()],
+            "streams": boundary.streams,
+            "call_streams": self._call.call_streams,
+            "pipeline_draws": self._pipeline_draws,
+            "evaluations": list(self._call.evaluations),
+            "callbacks": boundary.callbacks,
+            "loss_scale": boundary.loss_scale,
+            "loss": _loss(boundary.outputs),
+        }
+
+    def _weights(self, records: list[Record]) -> dict[str, tuple[Record, ...]]:
+        """The weights files that go with a checkpoint, over the same memory."""
+        placed = {id(p): r for (_, p), r in zip(self._layout.places, records, strict=True)}
+        own = [p for p in capture.parameters([self._call.network]) if not left_out(p.name)]
+        chosen = {}
+        if self._settings.network_params:
+            chosen[layout.NETWORK] = own
+        if self._settings.trainable_params:
+            chosen[layout.TRAINABLE] = [p for p in own if p.requires_grad]
+        return {
+            kind: tuple(replace(placed[id(p)], section=0) for p in parameters if id(p) in placed)
+            for kind, parameters in chosen.items()
+        }
+
+    # The entries that stock reads beside the parameters
+
+    def _info_names(self) -> list[str]:
+        return list(self._info(self.progress))
+
+    def _info(self, progress: Progress) -> dict[str, Any]:
+        append = dict(self._settings.append)
+        offsets = {name: _offset(append.pop(name, 0)) for name in OFFSETS}
+        entries: dict[str, Any] = {
+            "epoch_num": progress.epoch + offsets["epoch_num"],
+            "step_num": progress.step + offsets["step_num"],
+            "loss_scale": _loss_scale(self._boundary.outputs, self._call.scale_manager),
+        }
+        if "global_step" not in self._stock_names():
+            entries["global_step"] = progress.step
+        if self._settings.global_batch_size is not None:
+            entries["global_batch_size"] = self._settings.global_batch_size
+        return {**entries, **append}
+
+    def _info_records(self, progress: Progress) -> Iterator[Record]:
+        for name, value in self._info(progress).items():
+            if isinstance(value, (bool, int, float, str)):
+                yield info_record(name, value)
+            else:
+                array = np.array(value.asnumpy())
+                yield capture.tensor_record(name, array, str(value.dtype))
+
+    def _stock_names(self) -> set[str]:
+        return {p.name for section, p in self._layout.places if section == 0}
+
+    def _check_names(self) -> None:
+        taken = self._stock_names() & set(self._info_names())
+        if taken:
+            names = ", ".join(sorted(taken))
+            raise UsageError(
+                f"append_info names a parameter of the network: {names}", hint="rename the entry"
+            )
+
+
+def _offset(value: Any) -> int:
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+def _loss(outputs: Any) -> Any:
+    """The loss out of what a training step returned, exactly; None when it returned none that we know."""
+    first = outputs[0] if isinstance(outputs, (list, tuple)) and outputs else outputs
+    if not callable(getattr(first, "asnumpy", None)):
+        return counters.to_json(first) if isinstance(first, (int, float)) else None
+    array = np.asarray(first.asnumpy())
+    # A whole batch of outputs is no loss: nothing that runs at the end of an epoch takes it for one.
+    return counters.to_json(array) if array.size == 1 and array.dtype.kind == "f" else None
+
+
+def _loss_scale(outputs: Any, scale_manager: Any) -> float:
+    """The loss scale in force: what the step returned as its third output, or the manager's, or none."""
+    if isinstance(outputs, (list, tuple)) and len(outputs) >= 3:
+        try:
+            return float(outputs[2].asnumpy())
+        except (AttributeError, TypeError, ValueError):
+            return 1.0
+    try:
+        return float(scale_manager.get_loss_scale()) if scale_manager is not None else 1.0
+    except (AttributeError, TypeError, ValueError, ResilientError):
+        return 1.0

@@ -1,0 +1,221 @@
+"""From a state in memory to a checkpoint: now, on a thread, or in another process.
+
+``Committer`` does the work: commit, retention, the weights files. The savers decide who waits for it:
+
+    InlineSaver    the training waits
+    ThreadSaver    the training goes on; the state is copied first, and committed on a thread;
+                   or a process of its own does it (``process_saver``), and the thread only waits for it
+
+At most one commit is in flight. What comes meanwhile replaces what waits: the newer state is the better one.
+A failed save is told, loudly, and never raised: it must not end the training.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from resilient import retention
+from resilient.codec.container import Record
+from resilient.config import KeepPolicy, Sealing
+from resilient.errors import ResilientError
+from resilient.host.clock import Clock
+from resilient.host.entropy import Entropy
+from resilient.host.files import Files
+from resilient.store import layout
+from resilient.store.layout import WeightsName
+from resilient.store.store import Draft, Entry, Store, prune_weights, write_weights
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training state at one step boundary, with why it is to be saved.
+
+    ``records`` and ``extra`` make the checkpoint; ``weights`` are further files by kind (see
+    ``store.layout``). Unless it was detached, the records are views of memory that training changes.
+    """
+
+    prefix: str
+    step: int
+    epoch: int
+    step_in_epoch: int
+    reason: str
+    failure: bool
+    records: tuple[Record, ...]
+    extra: bytes
+    weights: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
+
+    def detached(self) -> Snapshot:
+        """The same state in memory of its own; what several files share is copied once."""
+        copies: dict[int, bytes] = {}
+
+        def copy(record: Record) -> Record:
+            if id(record.data) not in copies:
+                copies[id(record.data)] = bytes(record.data)
+            return replace(record, data=copies[id(record.data)])
+
+        weights = {kind: tuple(map(copy, records)) for kind, records in self.weights.items()}
+        return replace(self, records=tuple(map(copy, self.records)), weights=weights)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What became of a snapshot: the file's path, or the error; and what else is worth telling."""
+
+    snapshot: Snapshot
+    seconds: float
+    path: Path | None = None
+    error: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+Commit = Callable[[Snapshot], Saved]
+Report = Callable[[Saved], None]
+
+
+@dataclass(frozen=True)
+class Committer:
+    """Makes snapshots durable in one directory, and keeps its retention."""
+
+    store: Store
+    root: Path
+    rank: int
+    keep: KeepPolicy
+    sealing: Sealing
+    files: Files
+    clock: Clock
+    entropy: Entropy
+
+    def commit(self, snapshot: Snapshot) -> Saved:
+        """Commits, then removes what the keep policy no longer holds. Never raises an error of ours."""
+        began = self.clock.monotonic()
+        try:
+            entry = self.store.commit(_draft(snapshot))
+        except ResilientError as error:
+            return Saved(snapshot, self.clock.monotonic() - began, error=str(error))
+        seconds = self.clock.monotonic() - began
+        remarks = [*self._write_weights(snapshot), *self._prune()]
+        if self.store.meta_error is not None:
+            remarks.append(f"meta.json is out of date: {self.store.meta_error}")
+        return Saved(snapshot, seconds, entry.path, remarks=tuple(remarks))
+
+    def _write_weights(self, snapshot: Snapshot) -> list[str]:
+        remarks = []
+        for kind, records in snapshot.weights.items():
+            name = WeightsName(snapshot.prefix, self.rank, kind, snapshot.epoch, snapshot.step_in_epoch).data
+            path = self._weights_directory(kind) / name
+            try:
+                write_weights(self.files, path, records, self.sealing, self.entropy)
+            except ResilientError as error:
+                remarks.append(f"{name} could not be written: {error}")
+        return remarks
+
+    def _prune(self) -> list[str]:
+        try:
+            pruned = self.store.prune(partial(retention.kept, self.keep))
+        except ResilientError as error:
+            return [f"old checkpoints could not be removed: {error}"]
+        remarks = [f"set aside in the quarantine: {failure}" for failure in pruned.quarantined]
+        remarks += [f"old checkpoint could not be removed: {failure}" for failure in pruned.failures]
+        for entry in pruned.removed:
+            remarks += self._remove_weights(entry)
+        return remarks
+
+    def _remove_weights(self, entry: Entry) -> list[str]:
+        made = entry.manifest
+        remarks = []
+        for kind in (layout.NETWORK, layout.TRAINABLE):
+            name = WeightsName(made.prefix, self.rank, kind, made.epoch, made.step_in_epoch).data
+            # Only the file that belonged to the checkpoint that has gone: others may be another run's.
+            for failure in prune_weights(self.files, self._weights_directory(kind), name.__eq__, ()):
+                remarks.append(f"old weights could not be removed: {failure}")
+        return remarks
+
+    def _weights_directory(self, kind: str) -> Path:
+        place = layout.network_directory if kind == layout.NETWORK else layout.trainable_directory
+        return place(self.root, self.rank)
+
+
+class Saver(Protocol):
+    """Takes snapshots and sees to it that they are committed."""
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Commits the snapshot, or hands it on and returns; either way its memory may change afterwards."""
+        ...
+
+    def wait(self) -> bool:
+        """Returns when nothing is in flight and nothing waits: whether the last commit succeeded."""
+        ...
+
+
+class InlineSaver:
+    """Commits while the training waits."""
+
+    def __init__(self, commit: Commit, report: Report) -> None:
+        self._commit = commit
+        self._report = report
+        self._succeeded = True
+
+    def save(self, snapshot: Snapshot) -> None:
+        saved = self._commit(snapshot)
+        self._succeeded = saved.path is not None
+        self._report(saved)
+
+    def wait(self) -> bool:
+        return self._succeeded
+
+
+class ThreadSaver:
+    """Commits on one thread of its own, which lives as long as there is something to commit."""
+
+    def __init__(self, commit: Commit, report: Report) -> None:
+        self._commit = commit
+        self._report = report
+        self._succeeded = True
+        self._changed = threading.Condition()
+        self._waiting: Snapshot | None = None
+        self._busy = False
+
+    def save(self, snapshot: Snapshot) -> None:
+        copy = snapshot.detached()
+        with self._changed:
+            self._waiting = copy
+            if self._busy:
+                return
+            self._busy = True
+        # Not a daemon: an interpreter that ends waits for the commit.
+        threading.Thread(target=self._work, name="resilient-saver").start()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                snapshot, self._waiting = self._waiting, None
+                if snapshot is None:
+                    self._busy = False
+                    self._changed.notify_all()
+                    return
+            saved = self._commit(snapshot)
+            self._succeeded = saved.path is not None
+            self._report(saved)
+
+    def wait(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy)
+        return self._succeeded
+
+
+def _draft(snapshot: Snapshot) -> Draft:
+    return Draft(
+        prefix=snapshot.prefix,
+        epoch=snapshot.epoch,
+        step_in_epoch=snapshot.step_in_epoch,
+        step=snapshot.step,
+        records=snapshot.records,
+        extra=snapshot.extra,
+        reason=snapshot.reason,
+        failure=snapshot.failure,
+    )

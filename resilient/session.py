@@ -1,0 +1,322 @@
+"""This process's part in a run: where its checkpoints go, what was recovered, and whom to tell.
+
+Under ``resilient-run`` there is one session from before the script's first line; the supervisor sent its
+configuration and hears what happens over the link. Without a supervisor a session begins with the monitor or
+the custom loop that needs it, and tells the person on stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resilient import process_saver
+from resilient.config import Sealing, WorkerConfig
+from resilient.errors import (
+    EXIT_UNUSABLE,
+    BusyError,
+    LinkError,
+    MismatchError,
+    UnusableError,
+    UsageError,
+)
+from resilient.host.clock import Clock, SystemClock
+from resilient.host.entropy import Entropy, SystemEntropy
+from resilient.host.files import DiskFiles, Files, Lock
+from resilient.link import Link
+from resilient.saving import Committer, InlineSaver, Saved, Saver, ThreadSaver
+from resilient.settings import Settings
+from resilient.state.snapshot import Recovered, Tensor, decode_extra
+from resilient.store import layout
+from resilient.store.rundir import RunDirectory
+from resilient.store.store import Entry, Store
+
+if TYPE_CHECKING:
+    # It imports MindSpore, and a session begins before the script does.
+    from resilient.timeline import Timeline
+
+PLAIN_DIRECTORY = Path("output")
+_TRACEBACK_CHARACTERS = 16_000
+
+
+@dataclass(frozen=True)
+class World:
+    """The doors to the operating system."""
+
+    files: Files = field(default_factory=DiskFiles)
+    clock: Clock = field(default_factory=SystemClock)
+    entropy: Entropy = field(default_factory=SystemEntropy)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one run's checkpoints go, opened."""
+
+    root: Path
+    store: Store
+    sealing: Sealing
+    run_id: str
+
+
+class Session:
+    """One process's part in a run. ``config`` and ``link`` are None without a supervisor."""
+
+    def __init__(
+        self, config: WorkerConfig | None = None, link: Link | None = None, world: World | None = None
+    ) -> None:
+        self.config = config
+        self.world = world or World()
+        self.place: Place | None = None
+        self.timeline: Timeline | None = None
+        self._link = link
+        self._saver: tuple[Settings, Saver] | None = None
+        self._locks: list[Lock] = []
+        self._warned: set[str] = set()
+        self._told_step_s = 0.0
+
+    @property
+    def supervised(self) -> bool:
+        return self.config is not None
+
+    # Telling
+
+    def tell(self, what: str, /, **fields: Any) -> None:
+        """Sends the supervisor a message. Never raises: the training does not depend on being heard."""
+        if self._link is None:
+            return
+        with contextlib.suppress(LinkError):
+            self._link.send({"type": what, **fields})
+
+    def say(self, line: str) -> None:
+        """One line to the person, where no supervisor does the talking."""
+        if not self.supervised:
+            with contextlib.suppress(OSError, ValueError):
+                print(f"resilient: {line}", file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Tells something once."""
+        if text in self._warned:
+            return
+        self._warned.add(text)
+        self.tell("warning", text=text)
+        self.say(f"warning: {text}")
+
+    def tell_step(self, step: int) -> None:
+        """Tells the newest completed step, at most once a second."""
+        now_s = self.world.clock.monotonic()
+        if now_s - self._told_step_s >= 1.0 or self._told_step_s == 0.0:
+            self._told_step_s = now_s
+            self.tell("progress", step=step)
+
+    def tell_incident(self, error: BaseException, kind: str, step: int, phase: str) -> None:
+        """Tells which exception leaves the training, and where."""
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+        self.tell(
+            "incident",
+            kind=kind,
+            exception=type(error).__name__,
+            message=str(error)[:2000],
+            traceback="".join(lines)[-_TRACEBACK_CHARACTERS:],
+            step=step,
+            phase=phase,
+        )
+
+    # The store
+
+    def open(self, settings: Settings) -> Place:
+        """Opens the run's checkpoints where the first monitor says; later ones cannot move them."""
+        if self.place is None:
+            with self._telling_errors():
+                self.place = self._open(settings)
+            self.tell("store", directory=str(self.place.root))
+        else:
+            wanted = self._root(settings)
+            if wanted != self.place.root:
+                self.warn(
+                    f"checkpoints go to {self.place.root}; a second directory, {wanted}, is not used"
+                )
+        return self.place
+
+    def _open(self, settings: Settings) -> Place:
+        root = self._root(settings)
+        run_id, rank, world_size = self._claim(root)
+        sealing = settings.sealing or (self.config.sealing if self.config else Sealing())
+        store = Store(
+            layout.checkpoint_directory(root, rank),
+            quarantine=layout.quarantine_directory(root),
+            files=self.world.files,
+            clock=self.world.clock,
+            entropy=self.world.entropy,
+            sealing=sealing,
+            run_id=run_id,
+            rank=rank,
+            world_size=world_size,
+        )
+        recovery = store.recover()
+        for failure in recovery.quarantined:
+            self.warn(f"set aside in {layout.quarantine_directory(root)}: {failure}")
+        return Place(root, store, sealing, run_id)
+
+    def _root(self, settings: Settings) -> Path:
+        if settings.directory is not None:
+            return settings.directory.absolute()
+        return self.config.directory if self.config else PLAIN_DIRECTORY.absolute()
+
+    def _claim(self, root: Path) -> tuple[str, int, int]:
+        """Locks a directory that no supervisor has locked for us; the run it belongs to, rank, and ranks."""
+        if self.config is None:
+            run = RunDirectory(root, self.world.files, self.world.clock, self.world.entropy)
+            self._locks.append(run.lock())
+            return run.open().run_id, 0, 1
+        if root != self.config.directory:
+            self.world.files.make_directory(root)
+            self._locks.append(self.world.files.lock(root / f".rank_{self.config.rank}.lock"))
+        return self.config.run_id, self.config.rank, self.config.world_size
+
+    # Recovering
+
+    def recover(self) -> Recovered | None:
+        """Reads the newest valid state of the run; None when there has never been one.
+
+        Raises SystemExit(65) under a supervisor, UnusableError without one, when checkpoints exist and
+        none can be used: a script that catches Exception must not go on from zero.
+        """
+        assert self.place is not None
+        try:
+            recovered = self._recover(self.place.store)
+        except UnusableError as error:
+            self.tell("unusable", error=str(error.args[0]), hint=error.hint)
+            if self.supervised:
+                raise SystemExit(EXIT_UNUSABLE) from error
+            raise
+        if recovered is None:
+            self.tell("fresh")
+        return recovered
+
+    def _recover(self, store: Store) -> Recovered | None:
+        tensors: dict[tuple[int, str], Tensor] = {}
+
+        def make_sink(entry: Entry) -> Callable[..., memoryview]:
+            tensors.clear()
+
+            def sink(name: str, dtype: str, dims: tuple[int, ...], size: int, section: int) -> memoryview:
+                data = memoryview(bytearray(size))
+                tensors[section, name] = Tensor(dtype, dims, data)
+                return data
+
+            return sink
+
+        loaded = store.load_newest(make_sink)
+        if loaded is None:
+            return None
+        for failure in loaded.failures:
+            self.warn(f"an unusable checkpoint was passed over: {failure}")
+        document, progress = decode_extra(loaded.extra)
+        self.tell(
+            "resumed",
+            step=progress.step,
+            epoch=progress.epoch,
+            file=loaded.entry.name,
+            message=f"resumed at step {progress.step} (epoch {progress.epoch}) from {loaded.entry.name}",
+        )
+        return Recovered(tensors, document, progress, str(loaded.entry.path))
+
+    def demand_steps(self, recovered: Recovered, steps_per_epoch: int) -> None:
+        """Raises MismatchError when an epoch has another number of steps than when the state was saved."""
+        before = recovered.progress.steps_per_epoch
+        if before != steps_per_epoch:
+            error = MismatchError(
+                f"the dataset has {steps_per_epoch} steps per epoch, the checkpoint was made with {before}",
+                hint="restore the data and the batch size as they were, or start anew with --fresh --archive",
+            )
+            self.refuse(error)
+            raise error
+
+    def refuse(self, error: MismatchError) -> None:
+        """Tells that the script no longer fits its checkpoints."""
+        self.tell("mismatch", error=str(error.args[0]), hint=error.hint)
+
+    @contextlib.contextmanager
+    def _telling_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (UsageError, BusyError) as error:
+            self.tell("usage", error=str(error.args[0]), hint=error.hint)
+            raise
+
+    # Saving
+
+    def saver(self, settings: Settings) -> Saver:
+        """A saver for the run's store, as these settings want it."""
+        if self._saver is None or self._saver[0] != settings:
+            self._saver = settings, self._make_saver(settings, self.open(settings))
+        return self._saver[1]
+
+    def _make_saver(self, settings: Settings, place: Place) -> Saver:
+        committer = Committer(
+            place.store,
+            place.root,
+            self.config.rank if self.config else 0,
+            settings.keep,
+            place.sealing,
+            self.world.files,
+            self.world.clock,
+            self.world.entropy,
+        )
+        if settings.asynchronous is None:
+            return InlineSaver(committer.commit, self._report)
+        if settings.asynchronous == "process":
+            return ThreadSaver(process_saver.ProcessCommit(committer, place.run_id), self._report)
+        return ThreadSaver(committer.commit, self._report)
+
+    def _report(self, saved: Saved) -> None:
+        """Tells what became of a snapshot. Runs on whatever thread has committed it."""
+        step = saved.snapshot.step
+        if saved.path is None:
+            self.tell("save_failed", step=step, error=saved.error)
+            self.say(
+                f"saving step {step} FAILED: {saved.error}; earlier checkpoints are intact, training goes on"
+            )
+            return
+        self.tell(
+            "saved",
+            step=step,
+            epoch=saved.snapshot.epoch,
+            file=saved.path.name,
+            reason=saved.snapshot.reason,
+            seconds=round(saved.seconds, 3),
+        )
+        if saved.snapshot.failure:
+            self.say(f"saved step {step} ({saved.snapshot.reason}) to {saved.path}")
+        for remark in saved.remarks:
+            self.warn(remark)
+
+    def close(self) -> None:
+        """Lets go of the run."""
+        for lock in self._locks:
+            lock.release()
+        self._locks.clear()
+        self.place = self._saver = None
+
+
+_current: Session | None = None
+
+
+def current() -> Session:
+    """The session of this process; one without a supervisor where nobody began another."""
+    global _current
+    if _current is None:
+        _current = Session()
+    return _current
+
+
+def begin(session: Session) -> Session:
+    """Makes this the session of the process."""
+    global _current
+    _current = session
+    return session

@@ -1,0 +1,101 @@
+"""Signals that ask a training process to stop, turned into a checkpoint first.
+
+One rule per kind of handler that the script left in place:
+
+* ignored: stays ignored;
+* a function of the script's (OnRequestExit's too): it is called as ever, at once; a checkpoint of the last
+  completed step follows at the next boundary, and the training goes on as that function left it;
+* the default of SIGINT: the checkpoint first, then KeyboardInterrupt, as Python raises it;
+* the default of the others: the checkpoint first, then the process dies of the signal, as without us.
+
+A handler runs on the main thread between two bytecodes, perhaps in the middle of a step, when the parameters
+are half-done: then the signal waits for the boundary. A second one of the same kind does not wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+
+class SignalGuard:
+    """Stands in front of the handlers of the stop signals.
+
+    ``ready()`` tells whether a checkpoint can be made right now, ``save(signal number)`` makes it.
+    """
+
+    def __init__(self, ready: Callable[[], bool], save: Callable[[int], None]) -> None:
+        self._ready = ready
+        self._save = save
+        self._previous: dict[int, Any] = {}
+        self._pending: list[int] = []
+        self.received: int | None = None
+
+    def install(self) -> None:
+        """Takes its place in front of whatever handlers there are now; again after somebody else did."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in STOP_SIGNALS:
+            present = signal.getsignal(number)
+            # None: installed from C, which Python can neither call nor put back.
+            if present in (self._handle, signal.SIG_IGN, None):
+                continue
+            self._previous[number] = present
+            signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        """Puts the handlers back that were there, except where somebody else has replaced ours since."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, previous in self._previous.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, previous)
+        self._previous.clear()
+
+    def at_boundary(self) -> None:
+        """Deals with what came meanwhile. May raise KeyboardInterrupt, or end the process."""
+        while self._pending:
+            self._act(self._pending.pop(0))
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        previous = self._previous.get(number, signal.SIG_DFL)
+        self.received = number
+        if callable(previous) and previous is not signal.default_int_handler:
+            previous(number, frame)
+        repeated = number in self._pending
+        if not repeated:
+            self._pending.append(number)
+        if self._ready():
+            self.at_boundary()
+        elif repeated:
+            self._pending.remove(number)
+            self._pass_on(number, frame)
+
+    def _act(self, number: int) -> None:
+        self._save(number)
+        self._pass_on(number, None)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        previous = self._previous.get(number, signal.SIG_DFL)
+        if previous is signal.default_int_handler:
+            signal.default_int_handler(number, frame)
+        elif previous == signal.SIG_DFL:
+            die_of(number)
+
+
+def die_of(number: int) -> None:
+    """Ends the process by this signal, so that whoever waits for it sees the true reason."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)

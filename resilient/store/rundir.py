@@ -1,0 +1,174 @@
+"""The run directory: what belongs to one run beside its checkpoints.
+
+    run.json     who the run is (RunRecord); written whole, durably, never by anybody without the lock
+    lock         held by the one supervisor, or the one plain monitor, that works on the run; its content
+    says who journal.jsonl, logs/attempt_0001/rank_0.log, quarantine/, checkpoint/...
+
+A directory with checkpoints of ours and without a readable run.json is refused: a new run_id would make all
+of them foreign, and the run would silently start from zero.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resilient.errors import BusyError, StorageError, UnusableError
+from resilient.host.clock import Clock
+from resilient.host.entropy import Entropy
+from resilient.host.files import Files, Lock
+from resilient.store import commit, layout
+
+_LIMIT_BYTES = 1024 * 1024
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+NEW = "new"
+RUNNING = "running"
+STOPPED = "stopped"
+FAILED = "failed"
+COMPLETE = "complete"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Who a run is. ``seed`` is what its workers seed every random stream with, chosen once.
+
+    ``salt`` (hexadecimal) goes with a passphrase; ``key_id`` names the key without telling it.
+    ``checkpoints`` are the directories that the script keeps its checkpoints in.
+    """
+
+    run_id: str
+    created: float
+    seed: int
+    salt: str
+    world_size: int = 1
+    key_id: str | None = None
+    mode: str | None = None
+    status: str = NEW
+    command: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
+    attempts: int = 0
+
+
+class RunDirectory:
+    """One run's directory on disk."""
+
+    def __init__(self, root: Path, files: Files, clock: Clock, entropy: Entropy) -> None:
+        self.root = root
+        self._files = files
+        self._clock = clock
+        self._entropy = entropy
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.jsonl"
+
+    def log(self, attempt: int, rank: int = 0) -> Path:
+        """Where an attempt's output is kept."""
+        return self.root / "logs" / f"attempt_{attempt:04d}" / f"rank_{rank}.log"
+
+    def lock(self) -> Lock:
+        """Takes the run for this process. Raises BusyError, with the pid of who has it."""
+        self._files.make_directory(self.root)
+        path = self.root / "lock"
+        owner = json.dumps({"pid": os.getpid(), "boot_id": self._boot_id()}).encode()
+        try:
+            return self._files.lock(path, owner)
+        except BusyError:
+            pid, elsewhere = self._owner(path)
+            who = (
+                f"process {pid}" + (" on another machine" if elsewhere else "") if pid else "another process"
+            )
+            raise BusyError(
+                f"{self.root} is in use by {who}", pid=pid, hint="stop it first, or name another --run-dir"
+            ) from None
+
+    def _owner(self, path: Path) -> tuple[int, bool]:
+        try:
+            content = json.loads(self._files.read(path, _LIMIT_BYTES))
+            return int(content["pid"]), content["boot_id"] != self._boot_id()
+        except (StorageError, FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0, False
+
+    def _boot_id(self) -> str:
+        try:
+            return _BOOT_ID.read_text().strip()
+        except OSError:
+            return ""
+
+    def read(self) -> RunRecord | None:
+        """The run's record; None for a directory that holds no run yet.
+
+        Raises UnusableError when it cannot be understood, or is missing though checkpoints are there.
+        """
+        try:
+            data = self._files.read(self.root / "run.json", _LIMIT_BYTES)
+        except FileNotFoundError:
+            self._demand_no_checkpoints()
+            return None
+        try:
+            return _decode(json.loads(data))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnusableError(
+                f"{self.root / 'run.json'} is damaged: {error}",
+                hint="restore it from a copy, or start anew with --fresh --archive",
+            ) from error
+
+    def open(self, template: Mapping[str, Any] | None = None) -> RunRecord:
+        """The run's record; a new one, made durable, where there is none. The caller holds the lock."""
+        found = self.read()
+        if found is not None:
+            return found
+        record = RunRecord(
+            run_id=self._entropy.token(16).hex(),
+            created=self._clock.now(),
+            # MindSpore and NumPy take a seed below 2**32, and some of their parts one below 2**31.
+            seed=int.from_bytes(self._entropy.token(4), "little") & 0x7FFF_FFFF,
+            salt=self._entropy.token(16).hex(),
+        )
+        return self.write(replace(record, **(template or {})))
+
+    def write(self, record: RunRecord) -> RunRecord:
+        """Makes this the run's record, durably."""
+        self._files.make_directory(self.root)
+        data = (json.dumps(asdict(record), indent=2) + "\n").encode()
+        token = self._entropy.token(layout.TOKEN_BYTES).hex()
+        commit.replace(self._files, self.root / "run.json", token, lambda writer: writer.write(data))
+        return record
+
+    def has_checkpoints(self) -> bool:
+        """Whether checkpoints of ours lie in the directory, of whatever rank."""
+        checkpoints = self.root / "checkpoint"
+        return any(
+            name.endswith(layout.MANIFEST_SUFFIX) and not layout.is_temporary(name)
+            for rank in self._folders(checkpoints)
+            for name in self._files.names(rank)
+        )
+
+    def _folders(self, directory: Path) -> list[Path]:
+        return [directory / name for name in self._files.names(directory) if name.startswith("rank_")]
+
+    def _demand_no_checkpoints(self) -> None:
+        if self.has_checkpoints():
+            raise UnusableError(
+                f"{self.root} holds checkpoints and no run.json, which says whose they are",
+                hint="restore run.json from a copy, or name another directory",
+            )
+
+
+def _decode(content: Any) -> RunRecord:
+    """A record out of JSON; fields of a later version are left alone."""
+    if not isinstance(content, dict):
+        raise TypeError("it is no JSON object")
+    known = {name: content[name] for name in RunRecord.__dataclass_fields__ if name in content}
+    for name in ("command", "checkpoints"):
+        known[name] = tuple(known.get(name, ()))
+    record = RunRecord(**known)
+    for name, kind in (("run_id", str), ("seed", int), ("salt", str), ("status", str)):
+        if not isinstance(getattr(record, name), kind):
+            raise TypeError(f"{name} is {getattr(record, name)!r}")
+    return record
