@@ -73,7 +73,8 @@ class WorkerConfig:
     """What a supervised worker is told, over the link, before the script runs.
 
     ``seed`` is the run's seed, chosen once. ``directory`` is where checkpoints go unless the script
-    names another place. ``attempt`` counts from 1.
+    names another place. ``attempt`` counts from 1. ``allow_plain`` tells whether checkpoints of this run may
+    be unencrypted although there is a key now.
     """
 
     run_id: str
@@ -85,6 +86,7 @@ class WorkerConfig:
     save: SavePolicy = DEFAULT_SAVE
     keep: KeepPolicy = DEFAULT_KEEP
     sealing: Sealing = Sealing()
+    allow_plain: bool = False
 
     def to_message(self) -> dict[str, Any]:
         """The configuration as one JSON-able message for the link. Holds the key: never log it."""
@@ -99,6 +101,7 @@ class WorkerConfig:
             "save": [self.save.every_steps, self.save.every_s],
             "keep": [self.keep.max_count, self.keep.per_minutes],
             "mode": self.sealing.mode,
+            "allow_plain": self.allow_plain,
             "key": _to_text(self.sealing.key),
             "old_keys": [_to_text(key) for key in self.sealing.old_keys],
         }
@@ -115,6 +118,7 @@ class WorkerConfig:
             world_size=message["world_size"],
             save=SavePolicy(*message["save"]),
             keep=KeepPolicy(*message["keep"]),
+            allow_plain=message["allow_plain"],
             sealing=Sealing(
                 mode=message["mode"],
                 key=_to_bytes(message["key"]),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,6 +66,10 @@ class Link:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
             raise
+
+    def poll(self) -> tuple[dict[str, Any], list[int]] | None:
+        """A message that is there already; None when there is none. Raises as :meth:`receive` does."""
+        return self.receive() if select.select([self._socket], [], [], 0)[0] else None
 
     def close(self) -> None:
         self._socket.close()

@@ -137,9 +137,7 @@ class Session:
         else:
             wanted = self._root(settings)
             if wanted != self.place.root:
-                self.warn(
-                    f"checkpoints go to {self.place.root}; a second directory, {wanted}, is not used"
-                )
+                self.warn(f"checkpoints go to {self.place.root}; a second directory, {wanted}, is not used")
         return self.place
 
     def _open(self, settings: Settings) -> Place:
@@ -156,6 +154,7 @@ class Session:
             run_id=run_id,
             rank=rank,
             world_size=world_size,
+            allow_plain=self.config is not None and self.config.allow_plain,
         )
         recovery = store.recover()
         for failure in recovery.quarantined:

@@ -9,7 +9,8 @@ One rule per kind of handler that the script left in place:
 * the default of the others: the checkpoint first, then the process dies of the signal, as without us.
 
 A handler runs on the main thread between two bytecodes, perhaps in the middle of a step, when the parameters
-are half-done: then the signal waits for the boundary. A second one of the same kind does not wait.
+are half-done: then the signal waits for the boundary. Only a second Ctrl-C does not wait: the person means
+it. Of the others a second one may be the same request, sent to the supervisor and to us.
 """
 
 from __future__ import annotations
@@ -70,12 +71,12 @@ class SignalGuard:
         self.received = number
         if callable(previous) and previous is not signal.default_int_handler:
             previous(number, frame)
-        repeated = number in self._pending
-        if not repeated:
+        insists = number in self._pending and number == signal.SIGINT
+        if number not in self._pending:
             self._pending.append(number)
         if self._ready():
             self.at_boundary()
-        elif repeated:
+        elif insists:
             self._pending.remove(number)
             self._pass_on(number, frame)
 

@@ -37,8 +37,9 @@ COMPLETE = "complete"
 class RunRecord:
     """Who a run is. ``seed`` is what its workers seed every random stream with, chosen once.
 
-    ``salt`` (hexadecimal) goes with a passphrase; ``key_id`` names the key without telling it.
-    ``checkpoints`` are the directories that the script keeps its checkpoints in.
+    ``salt`` (hexadecimal) goes with a passphrase; ``key_id`` names the key without telling it; ``plain`` says
+    whether the run has ever been told to save without one. ``checkpoints`` are the directories that the
+    script keeps its checkpoints in.
     """
 
     run_id: str
@@ -48,6 +49,7 @@ class RunRecord:
     world_size: int = 1
     key_id: str | None = None
     mode: str | None = None
+    plain: bool = False
     status: str = NEW
     command: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()

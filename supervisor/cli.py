@@ -1,0 +1,252 @@
+"""resilient-run: the command line. argv → options → the run's directory, key and record → the loop."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, ENC_MODES, KeepPolicy, SavePolicy
+from resilient.errors import (
+    EXIT_UNUSABLE,
+    EXIT_USAGE,
+    BusyError,
+    ResilientError,
+    UnusableError,
+    UsageError,
+)
+from supervisor.console import Console
+from supervisor.options import KeySource, Options
+from supervisor.restart import RestartPolicy
+from supervisor.start import supervise
+from supervisor.workers import Program
+
+_EPILOG = """\
+examples:
+  resilient-run train.py --epochs 3            run it; run the same command again to go on
+  resilient-run --save-steps 500 train.py      a checkpoint every 500 steps, instead of every 300 s
+  resilient-run --fresh --archive train.py     start anew, keep the old run aside
+  resilient-run -m package.train               run a module
+
+exit status: 0 the run is complete, 64 bad usage, 65 checkpoints exist and none can be used,
+75 stopped by request (the same command goes on), otherwise the script's own (128+N for signal N).
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad usage has the exit status 64 here, argparse's own is 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint="resilient-run --help lists the options")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit status."""
+    console = Console()
+    try:
+        options = parse(list(sys.argv[1:] if argv is None else argv))
+        console = Console(options.log_format, options.quiet)
+        return supervise(options, console)
+    except UnusableError as error:
+        console.warn(str(error))
+        return EXIT_UNUSABLE
+    except (UsageError, BusyError, ResilientError) as error:
+        console.warn(str(error))
+        return EXIT_USAGE
+
+
+def parse(argv: list[str]) -> Options:
+    """The options of a command line. Raises UsageError for what cannot be used."""
+    ours, program = _split(argv)
+    values = _parser().parse_args(ours)
+    return Options(
+        program=_program(values, program),
+        run_dir=Path(values.run_dir) if values.run_dir else _default_directory(values, program),
+        save=_save_policy(values),
+        keep=_keep_policy(values),
+        key=_key_source(values),
+        restart=RestartPolicy(values.max_restarts, values.restart_window, *values.backoff),
+        grace_s=values.grace,
+        fresh=values.fresh,
+        archive=values.archive,
+        log_format=values.log_format,
+        quiet=values.quiet,
+    )
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Our options, and the program with its own: everything from the first word that is not ours."""
+    parser = _parser()
+    takes_value = {name for action in parser._actions if action.nargs != 0 for name in action.option_strings}
+    position = 0
+    while position < len(argv):
+        word = argv[position]
+        if word == "--":
+            return argv[:position], argv[position + 1 :]
+        if word in ("-m", "--no-python"):
+            return argv[: position + 1], argv[position + 1 :]
+        if not word.startswith("-") or word == "-":
+            return argv[:position], argv[position:]
+        position += 2 if word in takes_value else 1
+    return argv, []
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="resilient-run",
+        usage="resilient-run [OPTIONS] SCRIPT | -m MODULE | --no-python COMMAND  [ARGS...]",
+        description="Runs a MindSpore training script so that no failure loses work.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to run")
+    what.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
+    what.add_argument("--no-python", action="store_true", help="run any command; restarted, not resumed")
+    what.add_argument("--run-dir", metavar="DIR", help="where the run lives (default: runs/<script name>)")
+    what.add_argument("--fresh", action="store_true", help="start anew; refuses where a run is in the way")
+    what.add_argument("--archive", action="store_true", help="with --fresh: move the run in the way aside")
+    saving = parser.add_argument_group("saving")
+    saving.add_argument("--save-steps", type=_count, metavar="N", help="a checkpoint every N steps")
+    saving.add_argument("--save-seconds", type=_positive, metavar="S", help="every S seconds (default: 300)")
+    saving.add_argument("--keep-max", type=_count, metavar="N", help="keep the newest N (default: 5)")
+    saving.add_argument("--keep-per-n-minutes", type=_count, metavar="M", help="keep one per M minutes")
+    _add_key_options(parser.add_argument_group("encryption"))
+    failing = parser.add_argument_group("failures")
+    failing.add_argument("--max-restarts", type=_count_or_zero, default=10, metavar="N", help="default: 10")
+    failing.add_argument(
+        "--restart-window", type=_positive, default=3600.0, metavar="S", help="... within S seconds (3600)"
+    )
+    failing.add_argument(
+        "--backoff",
+        type=_range,
+        default=(1.0, 60.0),
+        metavar="MIN:MAX",
+        help="wait before a restart (1:60 s)",
+    )
+    failing.add_argument(
+        "--grace", type=_positive, default=30.0, metavar="S", help="from a stop request to SIGKILL (30 s)"
+    )
+    telling = parser.add_argument_group("telling")
+    telling.add_argument("--log-format", choices=("pretty", "json"), default="pretty")
+    telling.add_argument("--quiet", action="store_true", help="only warnings and the last line")
+    telling.add_argument("--version", action="version", version=_version())
+    return parser
+
+
+def _add_key_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--enc-mode", choices=ENC_MODES, default=None, help="default: AES-GCM")
+    group.add_argument("--key-file", metavar="F", help="the key: raw, hexadecimal or base64; private to you")
+    group.add_argument("--key-command", metavar="C", help="a command that prints the key")
+    group.add_argument("--passphrase-file", metavar="F", help="a passphrase the key is derived from")
+    group.add_argument(
+        "--old-key-file", metavar="F", action="append", default=[], help="opens older checkpoints; repeatable"
+    )
+    group.add_argument("--no-encrypt", action="store_true", help="write checkpoints unencrypted")
+
+
+def _program(values: argparse.Namespace, words: list[str]) -> Program:
+    if values.module and values.no_python:
+        raise UsageError("-m and --no-python exclude each other")
+    if not words:
+        missing = "module" if values.module else "command" if values.no_python else "script"
+        raise UsageError(f"no {missing} is named", hint="resilient-run SCRIPT [ARGS...]")
+    if values.module or values.no_python:
+        return Program("module" if values.module else "command", tuple(words))
+    _demand_script(Path(words[0]))
+    return Program("script", tuple(words))
+
+
+def _demand_script(script: Path) -> None:
+    if not script.exists():
+        raise UsageError(f"there is no script {script}")
+    if not script.is_file():
+        raise UsageError(f"{script} is not a file")
+    if not os.access(script, os.R_OK):
+        raise UsageError(f"{script} cannot be read", hint="check its permissions")
+
+
+def _default_directory(values: argparse.Namespace, words: list[str]) -> Path:
+    name = words[0] if words else "run"
+    return Path("runs") / (name if values.module else Path(name).stem or "run")
+
+
+def _save_policy(values: argparse.Namespace) -> SavePolicy:
+    _exclude(values, "save_steps", "save_seconds")
+    if values.save_steps is None and values.save_seconds is None:
+        return DEFAULT_SAVE
+    return SavePolicy(every_steps=values.save_steps, every_s=values.save_seconds)
+
+
+def _keep_policy(values: argparse.Namespace) -> KeepPolicy:
+    _exclude(values, "keep_max", "keep_per_n_minutes")
+    if values.keep_max is None and values.keep_per_n_minutes is None:
+        return DEFAULT_KEEP
+    return KeepPolicy(max_count=values.keep_max, per_minutes=values.keep_per_n_minutes)
+
+
+def _key_source(values: argparse.Namespace) -> KeySource:
+    names = ["key_file", "key_command", "passphrase_file", "no_encrypt"]
+    _exclude(values, *names)
+    if values.no_encrypt and values.enc_mode:
+        raise UsageError("--enc-mode and --no-encrypt exclude each other")
+    return KeySource(
+        mode=None if values.no_encrypt else values.enc_mode or ENC_MODES[0],
+        file=Path(values.key_file) if values.key_file else None,
+        command=values.key_command,
+        passphrase_file=Path(values.passphrase_file) if values.passphrase_file else None,
+        old_files=tuple(Path(name) for name in values.old_key_file),
+    )
+
+
+def _exclude(values: argparse.Namespace, *names: str) -> None:
+    given = [name for name in names if getattr(values, name) not in (None, False)]
+    if len(given) > 1:
+        options = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise UsageError(f"{options} exclude each other", hint="give one of them")
+
+
+def _number(text: str, kind: Any, least: float, words: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+    return value
+
+
+def _count(text: str) -> Any:
+    return _number(text, int, 1, "a whole number from 1 on")
+
+
+def _count_or_zero(text: str) -> Any:
+    return _number(text, int, 0, "a whole number from 0 on")
+
+
+def _positive(text: str) -> Any:
+    return _number(text, float, 1e-3, "a positive number")
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    values = [_number(part, float, 0.0, f"a number of seconds in MIN:MAX ({text})") for part in (low, high)]
+    if not colon or values[0] > values[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MIN:MAX with MIN up to MAX")
+    return values[0], values[1]
+
+
+def _version() -> str:
+    try:
+        return f"resilient-run {version('resilient-run')}"
+    except PackageNotFoundError:
+        return "resilient-run (not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The supervisor's life as one table: state × event → next state and what is done on the way.
+
+It speaks of a *group* of workers, also when the group has one: an attempt starts, fails and ends as a
+group. The loop feeds it one event at a time; whether a failed group is worth another attempt has been
+decided before (``restart``), so the table itself holds no judgment. What is not in the table cannot happen:
+an event that a state does not know is an error of ours, and said so.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class State(enum.Enum):
+    """Where a run is under this supervisor."""
+
+    NEW = "new"
+    RUNNING = "running"
+    WAITING = "waiting"
+    STOPPING = "stopping"
+    KILLING = "killing"
+    ENDED = "ended"
+
+
+class Event(enum.Enum):
+    """What can happen to it."""
+
+    BEGIN = "begin"
+    GROUP_FAILED = "group failed, another attempt is granted"
+    GROUP_OVER = "group over, no other attempt"
+    BACKOFF_OVER = "backoff over"
+    STOP = "stop requested"
+    GRACE_OVER = "grace over"
+
+
+class Action(enum.Enum):
+    """What the loop does on a transition."""
+
+    LAUNCH = "launch a group"
+    WAIT = "start the backoff timer"
+    CANCEL_WAIT = "cancel the backoff timer"
+    FORWARD = "forward the signal, start the grace timer"
+    KILL = "kill the group's process trees"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True)
+class Transition:
+    """The next state, and what is done on the way to it, in order."""
+
+    state: State
+    actions: tuple[Action, ...] = ()
+
+
+TABLE: dict[tuple[State, Event], Transition] = {
+    (State.NEW, Event.BEGIN): Transition(State.RUNNING, (Action.LAUNCH,)),
+    (State.NEW, Event.STOP): Transition(State.ENDED, (Action.FINISH,)),
+    (State.RUNNING, Event.GROUP_FAILED): Transition(State.WAITING, (Action.WAIT,)),
+    (State.RUNNING, Event.GROUP_OVER): Transition(State.ENDED, (Action.FINISH,)),
+    (State.RUNNING, Event.STOP): Transition(State.STOPPING, (Action.FORWARD,)),
+    (State.WAITING, Event.BACKOFF_OVER): Transition(State.RUNNING, (Action.LAUNCH,)),
+    (State.WAITING, Event.STOP): Transition(State.ENDED, (Action.CANCEL_WAIT, Action.FINISH)),
+    (State.STOPPING, Event.GROUP_FAILED): Transition(State.ENDED, (Action.FINISH,)),
+    (State.STOPPING, Event.GROUP_OVER): Transition(State.ENDED, (Action.FINISH,)),
+    (State.STOPPING, Event.STOP): Transition(State.KILLING, (Action.KILL,)),
+    (State.STOPPING, Event.GRACE_OVER): Transition(State.KILLING, (Action.KILL,)),
+    (State.KILLING, Event.GROUP_FAILED): Transition(State.ENDED, (Action.FINISH,)),
+    (State.KILLING, Event.GROUP_OVER): Transition(State.ENDED, (Action.FINISH,)),
+    (State.KILLING, Event.STOP): Transition(State.KILLING, (Action.KILL,)),
+    (State.KILLING, Event.GRACE_OVER): Transition(State.KILLING),
+    (State.ENDED, Event.STOP): Transition(State.ENDED),
+}
+
+
+class IllegalEventError(Exception):
+    """An event that the present state does not know."""
+
+
+class Machine:
+    """The present state. ``feed`` moves it on and says what is to be done."""
+
+    def __init__(self) -> None:
+        self.state = State.NEW
+
+    def feed(self, event: Event) -> tuple[Action, ...]:
+        """The actions of this event, in order. Raises IllegalEventError outside of the table."""
+        transition = TABLE.get((self.state, event))
+        if transition is None:
+            raise IllegalEventError(f"{event.name} in state {self.state.name}")
+        self.state = transition.state
+        return transition.actions
+
+
+def diagram() -> str:
+    """The table as Markdown, for ARCHITECTURE.md."""
+    lines = ["| state | event | next state | actions |", "|---|---|---|---|"]
+    for (state, event), transition in TABLE.items():
+        actions = ", ".join(action.value for action in transition.actions) or "nothing"
+        lines.append(f"| {state.value} | {event.value} | {transition.state.value} | {actions} |")
+    return "\n".join(lines)

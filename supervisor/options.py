@@ -1,0 +1,41 @@
+"""The options of ``resilient-run`` as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from resilient.config import KeepPolicy, SavePolicy
+from supervisor.restart import RestartPolicy
+from supervisor.workers import Program
+
+
+@dataclass(frozen=True)
+class KeySource:
+    """Where the key comes from; at most one of the three, and the user's default key with none of them.
+
+    ``mode`` is None when nothing is to be encrypted. ``old_files`` open older checkpoints.
+    """
+
+    mode: str | None
+    file: Path | None = None
+    command: str | None = None
+    passphrase_file: Path | None = None
+    old_files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    program: Program
+    run_dir: Path
+    save: SavePolicy
+    keep: KeepPolicy
+    key: KeySource
+    restart: RestartPolicy
+    grace_s: float
+    fresh: bool = False
+    archive: bool = False
+    log_format: str = "pretty"
+    quiet: bool = False

@@ -1,0 +1,178 @@
+"""From options to a running supervisor: the run's directory, its lock, its record and its key."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from resilient.codec import keys
+from resilient.config import Environment, Sealing, WorkerConfig
+from resilient.errors import StorageError, UnusableError, UsageError
+from resilient.host.clock import SystemClock
+from resilient.host.entropy import SystemEntropy
+from resilient.host.files import DiskFiles
+from resilient.store import rundir
+from resilient.store.rundir import RunDirectory, RunRecord
+from supervisor.console import Console
+from supervisor.journal import Journal
+from supervisor.loop import Plan, Supervisor
+from supervisor.options import KeySource, Options
+from supervisor.story import Story
+from supervisor.workers import ProcessWorkers
+
+
+def supervise(options: Options, console: Console) -> int:
+    """Runs what the options name, to its end; the exit status."""
+    _demand_linux()
+    files, clock, entropy = DiskFiles(), SystemClock(), SystemEntropy()
+    root = options.run_dir.absolute()
+    directory = RunDirectory(root, files, clock, entropy)
+    try:
+        lock = directory.lock()
+        try:
+            if options.fresh:
+                _make_way(directory, options, console)
+                lock.release()
+                lock = directory.lock()
+            record = directory.open()
+            if record.status == rundir.COMPLETE:
+                _say_complete(console, options)
+                return 0
+            sealing = _sealing(options.key, record, directory, console)
+            record = _keep_record(directory, record, sealing, options)
+            return _run(directory, record, sealing, options, console)
+        finally:
+            lock.release()
+    except StorageError as error:
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT):
+            raise UsageError(
+                f"the run directory {options.run_dir} cannot be used: {error}", hint="name another --run-dir"
+            ) from error
+        raise
+
+
+def _run(
+    directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
+) -> int:
+    clock, entropy = SystemClock(), SystemEntropy()
+    story = Story(console, clock, options.run_dir)
+    journal = Journal(directory.journal, clock, story.trouble)
+    config = WorkerConfig(
+        run_id=record.run_id,
+        directory=directory.root,
+        seed=record.seed,
+        world_size=record.world_size,
+        save=options.save,
+        keep=options.keep,
+        sealing=sealing,
+        allow_plain=record.plain,
+    )
+    encrypted = f"encrypted with {sealing.mode}" if sealing.mode else "NOT encrypted"
+    going_on = "going on with the run" if record.attempts else "new run"
+    console.say(f"{going_on} in {options.run_dir}; checkpoints are {encrypted}")
+    journal.write("run", run_id=record.run_id, command=list(options.program.words), pid=os.getpid())
+    plan = Plan(config, options.restart, options.grace_s)
+    workers = ProcessWorkers(options.program, story.trouble)
+    try:
+        return Supervisor(directory, plan, workers, story, journal, clock, entropy).run()
+    finally:
+        journal.close()
+
+
+def _demand_linux() -> None:
+    if not sys.platform.startswith("linux") or not hasattr(os, "pidfd_open"):
+        raise UsageError(
+            "resilient-run needs Linux 5.4 or newer", hint="CheckpointMonitor works in a plain python process"
+        )
+
+
+def _say_complete(console: Console, options: Options) -> None:
+    console.warn(
+        f"the run in {options.run_dir} is complete, there is nothing left to do; "
+        "to start anew: --fresh --archive, or another --run-dir"
+    )
+
+
+def _make_way(directory: RunDirectory, options: Options, console: Console) -> None:
+    """--fresh: nothing may be in the way, or it is moved aside."""
+    # A damaged run.json, or checkpoints without one, are in the way too.
+    try:
+        in_the_way = directory.read() is not None
+    except UnusableError:
+        in_the_way = True
+    if not in_the_way:
+        return
+    if not options.archive:
+        raise UsageError(
+            f"{options.run_dir} holds a run already",
+            hint="--fresh --archive moves it aside; without --fresh it is gone on with",
+        )
+    target = _free_name(directory.root)
+    os.rename(directory.root, target)
+    console.say(f"the run that was in {options.run_dir} is now in {target.name}, beside it")
+
+
+def _free_name(root: Path) -> Path:
+    names = (root.with_name(f"{root.name}.archived-{number}") for number in count(1))
+    return next(name for name in names if not name.exists())
+
+
+# The key
+
+
+def _sealing(source: KeySource, record: RunRecord, directory: RunDirectory, console: Console) -> Sealing:
+    """The key that this run is sealed with. Raises KeySourceError, and UnusableError for another key."""
+    old = _old_keys(source)
+    if source.mode is None:
+        return Sealing(old_keys=old)
+    key = _key(source, source.mode, bytes.fromhex(record.salt), console)
+    known = {keys.key_id(key), *map(keys.key_id, old)}
+    if record.key_id is not None and record.key_id not in known and directory.has_checkpoints():
+        raise UnusableError(
+            f"the run's checkpoints were made with the key {record.key_id}, not with {keys.key_id(key)}",
+            hint="give that key, with --old-key-file if a new one shall replace it; nothing was changed",
+        )
+    return Sealing(mode=source.mode, key=key, old_keys=old)
+
+
+def _key(source: KeySource, mode: str, salt: bytes, console: Console) -> bytes:
+    if source.file is not None:
+        return keys.from_file(source.file, mode)
+    if source.command is not None:
+        return keys.from_command(source.command, mode)
+    if source.passphrase_file is not None:
+        return keys.from_passphrase_file(source.passphrase_file, salt, mode)
+    key, path, created = keys.default_key(Environment.read().config_home, mode)
+    if created:
+        console.warn(f"made a key for your checkpoints: {path}; without it they cannot be read, keep a copy")
+    return key
+
+
+def _old_keys(source: KeySource) -> tuple[bytes, ...]:
+    """Older keys, of whatever length: the mode they were used in stands in the manifests."""
+    found = []
+    for path in source.old_files:
+        modes = ("AES-GCM", "SM4-CBC")
+        last: UsageError | None = None
+        for mode in modes:
+            try:
+                found.append(keys.from_file(path, mode))
+                break
+            except UsageError as error:
+                last = error
+        else:
+            assert last is not None
+            raise last
+    return tuple(found)
+
+
+def _keep_record(directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options) -> RunRecord:
+    key_id = keys.key_id(sealing.key) if sealing.key is not None else None
+    plain = record.plain or sealing.mode is None
+    words = options.program.words
+    changed = replace(record, key_id=key_id, mode=sealing.mode, plain=plain, command=words)
+    return directory.write(changed) if changed != record else record

@@ -1,0 +1,128 @@
+"""The run in plain words: what happened, why, what is saved, and what comes next. One line an event.
+
+Scheduled saves are told at most once a minute; the journal has each of them.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resilient.host.clock import Clock
+from supervisor.attempt import Attempt
+from supervisor.classify import FINAL, Incident
+from supervisor.console import Console
+from supervisor.restart import Verdict
+
+_SAVES_APART_S = 60.0
+
+
+class Story:
+    """Tells a person about one run. ``directory`` is the run's, as the person knows it."""
+
+    def __init__(self, console: Console, clock: Clock, directory: Path) -> None:
+        self._console = console
+        self._clock = clock
+        self._directory = directory
+        self._began_s = clock.monotonic()
+        self._save_told_s: float | None = None
+
+    def attempt(self, attempt: Attempt) -> None:
+        """An attempt has been launched."""
+        self._console.say(f"attempt {attempt.number} started (process {attempt.workers[0].pid})")
+
+    def message(self, attempt: Attempt, message: Mapping[str, Any]) -> None:
+        """A worker has said something."""
+        kind = message["type"]
+        if kind == "resumed":
+            self._console.say(str(message.get("message")))
+        elif kind == "saved":
+            self._saved(message)
+        elif kind == "save_failed":
+            self._console.warn(
+                f"saving step {message.get('step')} FAILED: {message.get('error')}; "
+                "the training goes on, earlier checkpoints are intact, the next save tries again"
+            )
+        elif kind == "warning":
+            self._console.warn(f"warning: {message.get('text')}")
+
+    def _saved(self, message: Mapping[str, Any]) -> None:
+        now_s = self._clock.monotonic()
+        recent = self._save_told_s is not None and now_s - self._save_told_s < _SAVES_APART_S
+        if message.get("reason") == "schedule" and recent:
+            return
+        self._save_told_s = now_s
+        why = {"schedule": "", "end": " (end of training)"}.get(
+            str(message.get("reason")), f" ({message.get('reason')})"
+        )
+        where = f"step {message.get('step')} of epoch {message.get('epoch')}"
+        self._console.say(f"saved {where}{why} as {message.get('file')}")
+
+    def restarting(self, incident: Incident, verdict: Verdict, attempt: Attempt | None) -> None:
+        """An attempt has failed, and another one follows."""
+        self._console.warn(
+            f"{_what(incident, attempt)}; {_safe(verdict.history.durable_step)}; "
+            f"starting again in {verdict.delay_s:.1f} s ({verdict.reason})"
+        )
+
+    def stopping(self, number: int, grace_s: float) -> None:
+        """A stop has been requested and passed on."""
+        name = signal.Signals(number).name
+        again = "; Ctrl-C again ends at once" if number == signal.SIGINT else ""
+        self._console.say(
+            f"{name} received: finishing the step and saving, up to {grace_s:g} s (--grace){again}"
+        )
+
+    def killing(self) -> None:
+        """The workers are killed."""
+        self._console.warn("the workers are killed now")
+
+    def left_behind(self, processes: list[str]) -> None:
+        """Some processes did not die of SIGKILL."""
+        self._console.warn(f"could not be killed, the kernel holds them: {', '.join(processes)}")
+
+    def trouble(self, text: str) -> None:
+        """Something of ours cannot be done; the run goes on."""
+        self._console.warn(f"warning: {text}")
+
+    def complete(self, attempt: Attempt, durable_step: int) -> None:
+        """The run is complete."""
+        attempts = "1 attempt" if attempt.number == 1 else f"{attempt.number} attempts"
+        seconds = self._clock.monotonic() - self._began_s
+        steps = f", {durable_step} steps" if durable_step else ""
+        self._console.warn(
+            f"run complete: {attempts}{steps}, {seconds:.0f} s; everything is in {self._directory}"
+        )
+
+    def stopped(self, number: int, durable_step: int) -> None:
+        """The run was stopped by request."""
+        next_time = f"goes on after step {durable_step}" if durable_step else "starts from the beginning"
+        name = signal.Signals(number).name
+        self._console.warn(f"stopped by {name}; {_safe(durable_step)}; the same command {next_time}")
+
+    def gave_up(
+        self, incident: Incident, verdict: Verdict, attempt: Attempt | None, durable_step: int
+    ) -> None:
+        """The run has ended without being complete."""
+        if incident.kind in FINAL:
+            hint = f" ({incident.hint})" if incident.hint else ""
+            self._console.warn(f"{incident.cause}{hint}")
+            return
+        log = f"; its output is in {self._directory}/logs/attempt_{attempt.number:04d}" if attempt else ""
+        on = f"to go on after step {durable_step}" if durable_step else "to try again"
+        self._console.warn(
+            f"giving up: {_what(incident, attempt)}; {verdict.reason}{log}; "
+            f"{_safe(durable_step)}; remove the cause, then run the same command {on}"
+        )
+
+
+def _what(incident: Incident, attempt: Attempt | None) -> str:
+    if attempt is None or incident.at_start:
+        return f"the worker ended before completing a step: {incident.cause}"
+    return f"the worker ended after step {attempt.step} or later: {incident.cause}"
+
+
+def _safe(durable_step: int) -> str:
+    return f"step {durable_step} is safe on disk" if durable_step else "nothing was saved yet"

@@ -1,0 +1,202 @@
+"""Worker processes: started, told, signalled, and cleared away with all their descendants.
+
+``Workers`` is the protocol the loop uses; ``ProcessWorkers`` are real ones. A worker is the leader of a
+session of
+its own: the terminal's Ctrl-C reaches the supervisor alone, which passes it on once. We are a subreaper:
+what a worker leaves behind, however it was detached, becomes our child, and is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+import psutil
+
+from resilient.config import LINK_FD_VARIABLE, WorkerConfig
+from resilient.errors import LinkError
+from resilient.link import Link
+from supervisor.output import Log, Pump
+
+_PR_SET_CHILD_SUBREAPER = 36
+_SWEEP_S = 5.0
+_DRAIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is to be run: a script, a module, or any command."""
+
+    kind: str  # "script", "module" or "command"
+    words: tuple[str, ...]
+
+    def argv(self) -> list[str]:
+        """The command line of a worker."""
+        if self.kind == "command":
+            return [sys.executable, "-m", "supervisor.launch", *self.words]
+        flags = ["-m"] if self.kind == "module" else []
+        return [sys.executable, *_interpreter_flags(), "-m", "resilient.attach", *flags, *self.words]
+
+
+class Worker(Protocol):
+    """One worker: its link, a descriptor that becomes readable when it ends, and how it ended."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def link(self) -> Link: ...
+
+    @property
+    def end_fd(self) -> int: ...
+
+    def reap(self) -> int | None:
+        """Its return code, as subprocess has it; None while it lives."""
+        ...
+
+    def signal(self, number: int) -> None:
+        """Sends it a signal; one that has ended gets none."""
+        ...
+
+    def finish(self) -> None:
+        """Waits for its last output, and lets go of its descriptors."""
+        ...
+
+
+class Workers(Protocol):
+    """Starts workers, and clears away everything they started."""
+
+    def spawn(self, config: WorkerConfig, log: Path) -> Worker:
+        """Starts a worker and sends it its configuration. Raises OSError."""
+        ...
+
+    def sweep(self) -> list[str]:
+        """Kills every process that descends from us; the names of those that would not die."""
+        ...
+
+    def reap_orphans(self, workers: Collection[int]) -> None:
+        """Collects dead children that have become ours; the workers, by pid, are collected elsewhere."""
+        ...
+
+
+class ProcessWorker:
+    """A real worker process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], link: Link, pumps: list[Pump], log: Log) -> None:
+        self._process = process
+        self._pumps = pumps
+        self._log = log
+        self.link = link
+        self.pid = process.pid
+        self.end_fd = os.pidfd_open(process.pid)
+
+    def reap(self) -> int | None:
+        return self._process.poll()
+
+    def signal(self, number: int) -> None:
+        # Through the pidfd: a number that has been given to another process since is not hit.
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.end_fd, number)
+
+    def finish(self) -> None:
+        for pump in self._pumps:
+            pump.finish(_DRAIN_S)
+        self._log.close()
+        self.link.close()
+        os.close(self.end_fd)
+
+
+class ProcessWorkers:
+    """Starts real processes. ``complain`` hears what is wrong with keeping their output."""
+
+    def __init__(self, program: Program, complain: Callable[[str], None]) -> None:
+        self._program = program
+        self._complain = complain
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def spawn(self, config: WorkerConfig, log: Path) -> ProcessWorker:
+        """Starts a worker and sends it its configuration. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = subprocess.Popen(
+                self._program.argv(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                env=_environment(config, theirs.fileno()),
+                start_new_session=True,
+            )
+        link = Link(ours)
+        with contextlib.suppress(LinkError):
+            # One that has died already is found by its end.
+            link.send(config.to_message())
+        kept = Log(log, self._complain)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        pumps = [Pump(_own(process.stdout), 1, kept), Pump(_own(process.stderr), 2, kept)]
+        return ProcessWorker(process, link, pumps, kept)
+
+    def sweep(self) -> list[str]:
+        """Kills every process that descends from us; the names of those that would not die."""
+        ourselves = psutil.Process()
+        left: list[psutil.Process] = []
+        # Each round finds what was started while the last one was at it.
+        for _ in range(20):
+            left = [child for child in ourselves.children(recursive=True) if _alive(child)]
+            if not left:
+                return []
+            for child in left:
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
+            _, left = psutil.wait_procs(left, timeout=_SWEEP_S)
+            if left:
+                break
+        return [f"process {child.pid}" for child in left]
+
+    def reap_orphans(self, workers: Collection[int]) -> None:
+        """Collects dead children that have become ours; the workers, by pid, are collected elsewhere."""
+        with contextlib.suppress(ChildProcessError):
+            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if dead.si_pid in workers:
+                    return
+                os.waitpid(dead.si_pid, os.WNOHANG)
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Whether a process still runs; a zombie that has become our child is reaped here."""
+    try:
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return True
+        os.waitpid(process.pid, os.WNOHANG)
+    except (psutil.Error, ChildProcessError):
+        pass
+    return False
+
+
+def _own(pipe: IO[bytes]) -> int:
+    """The descriptor of a pipe, without the file object that would close it."""
+    descriptor = os.dup(pipe.fileno())
+    pipe.close()
+    return descriptor
+
+
+def _environment(config: WorkerConfig, descriptor: int) -> dict[str, str]:
+    """The worker's environment; no secret is in it."""
+    environment = {**os.environ, LINK_FD_VARIABLE: str(descriptor)}
+    # Sets and dicts of strings are ordered by it: without it two attempts may differ.
+    environment.setdefault("PYTHONHASHSEED", str(config.seed))
+    return environment
+
+
+def _interpreter_flags() -> Sequence[str]:
+    """The options that our own interpreter was started with, for the worker's."""
+    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]
