@@ -166,7 +166,9 @@ class Training:
 
     def _rounds(self, watch: Watch, batches: Iterator[Any], recovered: Recovered | None) -> Iterator[Any]:
         done = watch.progress.call_step
+        before = streams.fingerprint()
         batch = next(batches, None)
+        watch.recorder.pipeline_ran(before)
         if recovered is not None:
             # The first batch is there: the pipeline's threads have begun with the streams of the call.
             streams.resume(recovered.document)

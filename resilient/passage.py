@@ -76,6 +76,7 @@ class Passage:
         self.cut_short = False
         self._model = model
         self._over = False
+        self._streams_before: dict[str, object] = {}
         self._position = contextlib.ExitStack()
 
     def run(self, original: Any, bound: inspect.BoundArguments) -> Any:
@@ -84,6 +85,7 @@ class Passage:
         bound.arguments["initial_epoch"] = self._first_epoch()
         with self._position:
             self._go_to_position()
+            self._streams_before = streams.fingerprint()
             try:
                 return original(*bound.args, **bound.kwargs)
             except BaseException:
@@ -120,6 +122,7 @@ class Passage:
 
     def opened(self, context: Any) -> None:
         """The iterator exists, nobody's callback has run yet."""
+        self.watch.recorder.pipeline_ran(self._streams_before)
         self._position.close()
         parameters = context.original_args()
         parameters.cur_step_num = self.progress.call_step

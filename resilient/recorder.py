@@ -92,8 +92,8 @@ class Recorder:
         self._last_saved_s = clock.monotonic()
         # A failure before any new step would only repeat the checkpoint that we have resumed from.
         self._last_failure_step = call.progress.step if resumed else 0
-        self._pipeline_draws = False
-        self._fingerprint: tuple[object, ...] = ()
+        self._pipeline_draws: set[str] = set()
+        self._fingerprint: dict[str, object] = {}
         self._outputs: Any = None
         self._update_step = call.progress.call_step
         self.on_idle: Callable[[], None] = lambda: None
@@ -109,10 +109,14 @@ class Recorder:
 
     def step_begins(self) -> None:
         """The network is about to change its parameters."""
-        if self._fingerprint and streams.fingerprint() != self._fingerprint:
-            self._pipeline_draws = True
-        self._fingerprint = ()
+        self.pipeline_ran(self._fingerprint)
+        self._fingerprint = {}
         self._phase = Phase.STEP
+
+    def pipeline_ran(self, before: dict[str, object]) -> None:
+        """Since this fingerprint nothing but the data pipeline has run: what has changed, it has drawn."""
+        now = streams.fingerprint()
+        self._pipeline_draws.update(name for name, value in before.items() if now[name] != value)
 
     def update_done(self, call_step: int, outputs: Any) -> None:
         """A step is complete; callbacks of the user's may follow."""
@@ -247,7 +251,7 @@ class Recorder:
             "not_trained": [*self._layout.not_trained, *self._info_names()],
             "streams": boundary.streams,
             "call_streams": self._call.call_streams,
-            "pipeline_draws": self._pipeline_draws,
+            "pipeline_draws": sorted(self._pipeline_draws),
             "evaluations": list(self._call.evaluations),
             "callbacks": boundary.callbacks,
             "loss_scale": boundary.loss_scale,

@@ -9,7 +9,7 @@ that travels beside them as the container's ``extra``:
      "not_trained": names in section 0 that are no parameters of it (counters, append_info),
      "streams":     random streams at the boundary (streams.py),
      "call_streams":random streams when the training call began (replaying a data pipeline starts there),
-     "pipeline_draws": whether the data pipeline was seen to draw from Python's or NumPy's global streams,
+     "pipeline_draws": which of Python's and NumPy's global streams the data pipeline was seen to draw from,
      "evaluations": results of the evaluations between training calls, in order (null: run it again),
      "callbacks":   counters of MindSpore's own stateful callbacks, in the order of the call's list,
      "loss_scale":  counters of a loss scale manager that lives in Python,

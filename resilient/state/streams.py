@@ -10,13 +10,16 @@ from typing import Any
 import mindspore
 import numpy as np
 
+PYTHON = "python"
+NUMPY = "numpy"
+
 
 def capture() -> dict[str, Any]:
     """The state of every global random stream that can be read, as a JSON-able value."""
     version, internal, gauss = random.getstate()
     return {
-        "python": [version, _pack(np.array(internal, dtype=np.uint32)), gauss],
-        "numpy": capture_numpy(),
+        PYTHON: [version, _pack(np.array(internal, dtype=np.uint32)), gauss],
+        NUMPY: capture_numpy(),
         "mindspore": _pack(mindspore.get_rng_state().asnumpy()),
     }
 
@@ -34,11 +37,17 @@ def restore(streams: Mapping[str, Any]) -> None:
 
 
 def resume(document: Mapping[str, Any]) -> None:
-    """Puts back the streams of a state's boundary, once its data pipeline has begun to run."""
-    if not document["pipeline_draws"]:
-        restore_global(document["streams"])
-    # Otherwise its threads draw from the global streams at times of their own: they have theirs already.
-    restore_framework(document["streams"])
+    """Puts back the streams of a state's boundary, once its data pipeline has begun to run.
+
+    A stream that the pipeline draws from stays as it is: its threads draw at times of their own, and have
+    begun to, from where the training call began.
+    """
+    saved, draws = document["streams"], document["pipeline_draws"]
+    if PYTHON not in draws:
+        restore_python(saved)
+    if NUMPY not in draws:
+        restore_numpy(saved)
+    restore_framework(saved)
 
 
 def restore_framework(streams: Mapping[str, Any]) -> None:
@@ -49,18 +58,31 @@ def restore_framework(streams: Mapping[str, Any]) -> None:
 
 def restore_global(streams: Mapping[str, Any]) -> None:
     """Puts back the streams that a data pipeline's Python code shares with the script."""
-    version, internal, gauss = streams["python"]
+    restore_python(streams)
+    restore_numpy(streams)
+
+
+def restore_python(streams: Mapping[str, Any]) -> None:
+    """Puts Python's own generator back."""
+    version, internal, gauss = streams[PYTHON]
     words = tuple(int(word) for word in np.frombuffer(base64.b64decode(internal), dtype=np.uint32))
     random.setstate((version, words, gauss))
-    name, keys, position, has_gauss, cached = streams["numpy"]
+
+
+def restore_numpy(streams: Mapping[str, Any]) -> None:
+    """Puts NumPy's global generator back."""
+    name, keys, position, has_gauss, cached = streams[NUMPY]
     numbers = np.frombuffer(base64.b64decode(keys), dtype=np.uint32)
     np.random.set_state((name, numbers, position, has_gauss, cached))
 
 
-def fingerprint() -> tuple[object, ...]:
-    """Changes when somebody draws from Python's or NumPy's global stream; cheap enough for every step."""
+def fingerprint() -> dict[str, object]:
+    """What changes when somebody draws from a global stream, by stream; cheap enough for every step."""
     _, keys, position, has_gauss, _ = np.random.get_state(legacy=True)
-    return hash(random.getstate()), int(position), int(has_gauss), np.asarray(keys)[:4].tobytes()
+    return {
+        PYTHON: hash(random.getstate()),
+        NUMPY: (int(position), int(has_gauss), np.asarray(keys)[:4].tobytes()),
+    }
 
 
 def _pack(words: Any) -> str:
