@@ -23,7 +23,7 @@ from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from resilient import session as sessions
-from resilient.config import LINK_FD_VARIABLE, Environment, WorkerConfig
+from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, UsageError
 from resilient.link import Link
 from resilient.session import Session
@@ -52,8 +52,7 @@ def _begin_session() -> Session:
     descriptor = Environment.read().link_fd
     if descriptor is None:
         raise UsageError("this is a supervisor's worker", hint="run the script with resilient-run")
-    # The script's own children are none of the supervisor's workers.
-    del os.environ[LINK_FD_VARIABLE]
+    forget_link()
     _die_with_parent()
     link = Link.from_fd(descriptor)
     message, _ = link.receive()

@@ -148,6 +148,11 @@ class Environment:
         )
 
 
+def forget_link() -> None:
+    """Takes the link out of the environment: the script's own children are none of the supervisor's workers."""
+    os.environ.pop(LINK_FD_VARIABLE, None)
+
+
 def _to_text(key: bytes | None) -> str | None:
     return None if key is None else base64.b64encode(key).decode("ascii")
 

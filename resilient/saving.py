@@ -27,8 +27,10 @@ from resilient.host.clock import Clock
 from resilient.host.entropy import Entropy
 from resilient.host.files import Files
 from resilient.store import layout
+from resilient.store.entry import Draft, Entry
 from resilient.store.layout import WeightsName
-from resilient.store.store import Draft, Entry, Store, prune_weights, write_weights
+from resilient.store.store import Store
+from resilient.store.weights import prune_weights, write_weights
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ from resilient.saving import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.settings import Settings
 from resilient.state.snapshot import Recovered, Tensor, decode_extra
 from resilient.store import layout
+from resilient.store.entry import Entry
 from resilient.store.rundir import RunDirectory
-from resilient.store.store import Entry, Store
+from resilient.store.store import Store
 
 if TYPE_CHECKING:
     # It imports MindSpore, and a session begins before the script does.

@@ -29,6 +29,10 @@ class Console:
         """Something that the person ought to know, or do something about."""
         self._write("warning", text)
 
+    def end(self, text: str) -> None:
+        """The last line of a run that went well; shown whatever the person wants to see."""
+        self._write("info", text)
+
     def _write(self, level: str, text: str) -> None:
         flat = " ".join(text.split("\n"))
         line = (

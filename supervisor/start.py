@@ -91,7 +91,7 @@ def _demand_linux() -> None:
 
 
 def _say_complete(console: Console, options: Options) -> None:
-    console.warn(
+    console.end(
         f"the run in {options.run_dir} is complete, there is nothing left to do; "
         "to start anew: --fresh --archive, or another --run-dir"
     )

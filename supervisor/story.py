@@ -92,7 +92,7 @@ class Story:
         attempts = "1 attempt" if attempt.number == 1 else f"{attempt.number} attempts"
         seconds = self._clock.monotonic() - self._began_s
         steps = f", {durable_step} steps" if durable_step else ""
-        self._console.warn(
+        self._console.end(
             f"run complete: {attempts}{steps}, {seconds:.0f} s; everything is in {self._directory}"
         )
 
@@ -100,7 +100,7 @@ class Story:
         """The run was stopped by request."""
         next_time = f"goes on after step {durable_step}" if durable_step else "starts from the beginning"
         name = signal.Signals(number).name
-        self._console.warn(f"stopped by {name}; {_safe(durable_step)}; the same command {next_time}")
+        self._console.end(f"stopped by {name}; {_safe(durable_step)}; the same command {next_time}")
 
     def gave_up(
         self, incident: Incident, verdict: Verdict, attempt: Attempt | None, durable_step: int

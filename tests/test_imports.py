@@ -20,9 +20,16 @@ LAYERS = [
     ["resilient.store"],
     ["resilient.retention", "resilient.schedule"],
     ["resilient.mirror", "resilient.link"],
-    ["resilient.state", "resilient.monitor", "resilient.attach"],
+    ["resilient.settings", "resilient.state"],
+    ["resilient.saving", "resilient.process_saver", "resilient.signals"],
+    ["resilient.session"],
+    ["resilient.timeline", "resilient.recorder", "resilient.watch"],
+    ["resilient.monitor", "resilient.passage", "resilient.loops"],
+    ["resilient.calls"],
+    ["resilient.attach"],
+    ["resilient.tools"],
 ]
-SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:-1] for name in layer]
+SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:7] for name in layer]
 MAY_READ_ENVIRONMENT = {"resilient/config.py", "supervisor/workers.py"}
 FRAMEWORKS = {"mindspore", "numpy"}
 
@@ -39,7 +46,16 @@ def module_name(path):
 def imported(path):
     """Every module that a file imports, also inside its functions; `from a import b` counts as a.b."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    only_for_types = {
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in only_for_types:
+            continue
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -64,8 +80,9 @@ def ours(path):
 def test_imports_go_one_way(path):
     """A module imports only from its own layer and those below."""
     layer = layer_of(module_name(path))
-    if layer is None:
+    if module_name(path) == "resilient":
         return
+    assert layer is not None, f"{module_name(path)} has no layer"
     for name in ours(path):
         assert layer_of(name) is not None, f"{name} has no layer"
         assert layer_of(name) <= layer, f"{module_name(path)} imports {name}"

@@ -12,6 +12,7 @@ _CALLBACK_COUNTERS: Mapping[str, tuple[str, ...]] = {
     "EarlyStopping": ("wait", "best", "stopped_epoch"),
     "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
     "History": ("history", "epoch"),
+    "LossMonitor": ("_last_print_time",),
 }
 _LOSS_SCALE_COUNTERS = ("loss_scale", "cur_iter", "last_overflow_iter", "increase_ratio", "decrease_ratio")
 

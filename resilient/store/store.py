@@ -23,166 +23,28 @@ never.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
-from typing import Any, TypeVar
-
-import tenacity
 
 from resilient.codec import container
 from resilient.codec.cipher import Cipher
-from resilient.codec.container import Record, Sink
+from resilient.codec.container import Sink
 from resilient.codec.keys import key_id
 from resilient.config import Sealing
-from resilient.errors import (
-    CheckpointError,
-    CorruptError,
-    ForeignError,
-    ResilientError,
-    StorageError,
-    UnusableError,
-    WrongKeyError,
-)
+from resilient.errors import CheckpointError, CorruptError, StorageError, UnusableError, WrongKeyError
 from resilient.host.clock import Clock
 from resilient.host.entropy import Entropy
-from resilient.host.files import Files, Identity, Reader, Writer
+from resilient.host.files import Files, Identity
 from resilient.store import commit as sequence
-from resilient.store import layout, manifest
+from resilient.store import layout, manifest, meta
 from resilient.store.commit import Place
+from resilient.store.entry import Draft, Entry, Failure, Loaded, Pruned, Recovery
 from resilient.store.manifest import Manifest, Owner
-
-T = TypeVar("T")
-
-_MAY_PASS = {errno.EINTR, errno.EAGAIN, errno.ESTALE, errno.EIO}
-_META_LIMIT_BYTES = 64 * 1024
-_REASON_SUFFIX = ".reason.txt"
-_COPY_MARK = "~"  # a prefix may hold it too: then a temporary is taken for somebody else's, and stays
-_REASON_LIMIT_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A training state that is to become a checkpoint.
-
-    ``step`` counts over the run, ``step_in_epoch`` within ``epoch``. ``records`` and ``extra`` are its
-    content (see ``codec.container``), ``reason`` why it is made ("schedule", "end", "exception", "signal"),
-    ``failure`` whether that is a failure of the run. ``info`` is a small JSON object for the manifest.
-    """
-
-    prefix: str
-    epoch: int
-    step_in_epoch: int
-    step: int
-    records: Iterable[Record]
-    extra: bytes
-    reason: str
-    failure: bool = False
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A checkpoint: its manifest, the digest of that manifest's file, and its folder."""
-
-    directory: Path
-    manifest: Manifest
-    digest: str
-
-    @property
-    def generation(self) -> int:
-        return self.manifest.generation
-
-    @property
-    def step(self) -> int:
-        return self.manifest.step
-
-    @property
-    def created(self) -> float:
-        return self.manifest.created
-
-    @property
-    def name(self) -> str:
-        return self.manifest.file_name
-
-    @property
-    def path(self) -> Path:
-        return self.directory / self.name
-
-    @property
-    def manifest_path(self) -> Path:
-        return self.directory / layout.manifest_of(self.name)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A file that could not be used, read or removed, and why.
-
-    ``ours`` is False for what belongs to another run: it is no reason to refuse a fresh start.
-    """
-
-    name: str
-    error: ResilientError
-    ours: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.error}"
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """What ``recover`` found: checkpoints (newest first), what it set aside, removed, and could not
-    handle."""
-
-    entries: tuple[Entry, ...]
-    quarantined: tuple[Failure, ...] = ()
-    removed: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A checkpoint that was read in full, with its ``extra``, and the newer ones that could not be used."""
-
-    entry: Entry
-    extra: bytes
-    failures: tuple[Failure, ...] = ()
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What ``prune`` removed, what it set aside, and what it could not remove."""
-
-    removed: tuple[Entry, ...] = ()
-    quarantined: tuple[Failure, ...] = ()
-    failures: tuple[Failure, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Survey:
-    """What the folder holds: checkpoints, newest first, and manifests of ours that are none."""
-
-    entries: tuple[Entry, ...]
-    failures: tuple[Failure, ...]
-    highest_generation: int
-
-
-class _RenamedError(ForeignError):
-    """A checkpoint of ours under a name it was not committed under: perhaps somebody's copy of it."""
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What writing a data file yields for its manifest."""
-
-    file_bytes: int
-    plain_bytes: int
-    tags: tuple[bytes, ...]
+from resilient.store.patience import PatientReader, patiently
+from resilient.store.quarantine import Quarantine
+from resilient.store.sealed import Written, write_sealed
+from resilient.store.survey import Survey, Surveyor
 
 
 class Store:
@@ -207,18 +69,18 @@ class Store:
         allow_plain: bool = False,
     ) -> None:
         self._directory = directory
-        self._quarantine = quarantine
+        self._quarantine = Quarantine(quarantine, directory, files, entropy, Owner(run_id, rank))
         self._files = files
         self._clock = clock
         self._entropy = entropy
         self._sealing = sealing
         self._owner = Owner(run_id, rank)
         self._world_size = world_size
-        self._allow_plain = allow_plain or sealing.key is None
         self._keys = tuple(key for key in (sealing.key, *sealing.old_keys) if key is not None)
+        allow_plain = allow_plain or sealing.key is None
+        self._surveyor = Surveyor(directory, files, self._keys, self._owner, allow_plain=allow_plain)
         self._verified: dict[str, tuple[Identity, Identity]] = {}
         self._unacknowledged: set[str] = set()
-        self._decoded: dict[str, Manifest] = {}
         self._highest_generation = 0
         self.meta_error: StorageError | None = None
 
@@ -231,7 +93,7 @@ class Store:
 
         Raises StorageError when the folder cannot be listed: that is not the same as being empty.
         """
-        return list(self._survey().entries)
+        return list(self._surveyor.survey().entries)
 
     def recover(self) -> Recovery:
         """Cleans up after writers that died, and sets aside what is corrupt. Idempotent.
@@ -240,8 +102,8 @@ class Store:
         StorageError when the folder cannot be listed; whatever else fails is reported in the result.
         """
         removed, failures = self._remove_leftovers()
-        survey = self._survey()
-        quarantined, left = _split_corrupt(self._set_aside_corrupt(survey.failures))
+        survey = self._surveyor.survey()
+        quarantined, left = _split_corrupt(self._quarantine.set_aside_corrupt(survey.failures))
         self._refresh_meta(survey.entries)
         return Recovery(survey.entries, quarantined, removed, (*failures, *left))
 
@@ -251,7 +113,7 @@ class Store:
         Raises StorageError when it could not be made durable; earlier checkpoints are as they were.
         """
         self._files.make_directory(self._directory)
-        survey = self._survey()
+        survey = self._surveyor.survey()
         generation = self._next_generation(survey)
         parent = survey.entries[0].digest if survey.entries else ""
         place = self._free_place(draft)
@@ -259,11 +121,11 @@ class Store:
         data = sequence.commit(
             self._files,
             place,
-            partial(_write_sealed, self._sealing, self._entropy, draft),
+            partial(write_sealed, self._sealing, self._entropy, draft.records, draft.extra),
             lambda written: self._make_manifest(draft, place, generation, parent, written),
         )
         self._unacknowledged.discard(place.data_name)
-        entry = Entry(self._directory, self._decode(data), manifest.digest(data))
+        entry = Entry(self._directory, self._surveyor.decode(data), manifest.digest(data))
         self._remember(entry)
         self._refresh_meta((entry,))
         return entry
@@ -295,13 +157,13 @@ class Store:
         used are left alone; both are in the result. Raises UnusableError when checkpoints of this run
         exist, here or in the quarantine, and none can be used.
         """
-        survey = self._survey()
-        failures = self._set_aside_corrupt(survey.failures)
+        survey = self._surveyor.survey()
+        failures = self._quarantine.set_aside_corrupt(survey.failures)
         for entry in survey.entries:
             try:
                 return Loaded(entry, self.load(entry, make_sink(entry)), tuple(failures))
             except CorruptError as error:
-                failures.append(self._set_aside(Failure(entry.name, error)))
+                failures.append(self._quarantine.set_aside(Failure(entry.name, error)))
             except (WrongKeyError, StorageError) as error:
                 failures.append(Failure(entry.name, error))
         self._refuse_to_start_over(failures)
@@ -313,78 +175,17 @@ class Store:
         Before anything is removed, each one that stays has been verified; one that turns out corrupt is set
         aside, one that cannot be read does not count and stays. Failures are reported, not raised.
         """
-        survey = self._survey()
-        failures = self._set_aside_corrupt(survey.failures)
+        survey = self._surveyor.survey()
+        failures = self._quarantine.set_aside_corrupt(survey.failures)
         surplus = self._surplus(survey.entries, kept, failures)
         removed = tuple(self._remove_all(surplus, failures))
-        self._refresh_meta(self._survey().entries)
+        self._refresh_meta(self._surveyor.survey().entries)
         return Pruned(removed, *_split_corrupt(failures))
-
-    # Reading the folder
-
-    def _survey(self) -> _Survey:
-        entries: list[Entry] = []
-        failures: list[Failure] = []
-        claims = [0]
-        for name in self._files.names(self._directory):
-            if not name.endswith(layout.MANIFEST_SUFFIX) or layout.is_temporary(name):
-                continue
-            try:
-                data = self._read_manifest(self._directory / name)
-                claims.append(manifest.claimed_generation(data))
-                entries.append(self._read_entry(name, data))
-            except (CheckpointError, StorageError) as error:
-                failures.extend(self._judge(name, error))
-        entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
-        return _Survey(tuple(entries), tuple(failures), max(claims))
-
-    def _read_entry(self, name: str, data: bytes) -> Entry:
-        decoded = self._decode(data)
-        if layout.manifest_of(decoded.file_name) != name:
-            raise _RenamedError(f"is {decoded.file_name} under another name", hint="give it its name back")
-        entry = Entry(self._directory, decoded, manifest.digest(data))
-        try:
-            size_bytes = _patiently(self._files.identity, entry.path).size_bytes
-        except FileNotFoundError as error:
-            raise CorruptError("its data file is missing") from error
-        if size_bytes != decoded.file_bytes:
-            raise CorruptError(f"its data file has {size_bytes} bytes instead of {decoded.file_bytes}")
-        return entry
-
-    def _read_manifest(self, path: Path) -> bytes:
-        try:
-            return _patiently(self._files.read, path, manifest.LIMIT_BYTES)
-        except FileNotFoundError as error:
-            raise CorruptError("the manifest is missing") from error
-        except StorageError as error:
-            if error.errno == errno.EFBIG:
-                raise CorruptError("the manifest is far too large") from error
-            raise
-
-    def _decode(self, data: bytes) -> Manifest:
-        # The same bytes are the same manifest: a folder of thousands is authenticated once, not at each
-        # commit.
-        digest = manifest.digest(data)
-        if digest not in self._decoded:
-            decoded = manifest.decode(data, self._keys, self._owner, allow_plain=self._allow_plain)
-            self._decoded[digest] = decoded
-        return self._decoded[digest]
-
-    def _judge(self, name: str, error: ResilientError) -> Iterator[Failure]:
-        """Whether a manifest that is no checkpoint of ours concerns us, and how."""
-        data_name = layout.data_of(name)
-        if isinstance(error, ForeignError):
-            yield Failure(data_name, error, ours=isinstance(error, _RenamedError))
-            return
-        parsed = layout.parse_checkpoint(data_name)
-        # Other tools have files called .manifest too, and other ranks may share the folder.
-        if parsed is not None and parsed.rank == self._owner.rank:
-            yield Failure(data_name, error)
 
     def _identities(self, entry: Entry) -> tuple[Identity, Identity]:
         paths = entry.path, entry.manifest_path
         try:
-            data, made = (_patiently(self._files.identity, path) for path in paths)
+            data, made = (patiently(self._files.identity, path) for path in paths)
         except FileNotFoundError as error:
             raise CorruptError("the data file or its manifest is missing") from error
         return data, made
@@ -392,11 +193,11 @@ class Store:
     def _read_data(self, entry: Entry, sink: Sink) -> bytes:
         cipher = Cipher(entry.manifest.mode, self._key_of(entry), self._entropy)
         try:
-            reader = _patiently(self._files.open, entry.path)
+            reader = patiently(self._files.open, entry.path)
         except FileNotFoundError as error:
             raise CorruptError("the data file is missing") from error
         try:
-            blocks = cipher.open(_PatientReader(reader), entry.manifest.tags)
+            blocks = cipher.open(PatientReader(reader), entry.manifest.tags)
             return container.decode(blocks, sink, entry.manifest.plain_bytes)
         finally:
             reader.close()
@@ -412,7 +213,7 @@ class Store:
 
     # Committing
 
-    def _next_generation(self, survey: _Survey) -> int:
+    def _next_generation(self, survey: Survey) -> int:
         """One more than every generation that was ever seen here, those we cannot open included."""
         self._highest_generation = max(self._highest_generation, survey.highest_generation) + 1
         return self._highest_generation
@@ -432,7 +233,7 @@ class Store:
         return self._entropy.token(layout.TOKEN_BYTES).hex()
 
     def _make_manifest(
-        self, draft: Draft, place: Place, generation: int, parent: str, written: _Written
+        self, draft: Draft, place: Place, generation: int, parent: str, written: Written
     ) -> bytes:
         made = Manifest(
             run_id=self._owner.run_id,
@@ -457,7 +258,7 @@ class Store:
         )
         data = manifest.encode(made, self._sealing.key)
         # Before it is committed: what we could not read back must not become the newest checkpoint.
-        self._decode(data)
+        self._surveyor.decode(data)
         return data
 
     def _remember(self, entry: Entry) -> None:
@@ -499,7 +300,7 @@ class Store:
         try:
             self.verify(entry)
         except CorruptError as error:
-            return self._set_aside(Failure(entry.name, error))
+            return self._quarantine.set_aside(Failure(entry.name, error))
         except (WrongKeyError, StorageError) as error:
             return Failure(entry.name, error)
         return None
@@ -517,7 +318,7 @@ class Store:
         for entry in reversed(surplus):
             try:
                 sequence.remove(self._files, Place(self._directory, entry.name, self._token()))
-                self._decoded.pop(entry.digest, None)
+                self._surveyor.forget(entry)
                 self._verified.pop(entry.name, None)
                 yield entry
             except StorageError as error:
@@ -536,16 +337,8 @@ class Store:
                 removed.extend(self._remove_leftover(name, names))
             except (CheckpointError, StorageError) as error:
                 failures.append(Failure(name, error, ours=False))
-        failures.extend(prune_weights(self._files, self._quarantine, self._is_unfinished_reason, ()))
+        failures.extend(self._quarantine.remove_leftovers())
         return tuple(removed), tuple(failures)
-
-    def _is_unfinished_reason(self, name: str) -> bool:
-        """Whether a name in the quarantine is a temporary of ours; other ranks, alive, write there too."""
-        if not layout.is_temporary(name):
-            return False
-        stem = layout.final_of(name).removesuffix(_REASON_SUFFIX)
-        parsed = layout.parse_checkpoint(stem.split(_COPY_MARK)[0] + layout.DATA_SUFFIX)
-        return parsed is not None and parsed.rank == self._owner.rank
 
     def _remove_leftover(self, name: str, names: Collection[str]) -> Iterator[str]:
         """Removes a temporary file; when it is a manifest, the data file that it names as ours first."""
@@ -564,8 +357,8 @@ class Store:
         if not final.endswith(layout.MANIFEST_SUFFIX):
             return None
         try:
-            data = self._read_manifest(path)
-            entry = Entry(self._directory, self._decode(data), manifest.digest(data))
+            data = self._surveyor.read_manifest(path)
+            entry = Entry(self._directory, self._surveyor.decode(data), manifest.digest(data))
             if final in names or entry.name not in names or layout.manifest_of(entry.name) != final:
                 return None
             self._read_data(entry, _skip)
@@ -575,200 +368,26 @@ class Store:
             return None
         return entry.name
 
-    # Quarantine
-
-    def _set_aside_corrupt(self, found: Sequence[Failure]) -> list[Failure]:
-        return [self._set_aside(f) if isinstance(f.error, CorruptError) else f for f in found]
-
-    def _set_aside(self, failure: Failure) -> Failure:
-        """Moves a corrupt checkpoint to the quarantine. The result tells when that is impossible."""
-        try:
-            self._move_to_quarantine(failure)
-        except StorageError as error:
-            message = f"is corrupt ({failure.error}) and cannot be set aside: {error}"
-            return Failure(failure.name, StorageError(message, errno=error.errno))
-        return failure
-
-    def _move_to_quarantine(self, failure: Failure) -> None:
-        self._files.make_directory(self._quarantine)
-        stem = self._free_stem(failure.name)
-        # The reason first: whatever lies in the quarantine has one, also after a crash in the middle. Then
-        # the data: a manifest left alone is found and moved the next time, data left alone would not be.
-        reason = self._quarantine / f"{stem}{_REASON_SUFFIX}"
-        text = _reason(self._owner, failure).encode()
-        sequence.replace(self._files, reason, self._token(), lambda writer: writer.write(text))
-        self._move(failure.name, stem + layout.DATA_SUFFIX)
-        self._move(layout.manifest_of(failure.name), stem + layout.MANIFEST_SUFFIX)
-        self._verified.pop(failure.name, None)
-
-    def _move(self, name: str, name_there: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._files.rename(self._directory / name, self._quarantine / name_there)
-        # The new name first, so that a crash between the two never leaves the file without any.
-        self._files.sync_directory(self._quarantine)
-        self._files.sync_directory(self._directory)
-
-    def _free_stem(self, data_name: str) -> str:
-        """A stem under which nothing lies in the quarantine yet: nothing there is ever replaced."""
-        taken = set(self._files.names(self._quarantine))
-        stem = data_name.removesuffix(layout.DATA_SUFFIX)
-        stems = chain([stem], (f"{stem}{_COPY_MARK}{number}" for number in count(1)))
-        suffixes = layout.DATA_SUFFIX, layout.MANIFEST_SUFFIX, _REASON_SUFFIX
-        return next(free for free in stems if not taken.intersection(free + suffix for suffix in suffixes))
-
     def _refuse_to_start_over(self, failures: Sequence[Failure]) -> None:
         """Raises UnusableError when this run has checkpoints, and be it in the quarantine."""
-        ours = [str(failure) for failure in failures if failure.ours] or self._quarantined()
+        ours = [str(failure) for failure in failures if failure.ours] or self._quarantine.list_ours()
         if not ours:
             return
         locked = any(isinstance(failure.error, WrongKeyError) for failure in failures)
         hint = "give the key they were made with" if locked else "start anew with --fresh, or restore a copy"
         raise UnusableError("no checkpoint of this run can be used: " + "; ".join(ours), hint=hint)
 
-    def _quarantined(self) -> list[str]:
-        """What was set aside of this run and rank, each with its reason."""
-        found = []
-        for name in self._files.names(self._quarantine):
-            if name.endswith(_REASON_SUFFIX) and not layout.is_temporary(name):
-                text = self._read_reason(self._quarantine / name)
-                if text.startswith(_reason_heading(self._owner)):
-                    found.append(f"{name.removesuffix(_REASON_SUFFIX)} in the quarantine")
-        return found
-
-    def _read_reason(self, path: Path) -> str:
-        try:
-            return self._files.read(path, _REASON_LIMIT_BYTES).decode("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
-
-    # meta.json
-
     def _refresh_meta(self, entries: Sequence[Entry]) -> None:
-        """Makes meta.json describe the newest checkpoint. Without any it stays: it may be stock's."""
-        if not entries:
-            return
-        newest = entries[0].manifest
-        content = {
-            "last_epoch": newest.epoch,
-            "last_step": newest.step_in_epoch,
-            "last_ckpt_file": newest.file_name,
-        }
-        data = json.dumps(content).encode()
-        path = self._directory / layout.META_NAME
-        try:
-            if self._current_meta(path) != data:
-                sequence.replace(self._files, path, self._token(), lambda writer: writer.write(data))
-            self.meta_error = None
-        except StorageError as error:
-            self.meta_error = error
-
-    def _current_meta(self, path: Path) -> bytes:
-        try:
-            return self._files.read(path, _META_LIMIT_BYTES)
-        except (FileNotFoundError, StorageError):
-            return b""
-
-
-def write_weights(
-    files: Files,
-    path: Path,
-    records: Iterable[Record],
-    sealing: Sealing,
-    entropy: Entropy,
-) -> None:
-    """Writes a weights file for stock's ``load_checkpoint``, durably, replacing one of the same name.
-
-    It has no manifest: nothing is resumed from it. A reader sees the whole old file or the whole new one.
-    """
-    files.make_directory(path.parent)
-    draft = Draft("", 0, 0, 0, records, b"", "")
-    token = entropy.token(layout.TOKEN_BYTES).hex()
-    sequence.replace(files, path, token, partial(_write_sealed, sealing, entropy, draft))
-
-
-def prune_weights(
-    files: Files, directory: Path, ours: Callable[[str], bool], kept: Collection[str]
-) -> tuple[Failure, ...]:
-    """Removes the files of a folder whose names are ``ours`` and not ``kept``; returns what failed."""
-    failures = []
-    for name in files.names(directory):
-        if ours(name) and name not in kept:
-            try:
-                files.remove(directory / name)
-            except FileNotFoundError:
-                continue
-            except StorageError as error:
-                failures.append(Failure(name, error))
-    return tuple(failures)
-
-
-def remove_temporaries(files: Files, directory: Path) -> tuple[Failure, ...]:
-    """Removes what dead writers of weights files left. The caller holds the lock of the run."""
-    return prune_weights(files, directory, layout.is_temporary, ())
-
-
-def _write_sealed(sealing: Sealing, entropy: Entropy, draft: Draft, writer: Writer) -> _Written:
-    """Writes the sealed content of a draft, block by block."""
-    cipher = Cipher(sealing.mode, sealing.key, entropy)
-    file_bytes = plain_bytes = 0
-    tags = []
-    for block in cipher.seal(container.encode(draft.records, draft.extra)):
-        writer.write(block.data)
-        file_bytes += len(block.data)
-        plain_bytes += block.plain_bytes
-        tags.append(block.tag)
-    return _Written(file_bytes, plain_bytes, tuple(tags))
+        """Without any checkpoint meta.json stays as it is: it may be stock's."""
+        if entries:
+            self.meta_error = meta.refresh(self._files, self._directory, self._token(), entries[0])
 
 
 def _skip(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:
     """The sink that wants nothing."""
 
 
-def _reason_heading(owner: Owner) -> str:
-    return f"run {owner.run_id} rank {owner.rank}\n"
-
-
-def _reason(owner: Owner, failure: Failure) -> str:
-    return f"{_reason_heading(owner)}{failure}\n"
-
-
 def _split_corrupt(failures: Sequence[Failure]) -> tuple[tuple[Failure, ...], tuple[Failure, ...]]:
     """What was set aside as corrupt, and all other failures."""
     corrupt = tuple(failure for failure in failures if isinstance(failure.error, CorruptError))
     return corrupt, tuple(failure for failure in failures if failure not in corrupt)
-
-
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and error.errno in _MAY_PASS
-
-
-_again = tenacity.Retrying(
-    retry=tenacity.retry_if_exception(_may_pass),
-    stop=tenacity.stop_after_attempt(2),
-    wait=tenacity.wait_fixed(0.1),
-    reraise=True,
-)
-
-
-def _patiently(read: Callable[..., T], *arguments: Any) -> T:
-    """Calls a reading operation, up to three times when its error may pass."""
-    try:
-        return read(*arguments)
-    except StorageError as error:
-        if not _may_pass(error):
-            raise
-    return _again(read, *arguments)
-
-
-class _PatientReader:
-    """A reader that tries again."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self.size_bytes = reader.size_bytes
-
-    def read_into(self, target: memoryview, offset: int) -> int:
-        return _patiently(self._reader.read_into, target, offset)
-
-    def close(self) -> None:
-        self._reader.close()

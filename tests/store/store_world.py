@@ -12,7 +12,8 @@ from chaos.entropy import SeededEntropy
 from resilient import retention
 from resilient.codec.container import Record, info_record
 from resilient.config import KeepPolicy, Sealing
-from resilient.store.store import Draft, Store
+from resilient.store.entry import Draft
+from resilient.store.store import Store
 
 ROOT = Path("/run")
 DIRECTORY = ROOT / "checkpoint" / "rank_0"

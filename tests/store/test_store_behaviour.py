@@ -33,7 +33,8 @@ from resilient.errors import CorruptError, StorageError, UnusableError, WrongKey
 from resilient.host.entropy import SystemEntropy
 from resilient.host.files import DiskFiles
 from resilient.store import layout
-from resilient.store.store import Store, prune_weights, remove_temporaries, write_weights
+from resilient.store.store import Store
+from resilient.store.weights import prune_weights, remove_temporaries, write_weights
 
 
 @pytest.mark.parametrize("sealing", SEALINGS.values(), ids=SEALINGS)

@@ -1,0 +1,135 @@
+"""resilient-chaos drill: proves on the user's own script that failures change nothing.
+
+The script runs twice under ``resilient-run``, with one seed: once left alone, once with failures on the
+way. The newest checkpoints of the two must hold the same parameters and optimizer state, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from chaos.sabotage import Fault
+from resilient.codec.container import Sink
+from resilient.config import Sealing
+from resilient.host.clock import SystemClock
+from resilient.host.entropy import SystemEntropy
+from resilient.host.files import DiskFiles
+from resilient.store import layout
+from resilient.store.entry import Entry
+from resilient.store.rundir import RunDirectory
+from resilient.store.store import Store
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; 0 when nothing was lost, 1 when something was."""
+    parser = argparse.ArgumentParser(prog="resilient-chaos", description="Breaks training runs on purpose.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    drill_parser = commands.add_parser("drill", help="run a script with failures, compare with a run without")
+    drill_parser.add_argument(
+        "--faults", default="100:SIGKILL,200:exception", help="STEP:FAULT,... (100:SIGKILL,200:exception)"
+    )
+    drill_parser.add_argument("--save-steps", type=int, default=40, help="a checkpoint every N steps (40)")
+    drill_parser.add_argument("script")
+    drill_parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    options = parser.parse_args(argv)
+    if not Path(options.script).is_file():
+        parser.error(f"there is no script {options.script}")
+    try:
+        faults = [Fault.parse(text) for text in options.faults.split(",")]
+    except ValueError as error:
+        parser.error(str(error))
+    folder = Path(tempfile.mkdtemp(prefix="resilient-drill-"))
+    try:
+        return drill(folder, [options.script, *options.arguments], faults, options.save_steps)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def drill(folder: Path, script: list[str], faults: list[Fault], save_steps: int) -> int:
+    """Runs both, compares, and says so in plain lines."""
+    seed = int.from_bytes(SystemEntropy().token(3), "little")
+    marks = folder / "marks"
+    marks.mkdir()
+    plan = ",".join(f"{fault.step}:{fault.kind}" for fault in faults)
+    sabotaged = ["-m", "chaos.sabotage", plan, str(marks), *script]
+
+    _say("1. the script, left alone")
+    if not _run(folder / "alone", seed, save_steps, script):
+        return _say("the script fails by itself; the drill needs one that works", 1)
+    _say(f"2. the same, failing on purpose: {' and '.join(map(_words, faults))}")
+    if not _run(folder / "failing", seed, save_steps, sabotaged):
+        return _say("FAILED: the run did not come to its end", 1)
+    struck = len(list(marks.iterdir()))
+    if struck != len(faults):
+        return _say(f"only {struck} of {len(faults)} failures happened: are there so many steps?", 1)
+    return _compare(folder)
+
+
+def _compare(folder: Path) -> int:
+    alone, failing = (_digest(folder / name) for name in ("alone", "failing"))
+    _say(f"weights and optimizer state, left alone:  {alone}")
+    _say(f"weights and optimizer state, with failures: {failing}")
+    if alone != failing:
+        return _say("FAILED: they differ", 1)
+    return _say("identical: nothing was lost")
+
+
+def _run(root: Path, seed: int, save_steps: int, words: list[str]) -> bool:
+    directory = RunDirectory(root, DiskFiles(), SystemClock(), SystemEntropy())
+    directory.open({"seed": seed})
+    options = ["--run-dir", str(root), "--no-encrypt", "--save-steps", str(save_steps), "--backoff", "0.2:2"]
+    command = [sys.executable, "-m", "supervisor.cli", *options, *words]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def _digest(root: Path) -> str:
+    """A hash over the newest checkpoint's tensors, by name."""
+    files, clock, entropy = DiskFiles(), SystemClock(), SystemEntropy()
+    record = RunDirectory(root, files, clock, entropy).read()
+    assert record is not None
+    store = Store(
+        layout.checkpoint_directory(root, 0),
+        quarantine=layout.quarantine_directory(root),
+        files=files,
+        clock=clock,
+        entropy=entropy,
+        sealing=Sealing(),
+        run_id=record.run_id,
+    )
+    tensors: dict[tuple[int, str], bytearray] = {}
+
+    def make_sink(entry: Entry) -> Sink:
+        tensors.clear()
+
+        def sink(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> memoryview:
+            tensors[section, name] = bytearray(size_bytes)
+            return memoryview(tensors[section, name])
+
+        return sink
+
+    loaded = store.load_newest(make_sink)
+    assert loaded is not None, "a run that is complete has a checkpoint"
+    digest = hashlib.sha256()
+    for (section, name), data in sorted(tensors.items()):
+        digest.update(f"{section} {name} {len(data)}\n".encode() + data)
+    return digest.hexdigest()[:16]
+
+
+def _words(fault: Fault) -> str:
+    return f"{fault.kind} at step {fault.step}"
+
+
+def _say(text: str, status: int = 0) -> int:
+    print(f"drill: {text}", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What goes into a store and what comes out of it, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resilient.codec.container import Record
+from resilient.errors import ResilientError
+from resilient.store import layout
+from resilient.store.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A training state that is to become a checkpoint.
+
+    ``step`` counts over the run, ``step_in_epoch`` within ``epoch``. ``records`` and ``extra`` are its
+    content (see ``codec.container``), ``reason`` why it is made ("schedule", "end", "exception", "signal"),
+    ``failure`` whether that is a failure of the run. ``info`` is a small JSON object for the manifest.
+    """
+
+    prefix: str
+    epoch: int
+    step_in_epoch: int
+    step: int
+    records: Iterable[Record]
+    extra: bytes
+    reason: str
+    failure: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint: its manifest, the digest of that manifest's file, and its folder."""
+
+    directory: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def generation(self) -> int:
+        return self.manifest.generation
+
+    @property
+    def step(self) -> int:
+        return self.manifest.step
+
+    @property
+    def created(self) -> float:
+        return self.manifest.created
+
+    @property
+    def name(self) -> str:
+        return self.manifest.file_name
+
+    @property
+    def path(self) -> Path:
+        return self.directory / self.name
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.directory / layout.manifest_of(self.name)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be used, read or removed, and why.
+
+    ``ours`` is False for what belongs to another run: it is no reason to refuse a fresh start.
+    """
+
+    name: str
+    error: ResilientError
+    ours: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.error}"
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What ``recover`` found: checkpoints (newest first), what it set aside, removed, and could not
+    handle."""
+
+    entries: tuple[Entry, ...]
+    quarantined: tuple[Failure, ...] = ()
+    removed: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint that was read in full, with its ``extra``, and the newer ones that could not be used."""
+
+    entry: Entry
+    extra: bytes
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What ``prune`` removed, what it set aside, and what it could not remove."""
+
+    removed: tuple[Entry, ...] = ()
+    quarantined: tuple[Failure, ...] = ()
+    failures: tuple[Failure, ...] = ()

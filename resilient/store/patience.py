@@ -1,0 +1,56 @@
+"""Reads that are tried again when their error may pass: a signal, a stale NFS handle, a flaky disk.
+
+Writes and syncs never are: after a failed sync the kernel may have dropped the pages, and a second one would
+succeed without having written them.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import tenacity
+
+from resilient.errors import StorageError
+from resilient.host.files import Reader
+
+T = TypeVar("T")
+
+_MAY_PASS = {errno.EINTR, errno.EAGAIN, errno.ESTALE, errno.EIO}
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and error.errno in _MAY_PASS
+
+
+_again = tenacity.Retrying(
+    retry=tenacity.retry_if_exception(_may_pass),
+    stop=tenacity.stop_after_attempt(2),
+    wait=tenacity.wait_fixed(0.1),
+    reraise=True,
+)
+
+
+def patiently(read: Callable[..., T], *arguments: Any) -> T:
+    """Calls a reading operation, up to three times when its error may pass."""
+    try:
+        return read(*arguments)
+    except StorageError as error:
+        if not _may_pass(error):
+            raise
+    return _again(read, *arguments)
+
+
+class PatientReader:
+    """A reader that tries again."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.size_bytes = reader.size_bytes
+
+    def read_into(self, target: memoryview, offset: int) -> int:
+        return patiently(self._reader.read_into, target, offset)
+
+    def close(self) -> None:
+        self._reader.close()

@@ -1,0 +1,108 @@
+"""What a folder of checkpoints holds: which manifests are authentic and ours, and beside their data."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from resilient.errors import CheckpointError, CorruptError, ForeignError, ResilientError, StorageError
+from resilient.host.files import Files
+from resilient.store import layout, manifest
+from resilient.store.entry import Entry, Failure
+from resilient.store.manifest import Manifest, Owner
+from resilient.store.patience import patiently
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the folder holds: checkpoints, newest first, and manifests of ours that are none."""
+
+    entries: tuple[Entry, ...]
+    failures: tuple[Failure, ...]
+    highest_generation: int
+
+
+class RenamedError(ForeignError):
+    """A checkpoint of ours under a name it was not committed under: perhaps somebody's copy of it."""
+
+
+class Surveyor:
+    """Reads the manifests of one folder, with the keys of one owner."""
+
+    def __init__(
+        self, directory: Path, files: Files, keys: tuple[bytes, ...], owner: Owner, *, allow_plain: bool
+    ) -> None:
+        self._directory = directory
+        self._files = files
+        self._keys = keys
+        self._owner = owner
+        self._allow_plain = allow_plain
+        self._decoded: dict[str, Manifest] = {}
+
+    def forget(self, entry: Entry) -> None:
+        """A checkpoint has gone."""
+        self._decoded.pop(entry.digest, None)
+
+    def survey(self) -> Survey:
+        """What the folder holds now. Raises StorageError when it cannot be listed."""
+        entries: list[Entry] = []
+        failures: list[Failure] = []
+        claims = [0]
+        for name in self._files.names(self._directory):
+            if not name.endswith(layout.MANIFEST_SUFFIX) or layout.is_temporary(name):
+                continue
+            try:
+                data = self.read_manifest(self._directory / name)
+                claims.append(manifest.claimed_generation(data))
+                entries.append(self._read_entry(name, data))
+            except (CheckpointError, StorageError) as error:
+                failures.extend(self._judge(name, error))
+        entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
+        return Survey(tuple(entries), tuple(failures), max(claims))
+
+    def _read_entry(self, name: str, data: bytes) -> Entry:
+        decoded = self.decode(data)
+        if layout.manifest_of(decoded.file_name) != name:
+            raise RenamedError(f"is {decoded.file_name} under another name", hint="give it its name back")
+        entry = Entry(self._directory, decoded, manifest.digest(data))
+        try:
+            size_bytes = patiently(self._files.identity, entry.path).size_bytes
+        except FileNotFoundError as error:
+            raise CorruptError("its data file is missing") from error
+        if size_bytes != decoded.file_bytes:
+            raise CorruptError(f"its data file has {size_bytes} bytes instead of {decoded.file_bytes}")
+        return entry
+
+    def read_manifest(self, path: Path) -> bytes:
+        """A manifest's bytes. Raises CorruptError for one that is missing or cannot be one."""
+        try:
+            return patiently(self._files.read, path, manifest.LIMIT_BYTES)
+        except FileNotFoundError as error:
+            raise CorruptError("the manifest is missing") from error
+        except StorageError as error:
+            if error.errno == errno.EFBIG:
+                raise CorruptError("the manifest is far too large") from error
+            raise
+
+    def decode(self, data: bytes) -> Manifest:
+        """An authentic manifest of ours out of its bytes. Raises CheckpointError."""
+        # The same bytes are the same manifest: a folder of thousands is authenticated once, not at each
+        # commit.
+        digest = manifest.digest(data)
+        if digest not in self._decoded:
+            decoded = manifest.decode(data, self._keys, self._owner, allow_plain=self._allow_plain)
+            self._decoded[digest] = decoded
+        return self._decoded[digest]
+
+    def _judge(self, name: str, error: ResilientError) -> Iterator[Failure]:
+        """Whether a manifest that is no checkpoint of ours concerns us, and how."""
+        data_name = layout.data_of(name)
+        if isinstance(error, ForeignError):
+            yield Failure(data_name, error, ours=isinstance(error, RenamedError))
+            return
+        parsed = layout.parse_checkpoint(data_name)
+        # Other tools have files called .manifest too, and other ranks may share the folder.
+        if parsed is not None and parsed.rank == self._owner.rank:
+            yield Failure(data_name, error)
