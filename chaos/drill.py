@@ -18,13 +18,11 @@ from pathlib import Path
 from chaos.sabotage import Fault
 from resilient.codec.container import Sink
 from resilient.config import Sealing
-from resilient.host.clock import SystemClock
 from resilient.host.entropy import SystemEntropy
-from resilient.host.files import DiskFiles
-from resilient.store import layout
+from resilient.host.world import World
 from resilient.store.entry import Entry
+from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
-from resilient.store.store import Store
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,7 +80,7 @@ def _compare(folder: Path) -> int:
 
 
 def _run(root: Path, seed: int, save_steps: int, words: list[str]) -> bool:
-    directory = RunDirectory(root, DiskFiles(), SystemClock(), SystemEntropy())
+    directory = RunDirectory(root, World())
     directory.open({"seed": seed})
     options = ["--run-dir", str(root), "--no-encrypt", "--save-steps", str(save_steps), "--backoff", "0.2:2"]
     command = [sys.executable, "-m", "supervisor.cli", *options, *words]
@@ -91,18 +89,10 @@ def _run(root: Path, seed: int, save_steps: int, words: list[str]) -> bool:
 
 def _digest(root: Path) -> str:
     """A hash over the newest checkpoint's tensors, by name."""
-    files, clock, entropy = DiskFiles(), SystemClock(), SystemEntropy()
-    record = RunDirectory(root, files, clock, entropy).read()
+    world = World()
+    record = RunDirectory(root, world).read()
     assert record is not None
-    store = Store(
-        layout.checkpoint_directory(root, 0),
-        quarantine=layout.quarantine_directory(root),
-        files=files,
-        clock=clock,
-        entropy=entropy,
-        sealing=Sealing(),
-        run_id=record.run_id,
-    )
+    store = open_store(root, world, Sealing(), record.run_id)
     tensors: dict[tuple[int, str], bytearray] = {}
 
     def make_sink(entry: Entry) -> Sink:

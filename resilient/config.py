@@ -149,7 +149,7 @@ class Environment:
 
 
 def forget_link() -> None:
-    """Takes the link out of the environment: the script's own children are none of the supervisor's workers."""
+    """Takes the link out of the environment: children of the script are no workers of the supervisor."""
     os.environ.pop(LINK_FD_VARIABLE, None)
 
 

@@ -25,15 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from resilient.codec.container import Record
-from resilient.config import KeepPolicy, WorkerConfig
+from resilient.config import WorkerConfig
 from resilient.errors import LinkError
-from resilient.host.clock import SystemClock
-from resilient.host.entropy import SystemEntropy
-from resilient.host.files import DiskFiles
+from resilient.host.world import World
 from resilient.link import Link
 from resilient.saving import Committer, Saved, Snapshot
-from resilient.store import layout
-from resilient.store.store import Store
+from resilient.store.opening import open_store
 
 
 class ProcessCommit:
@@ -54,12 +51,12 @@ class ProcessCommit:
 
     def __call__(self, snapshot: Snapshot) -> Saved:
         """Commits; an error of the other process is told like one of the disk."""
-        began = self._committer.clock.monotonic()
+        began = self._committer.world.clock.monotonic()
         try:
             return self._ask_again(snapshot)
         except (LinkError, OSError) as error:
             self.close()
-            seconds = self._committer.clock.monotonic() - began
+            seconds = self._committer.world.clock.monotonic() - began
             return Saved(snapshot, seconds, error=f"the saving process failed: {error}")
 
     def _ask_again(self, snapshot: Snapshot) -> Saved:
@@ -185,20 +182,16 @@ def _commit(committer: Committer, descriptor: int, described_at: int) -> Saved:
 
 
 def _committer(config: WorkerConfig) -> Committer:
-    files, clock, entropy = DiskFiles(), SystemClock(), SystemEntropy()
-    store = Store(
-        layout.checkpoint_directory(config.directory, config.rank),
-        quarantine=layout.quarantine_directory(config.directory),
-        files=files,
-        clock=clock,
-        entropy=entropy,
-        sealing=config.sealing,
-        run_id=config.run_id,
+    world = World()
+    store = open_store(
+        config.directory,
+        world,
+        config.sealing,
+        config.run_id,
         rank=config.rank,
         world_size=config.world_size,
     )
-    keep: KeepPolicy = config.keep
-    return Committer(store, config.directory, config.rank, keep, config.sealing, files, clock, entropy)
+    return Committer(store, config.directory, config.rank, config.keep, config.sealing, world)
 
 
 if __name__ == "__main__":

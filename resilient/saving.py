@@ -23,9 +23,7 @@ from resilient import retention
 from resilient.codec.container import Record
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import ResilientError
-from resilient.host.clock import Clock
-from resilient.host.entropy import Entropy
-from resilient.host.files import Files
+from resilient.host.world import World
 from resilient.store import layout
 from resilient.store.entry import Draft, Entry
 from resilient.store.layout import WeightsName
@@ -88,18 +86,16 @@ class Committer:
     rank: int
     keep: KeepPolicy
     sealing: Sealing
-    files: Files
-    clock: Clock
-    entropy: Entropy
+    world: World
 
     def commit(self, snapshot: Snapshot) -> Saved:
         """Commits, then removes what the keep policy no longer holds. Never raises an error of ours."""
-        began = self.clock.monotonic()
+        began = self.world.clock.monotonic()
         try:
             entry = self.store.commit(_draft(snapshot))
         except ResilientError as error:
-            return Saved(snapshot, self.clock.monotonic() - began, error=str(error))
-        seconds = self.clock.monotonic() - began
+            return Saved(snapshot, self.world.clock.monotonic() - began, error=str(error))
+        seconds = self.world.clock.monotonic() - began
         remarks = [*self._write_weights(snapshot), *self._prune()]
         if self.store.meta_error is not None:
             remarks.append(f"meta.json is out of date: {self.store.meta_error}")
@@ -111,7 +107,7 @@ class Committer:
             name = WeightsName(snapshot.prefix, self.rank, kind, snapshot.epoch, snapshot.step_in_epoch).data
             path = self._weights_directory(kind) / name
             try:
-                write_weights(self.files, path, records, self.sealing, self.entropy)
+                write_weights(self.world.files, path, records, self.sealing, self.world.entropy)
             except ResilientError as error:
                 remarks.append(f"{name} could not be written: {error}")
         return remarks
@@ -133,7 +129,7 @@ class Committer:
         for kind in (layout.NETWORK, layout.TRAINABLE):
             name = WeightsName(made.prefix, self.rank, kind, made.epoch, made.step_in_epoch).data
             # Only the file that belonged to the checkpoint that has gone: others may be another run's.
-            for failure in prune_weights(self.files, self._weights_directory(kind), name.__eq__, ()):
+            for failure in prune_weights(self.world.files, self._weights_directory(kind), name.__eq__, ()):
                 remarks.append(f"old weights could not be removed: {failure}")
         return remarks
 

@@ -11,7 +11,7 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +25,15 @@ from resilient.errors import (
     UnusableError,
     UsageError,
 )
-from resilient.host.clock import Clock, SystemClock
-from resilient.host.entropy import Entropy, SystemEntropy
-from resilient.host.files import DiskFiles, Files, Lock
+from resilient.host.files import Lock
+from resilient.host.world import World
 from resilient.link import Link
 from resilient.saving import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.settings import Settings
 from resilient.state.snapshot import Recovered, Tensor, decode_extra
 from resilient.store import layout
 from resilient.store.entry import Entry
+from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
 from resilient.store.store import Store
 
@@ -43,15 +43,6 @@ if TYPE_CHECKING:
 
 PLAIN_DIRECTORY = Path("output")
 _TRACEBACK_CHARACTERS = 16_000
-
-
-@dataclass(frozen=True)
-class World:
-    """The doors to the operating system."""
-
-    files: Files = field(default_factory=DiskFiles)
-    clock: Clock = field(default_factory=SystemClock)
-    entropy: Entropy = field(default_factory=SystemEntropy)
 
 
 @dataclass(frozen=True)
@@ -145,14 +136,11 @@ class Session:
         root = self._root(settings)
         run_id, rank, world_size = self._claim(root)
         sealing = settings.sealing or (self.config.sealing if self.config else Sealing())
-        store = Store(
-            layout.checkpoint_directory(root, rank),
-            quarantine=layout.quarantine_directory(root),
-            files=self.world.files,
-            clock=self.world.clock,
-            entropy=self.world.entropy,
-            sealing=sealing,
-            run_id=run_id,
+        store = open_store(
+            root,
+            self.world,
+            sealing,
+            run_id,
             rank=rank,
             world_size=world_size,
             allow_plain=self.config is not None and self.config.allow_plain,
@@ -170,7 +158,7 @@ class Session:
     def _claim(self, root: Path) -> tuple[str, int, int]:
         """Locks a directory that no supervisor has locked for us; the run it belongs to, rank, and ranks."""
         if self.config is None:
-            run = RunDirectory(root, self.world.files, self.world.clock, self.world.entropy)
+            run = RunDirectory(root, self.world)
             self._locks.append(run.lock())
             return run.open().run_id, 0, 1
         if root != self.config.directory:
@@ -264,9 +252,7 @@ class Session:
             self.config.rank if self.config else 0,
             settings.keep,
             place.sealing,
-            self.world.files,
-            self.world.clock,
-            self.world.entropy,
+            self.world,
         )
         if settings.asynchronous is None:
             return InlineSaver(committer.commit, self._report)

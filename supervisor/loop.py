@@ -19,8 +19,7 @@ from typing import Any
 
 from resilient.config import WorkerConfig
 from resilient.errors import EXIT_STOPPED, LinkError, StorageError
-from resilient.host.clock import Clock
-from resilient.host.entropy import Entropy
+from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.rundir import RunDirectory
 from supervisor.attempt import Attempt
@@ -62,16 +61,15 @@ class Supervisor:
         workers: Workers,
         story: Story,
         journal: Journal,
-        clock: Clock,
-        entropy: Entropy,
+        world: World,
     ) -> None:
         self._directory = directory
         self._plan = plan
         self._workers = workers
         self._story = story
         self._journal = journal
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = world.clock
+        self._entropy = world.entropy
         self._machine = Machine()
         self._history = History()
         self._record = directory.open()

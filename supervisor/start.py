@@ -12,9 +12,7 @@ from pathlib import Path
 from resilient.codec import keys
 from resilient.config import Environment, Sealing, WorkerConfig
 from resilient.errors import StorageError, UnusableError, UsageError
-from resilient.host.clock import SystemClock
-from resilient.host.entropy import SystemEntropy
-from resilient.host.files import DiskFiles
+from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.rundir import RunDirectory, RunRecord
 from supervisor.console import Console
@@ -28,9 +26,7 @@ from supervisor.workers import ProcessWorkers
 def supervise(options: Options, console: Console) -> int:
     """Runs what the options name, to its end; the exit status."""
     _demand_linux()
-    files, clock, entropy = DiskFiles(), SystemClock(), SystemEntropy()
-    root = options.run_dir.absolute()
-    directory = RunDirectory(root, files, clock, entropy)
+    directory = RunDirectory(options.run_dir.absolute(), World())
     try:
         lock = directory.lock()
         try:
@@ -58,9 +54,9 @@ def supervise(options: Options, console: Console) -> int:
 def _run(
     directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
 ) -> int:
-    clock, entropy = SystemClock(), SystemEntropy()
-    story = Story(console, clock, options.run_dir)
-    journal = Journal(directory.journal, clock, story.trouble)
+    world = World()
+    story = Story(console, world.clock, options.run_dir)
+    journal = Journal(directory.journal, world.clock, story.trouble)
     config = WorkerConfig(
         run_id=record.run_id,
         directory=directory.root,
@@ -78,7 +74,7 @@ def _run(
     plan = Plan(config, options.restart, options.grace_s)
     workers = ProcessWorkers(options.program, story.trouble)
     try:
-        return Supervisor(directory, plan, workers, story, journal, clock, entropy).run()
+        return Supervisor(directory, plan, workers, story, journal, world).run()
     finally:
         journal.close()
 

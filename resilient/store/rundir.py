@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from resilient.errors import BusyError, StorageError, UnusableError
-from resilient.host.clock import Clock
-from resilient.host.entropy import Entropy
-from resilient.host.files import Files, Lock
+from resilient.host.files import Lock
+from resilient.host.world import World
 from resilient.store import commit, layout
 
 _LIMIT_BYTES = 1024 * 1024
@@ -59,11 +58,11 @@ class RunRecord:
 class RunDirectory:
     """One run's directory on disk."""
 
-    def __init__(self, root: Path, files: Files, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, root: Path, world: World) -> None:
         self.root = root
-        self._files = files
-        self._clock = clock
-        self._entropy = entropy
+        self._files = world.files
+        self._clock = world.clock
+        self._entropy = world.entropy
 
     @property
     def journal(self) -> Path:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 from resilient.codec import container
 from resilient.codec.cipher import Cipher
-from resilient.codec.container import Record
+from resilient.codec.container import Record, Sink
+from resilient.codec.keys import key_id
 from resilient.config import Sealing
-from resilient.host.entropy import Entropy
-from resilient.host.files import Writer
+from resilient.errors import CorruptError, WrongKeyError
+from resilient.host.entropy import Entropy, SystemEntropy
+from resilient.host.files import Files, Writer
+from resilient.store.entry import Entry
+from resilient.store.patience import PatientReader, patiently
 
 
 @dataclass(frozen=True)
@@ -35,3 +39,31 @@ def write_sealed(
         plain_bytes += block.plain_bytes
         tags.append(block.tag)
     return Written(file_bytes, plain_bytes, tuple(tags))
+
+
+def read_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...], sink: Sink) -> bytes:
+    """Reads a data file against its manifest into what ``sink`` gives; returns its ``extra``.
+
+    Raises CorruptError, WrongKeyError when none of the keys is the one it was sealed with, StorageError.
+    """
+    # Opening draws no randomness; sealing alone does.
+    cipher = Cipher(entry.manifest.mode, _key_of(entry, keys), SystemEntropy())
+    try:
+        reader = patiently(files.open, entry.path)
+    except FileNotFoundError as error:
+        raise CorruptError("the data file is missing") from error
+    try:
+        blocks = cipher.open(PatientReader(reader), entry.manifest.tags)
+        return container.decode(blocks, sink, entry.manifest.plain_bytes)
+    finally:
+        reader.close()
+
+
+def _key_of(entry: Entry, keys: tuple[bytes, ...]) -> bytes | None:
+    wanted = entry.manifest.key_id
+    if wanted is None:
+        return None
+    for key in keys:
+        if key_id(key) == wanted:
+            return key
+    raise WrongKeyError(f"{entry.name} is sealed with another key", hint="give the key it was made with")

@@ -27,12 +27,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from resilient.codec import container
-from resilient.codec.cipher import Cipher
 from resilient.codec.container import Sink
 from resilient.codec.keys import key_id
 from resilient.config import Sealing
-from resilient.errors import CheckpointError, CorruptError, StorageError, UnusableError, WrongKeyError
+from resilient.errors import (
+    CheckpointError,
+    CorruptError,
+    ResilientError,
+    StorageError,
+    UnusableError,
+    WrongKeyError,
+)
 from resilient.host.clock import Clock
 from resilient.host.entropy import Entropy
 from resilient.host.files import Files, Identity
@@ -41,9 +46,9 @@ from resilient.store import layout, manifest, meta
 from resilient.store.commit import Place
 from resilient.store.entry import Draft, Entry, Failure, Loaded, Pruned, Recovery
 from resilient.store.manifest import Manifest, Owner
-from resilient.store.patience import PatientReader, patiently
+from resilient.store.patience import patiently
 from resilient.store.quarantine import Quarantine
-from resilient.store.sealed import Written, write_sealed
+from resilient.store.sealed import Written, read_sealed, write_sealed
 from resilient.store.survey import Survey, Surveyor
 
 
@@ -137,6 +142,17 @@ class Store:
         """
         self.load(entry, _skip)
 
+    def examine(self) -> Iterator[tuple[str, ResilientError | None]]:
+        """Reads every checkpoint in full: its name, and what is wrong with it. Moves nothing."""
+        survey = self._surveyor.survey()
+        for entry in survey.entries:
+            try:
+                self.verify(entry)
+                yield entry.name, None
+            except (CheckpointError, StorageError) as error:
+                yield entry.name, error
+        yield from ((failure.name, failure.error) for failure in survey.failures)
+
     def load(self, entry: Entry, sink: Sink) -> bytes:
         """Reads a checkpoint into what ``sink`` gives (see ``container.decode``) and returns its ``extra``.
 
@@ -146,7 +162,7 @@ class Store:
         """
         # The identities from before the reading: a file that changes meanwhile does not count as verified.
         identities = self._identities(entry)
-        extra = self._read_data(entry, sink)
+        extra = read_sealed(self._files, entry, self._keys, sink)
         self._verified[entry.name] = identities
         return extra
 
@@ -189,27 +205,6 @@ class Store:
         except FileNotFoundError as error:
             raise CorruptError("the data file or its manifest is missing") from error
         return data, made
-
-    def _read_data(self, entry: Entry, sink: Sink) -> bytes:
-        cipher = Cipher(entry.manifest.mode, self._key_of(entry), self._entropy)
-        try:
-            reader = patiently(self._files.open, entry.path)
-        except FileNotFoundError as error:
-            raise CorruptError("the data file is missing") from error
-        try:
-            blocks = cipher.open(PatientReader(reader), entry.manifest.tags)
-            return container.decode(blocks, sink, entry.manifest.plain_bytes)
-        finally:
-            reader.close()
-
-    def _key_of(self, entry: Entry) -> bytes | None:
-        wanted = entry.manifest.key_id
-        if wanted is None:
-            return None
-        for key in self._keys:
-            if key_id(key) == wanted:
-                return key
-        raise WrongKeyError(f"{entry.name} is sealed with another key", hint="give the key it was made with")
 
     # Committing
 
@@ -361,7 +356,7 @@ class Store:
             entry = Entry(self._directory, self._surveyor.decode(data), manifest.digest(data))
             if final in names or entry.name not in names or layout.manifest_of(entry.name) != final:
                 return None
-            self._read_data(entry, _skip)
+            read_sealed(self._files, entry, self._keys, _skip)
         except CorruptError:
             # A torn manifest names nothing yet. And a file that is not what the manifest binds was put
             # there by somebody else since: it is theirs.

@@ -8,9 +8,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from resilient.host.clock import SystemClock
-from resilient.host.entropy import SystemEntropy
-from resilient.host.files import DiskFiles
+from resilient.host.world import World
 from resilient.store.rundir import RunDirectory
 
 PROGRAM = Path(__file__).parent / "programs" / "train.py"
@@ -27,7 +25,7 @@ SUDDEN = ("os_exit7", "os_exit0", "SIGKILL", "segv", "abort")
 
 def run(folder: Path, api: str, mode: str, death: str) -> tuple[str, list[int], str]:
     """The hash at the end, the steps that were completed in order, and what was said."""
-    directory = RunDirectory(folder / "run", DiskFiles(), SystemClock(), SystemEntropy())
+    directory = RunDirectory(folder / "run", World())
     directory.open({"seed": SEED})
     command = [sys.executable, "-m", "supervisor.cli", "--run-dir", str(folder / "run"), "--no-encrypt"]
     options = ["--save-steps", "4", "--backoff", "0:0"]
