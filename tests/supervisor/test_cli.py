@@ -1,0 +1,85 @@
+"""The command line: what is accepted, and what is refused with words that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, KeepPolicy, SavePolicy
+from resilient.errors import UsageError
+from supervisor.cli import main, parse
+from supervisor.workers import Program
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "train.py"
+    path.write_text("print()")
+    return str(path)
+
+
+def test_the_defaults_are_the_documented_ones(script):
+    """A save every 300 s, five kept, AES-GCM, runs/<script name>."""
+    options = parse([script])
+    assert (options.save, options.keep) == (DEFAULT_SAVE, DEFAULT_KEEP)
+    assert options.key.mode == "AES-GCM"
+    assert options.run_dir == Path("runs/train")
+    assert (options.grace_s, options.restart.max_restarts) == (30.0, 10)
+
+
+def test_what_follows_the_script_is_the_scripts(script):
+    """Options of the script are not read as ours, whatever they are called."""
+    options = parse(["--save-steps", "7", script, "--save-steps", "9", "--quiet", "-m", "--", "x"])
+    assert options.save == SavePolicy(every_steps=7)
+    assert options.program == Program("script", (script, "--save-steps", "9", "--quiet", "-m", "--", "x"))
+    assert not options.quiet
+
+
+def test_modules_and_commands(script):
+    """-m and --no-python take the rest of the line."""
+    assert parse(["-m", "package.train", "-x"]).program == Program("module", ("package.train", "-x"))
+    assert parse(["-m", "package.train"]).run_dir == Path("runs/package.train")
+    assert parse(["--no-python", "./job.sh", "-v"]).program == Program("command", ("./job.sh", "-v"))
+    assert parse(["--keep-max=2", "--", script]).keep == KeepPolicy(max_count=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no script is named"),
+        (["-m"], "no module is named"),
+        (["missing.py"], "there is no script missing.py"),
+        (["/"], "/ is not a file"),
+        (["--save-steps", "3", "--save-seconds", "4", "SCRIPT"], "--save-steps and --save-seconds exclude"),
+        (["--keep-max", "3", "--keep-per-n-minutes", "4", "SCRIPT"], "--keep-max and --keep-per-n-minutes"),
+        (["--save-steps", "0", "SCRIPT"], "'0' is not a whole number from 1 on"),
+        (["--save-seconds", "nan", "SCRIPT"], "'nan' is not a positive number"),
+        (["--save-seconds", "inf", "SCRIPT"], "'inf' is not a positive number"),
+        (["--backoff", "5", "SCRIPT"], "MIN:MAX"),
+        (["--backoff", "9:3", "SCRIPT"], "MIN up to MAX"),
+        (["--no-encrypt", "--key-file", "k", "SCRIPT"], "exclude each other"),
+        (["--no-encrypt", "--enc-mode", "AES-CBC", "SCRIPT"], "exclude each other"),
+        (["--key-file", "a", "--key-command", "b", "SCRIPT"], "--key-file and --key-command"),
+        (["--enc-mode", "ROT13", "SCRIPT"], "invalid choice"),
+        (["--what", "SCRIPT"], "--what"),
+        (["--hang-timeout", "3", "SCRIPT"], "--hang-timeout"),
+    ],
+)
+def test_bad_usage_is_refused_with_words(script, words, said, capfd):
+    """Every mistake ends with status 64 and one line that names it; nothing is created."""
+    words = [script if word == "SCRIPT" else word for word in words]
+    with pytest.raises(UsageError, match=None):
+        parse(words)
+    assert main(words) == 64
+    assert said in capfd.readouterr().err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_end_well(option, capsys):
+    """Both print something and exit 0."""
+    with pytest.raises(SystemExit) as left:
+        main([option])
+    assert left.value.code == 0
+    assert "resilient-run" in capsys.readouterr().out
