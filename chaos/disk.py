@@ -2,165 +2,30 @@
 
 What the model promises to its user, and nothing more, because POSIX promises nothing more:
 
-* ``sync`` makes a file's bytes durable, not its name. Bytes written since may be all there, partly there,
-  there as zeros, or missing.
-* ``sync_directory`` makes the names in it durable. Name changes since may each have happened or not, in any
-  combination. A rename within a folder is one change; between two folders it is one in each.
+* ``sync`` makes a file's bytes durable, not its name. ``sync_directory`` makes the names in it durable. What
+  a loss of power may leave of the rest is in ``disk_state``.
 * After a ``sync`` that failed the file's unsynced bytes never become durable, although a second sync
   succeeds.
 * ``make_directory`` is durable at once, as the real one is.
-* A process that is killed loses nothing that the system calls have done; a machine that loses its power
-  keeps one of the states above, picked by a choice function.
+* A process that is killed loses nothing that the system calls have done.
 
-The state is a value (``State``): frozen, hashable, comparable. An enumerator of all crashes walks over it:
-run to the n-th operation with ``at(n, Kill())``, take ``state()``, and feed ``after_power_loss`` every
-sequence of choices. ``log`` says which operations there were.
+An enumerator of all crashes runs to the n-th operation with ``at(n, Kill())``, takes ``state()``, and feeds
+``after_power_loss`` every sequence of choices. ``log`` says which operations there were.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from chaos.disk_state import Change, Choose, Folder, Node, State, after_power_loss
+from chaos.faults import Fail, Kill, Killed, Operation, Plan, nothing
 from resilient.errors import BusyError, StorageError
 from resilient.host.files import Buffer, Identity
-
-Choose = Callable[[int], int]
-"""Picks one of n possibilities: returns a number from 0 to n - 1."""
-
-
-class Killed(BaseException):
-    """The process died here. Nothing may catch it but the test: a dead process does not clean up."""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One call on the disk. ``target`` is the new name of a rename, ``size_bytes`` what a write writes."""
-
-    kind: str
-    path: Path
-    target: Path | None = None
-    size_bytes: int = 0
-
-    @property
-    def mutates(self) -> bool:
-        return self.kind in {
-            "create",
-            "write",
-            "sync",
-            "rename",
-            "remove",
-            "make_directory",
-            "sync_directory",
-        }
-
-
-@dataclass(frozen=True)
-class Fail:
-    """The operation fails with this errno; a write may have written its first half."""
-
-    errno: int
-    partial: bool = False
-
-
-@dataclass(frozen=True)
-class Kill:
-    """The process dies before the operation; or, ``partial``, in the middle of a write."""
-
-    partial: bool = False
-
-
-Plan = Callable[[int, Operation], "Fail | Kill | None"]
-"""What goes wrong: asked before each operation with its number, from 0."""
-
-
-def nothing(number: int, operation: Operation) -> Fail | Kill | None:
-    """The plan in which nothing goes wrong."""
-    return None
-
-
-def at(number: int, fault: Fail | Kill) -> Plan:
-    """The plan in which one operation goes wrong."""
-    return lambda n, operation: fault if n == number else None
-
-
-def always(kind: str, fault: Fail | Kill) -> Plan:
-    """The plan in which every operation of a kind goes wrong."""
-    return lambda n, operation: fault if operation.kind == kind else None
-
-
-@dataclass(frozen=True)
-class Node:
-    """A file without its names: durable bytes, and what has been written since, write by write."""
-
-    synced: bytes = b""
-    pending: tuple[bytes, ...] = ()
-    poisoned: bool = False
-    stamp: int = 0
-
-    @property
-    def content(self) -> bytes:
-        return b"".join((self.synced, *self.pending))
-
-
-Change = tuple[tuple[str, int | None], ...]
-"""Names that change together: each points to a file's number from now on, or (None) is gone."""
-
-
-@dataclass(frozen=True)
-class Folder:
-    """The names in a directory: durable ones, and the changes since."""
-
-    synced: tuple[tuple[str, int], ...] = ()
-    pending: tuple[Change, ...] = ()
-
-    @property
-    def names(self) -> dict[str, int]:
-        return _apply(dict(self.synced), self.pending)
-
-
-@dataclass(frozen=True)
-class State:
-    """A whole disk as a value. ``time`` counts changes, and stamps files like a very fine clock."""
-
-    nodes: tuple[tuple[int, Node], ...] = ()
-    folders: tuple[tuple[Path, Folder], ...] = ((Path("/"), Folder()),)
-    time: int = 0
-
-
-def after_power_loss(state: State, choose: Choose) -> State:
-    """One of the states in which the disk may be found after the machine has lost its power."""
-    folders = {path: _surviving_folder(folder, choose) for path, folder in state.folders}
-    named = {number for folder in folders.values() for _, number in folder.synced}
-    nodes = {number: _surviving_node(node, choose) for number, node in state.nodes if number in named}
-    return State(tuple(sorted(nodes.items())), tuple(sorted(folders.items())), state.time)
-
-
-def _surviving_folder(folder: Folder, choose: Choose) -> Folder:
-    survived = tuple(change for change in folder.pending if choose(2))
-    return Folder(tuple(sorted(_apply(dict(folder.synced), survived).items())))
-
-
-def _surviving_node(node: Node, choose: Choose) -> Node:
-    unsynced = b"".join(node.pending)
-    if not unsynced:
-        return replace(node, pending=(), poisoned=False)
-    outcomes = (b"", unsynced, unsynced[: len(unsynced) // 2], bytes(len(unsynced)))
-    return replace(node, synced=node.synced + outcomes[choose(len(outcomes))], pending=(), poisoned=False)
-
-
-def _apply(names: dict[str, int], changes: tuple[Change, ...]) -> dict[str, int]:
-    for change in changes:
-        for name, number in change:
-            if number is None:
-                names.pop(name, None)
-            else:
-                names[name] = number
-    return names
 
 
 class SimulatedDisk:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chaos.sabotage import Fault
-from resilient.codec.container import Sink
+from resilient.codec.record import Sink
 from resilient.config import Sealing
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resilient.codec.container import Record
+from resilient.codec.record import Record
 from resilient.config import WorkerConfig
 from resilient.errors import LinkError
 from resilient.host.world import World

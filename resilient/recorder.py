@@ -22,7 +22,7 @@ import numpy as np
 from mindspore import nn
 
 from resilient import schedule
-from resilient.codec.container import Record, info_record
+from resilient.codec.record import Record, info_record
 from resilient.errors import ResilientError, UsageError
 from resilient.host.clock import Clock
 from resilient.saving import Saver, Snapshot

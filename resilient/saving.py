@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from resilient import retention
-from resilient.codec.container import Record
+from resilient.codec.record import Record
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import ResilientError
 from resilient.host.world import World

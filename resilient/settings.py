@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from resilient.codec.container import info_record
 from resilient.codec.keys import check_key_length
+from resilient.codec.record import info_record
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, ENC_MODES, KeepPolicy, SavePolicy, Sealing
 from resilient.errors import UsageError
 

@@ -25,12 +25,11 @@ is taken only for bytes that have arrived, and for tensors no larger than what i
 
 from __future__ import annotations
 
-import math
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from resilient.errors import CorruptError, UsageError
+from resilient.codec.record import ITEM_BYTES, Record, Sink, stock_reads, tensor_bytes
+from resilient.errors import CorruptError
 from resilient.host.files import Buffer
 
 SLICE_BYTES = 512 * 1024 * 1024
@@ -39,75 +38,10 @@ FIELD_VALUE = 1
 FIELD_EXTRA = 1000
 FIELD_OURS = 1001
 
-# Bytes per element, by MindSpore's name of the dtype.
-ITEM_BYTES = {
-    "Bool": 1,
-    "Int8": 1,
-    "UInt8": 1,
-    "Int16": 2,
-    "UInt16": 2,
-    "Int32": 4,
-    "UInt32": 4,
-    "Int64": 8,
-    "UInt64": 8,
-    "Float16": 2,
-    "BFloat16": 2,
-    "Float32": 4,
-    "Float64": 8,
-    "Complex64": 8,
-    "Complex128": 16,
-    "Float8E4M3FN": 1,
-    "Float8E5M2": 1,
-    "HiFloat8": 1,
-}
-# Stock's table `tensor_to_ms_type` (mindspore/train/serialization.py) has no entry for these.
-NOT_READ_BY_STOCK = frozenset({"Complex64", "Complex128", "Float8E4M3FN", "Float8E5M2", "HiFloat8"})
-
 _LENGTH_DELIMITED = 2
 _MAX_NAME_BYTES = 64 * 1024
 _MAX_DTYPE_BYTES = 64
 _MAX_DIMS = 64
-
-
-@dataclass(frozen=True)
-class Record:
-    """One tensor, or one entry of append_info.
-
-    ``dtype`` is MindSpore's name of it ("Float32"), or "str". ``dims`` is its shape; () for a scalar, (0,)
-    for a str. ``data`` are the raw little-endian bytes in row-major order, in one contiguous piece.
-    ``section`` 0 is what stock reads; sections from 1 on hold the tensors of further networks.
-    """
-
-    name: str
-    dtype: str
-    dims: tuple[int, ...]
-    data: Buffer
-    section: int = 0
-
-
-Sink = Callable[[str, str, tuple[int, ...], int, int], memoryview | None]
-"""Asked once per tensor with (name, dtype, dims, size_bytes, section): returns a writable view of exactly
-``size_bytes`` bytes to be filled, or None to skip the tensor."""
-
-
-def info_record(name: str, value: int | float | bool | str, section: int = 0) -> Record:
-    """An entry of append_info in the very form stock gives it: Int64, Float32, Bool or UTF-32 str.
-
-    Raises UsageError for an int that does not fit 64 bits and for a value of another type.
-    """
-    if isinstance(value, bool):
-        return Record(name, "Bool", (), struct.pack("<?", value), section)
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise UsageError(f"{name} = {value} does not fit 64 bits")
-        return Record(name, "Int64", (), struct.pack("<q", value), section)
-    if isinstance(value, float):
-        return Record(name, "Float32", (), _float32(value), section)
-    if isinstance(value, str):
-        # An empty string is one NUL, because NumPy's smallest string type has one character.
-        content = value.encode("utf-32-le", "surrogatepass") or bytes(4)
-        return Record(name, "str", (0,), content, section)
-    raise UsageError(f"{name} has type {type(value).__name__}; int, float, bool and str can be saved")
 
 
 def encode(records: Iterable[Record], extra: bytes, slice_bytes: int = SLICE_BYTES) -> Iterator[Buffer]:
@@ -156,17 +90,9 @@ def decode(chunks: Iterable[Buffer], sink: Sink, size_bytes: int | None = None) 
 # Encoding
 
 
-def _float32(value: float) -> bytes:
-    try:
-        return struct.pack("<f", value)
-    except OverflowError:
-        # A conversion in C, which is what stock does, gives infinity where struct refuses.
-        return struct.pack("<f", math.copysign(math.inf, value))
-
-
 def _encode_record(record: Record, slice_bytes: int) -> Iterator[Buffer]:
     data = _flat(record.data)
-    size_bytes = _tensor_bytes(record.dtype, record.dims)
+    size_bytes = tensor_bytes(record.dtype, record.dims)
     assert size_bytes is None or size_bytes == len(data), f"{record.name} has not the size of its shape"
     assert size_bytes is not None or len(data) <= slice_bytes, f"{record.dtype} is too large to be split"
     for start in range(0, len(data) or 1, slice_bytes):
@@ -191,14 +117,10 @@ def _record_header(record: Record, content_bytes: int) -> bytes:
     tensor_bytes = len(tensor) + content_bytes
     value = b"\x0a" + _varint(len(name)) + name + b"\x12" + _varint(tensor_bytes) + tensor
     value_bytes = len(value) + content_bytes
-    if record.section == 0 and _stock_reads(record):
+    if record.section == 0 and stock_reads(record):
         return _key(FIELD_VALUE) + _varint(value_bytes) + value
     ours = b"\x08" + _varint(record.section) + b"\x12" + _varint(value_bytes) + value
     return _key(FIELD_OURS) + _varint(len(ours) + content_bytes) + ours
-
-
-def _stock_reads(record: Record) -> bool:
-    return record.dtype == "str" or (record.dims != (0,) and record.dtype not in NOT_READ_BY_STOCK)
 
 
 def _key(field: int) -> bytes:
@@ -213,12 +135,6 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
-
-
-def _tensor_bytes(dtype: str, dims: tuple[int, ...]) -> int | None:
-    """The size of a tensor, or None where the dtype does not tell (a str, a dtype of a later MindSpore)."""
-    item_bytes = ITEM_BYTES.get(dtype)
-    return None if item_bytes is None else math.prod(dims) * item_bytes
 
 
 # Decoding
@@ -397,7 +313,7 @@ class _Tensors:
 
 def _shape(header: _Header) -> tuple[tuple[int, ...], int]:
     """The dims and the size in bytes of the tensor that begins with this record."""
-    size_bytes = _tensor_bytes(header.dtype, header.dims)
+    size_bytes = tensor_bytes(header.dtype, header.dims)
     if size_bytes is None:
         return header.dims, header.content_bytes
     if header.dims == (0,) and header.content_bytes == ITEM_BYTES[header.dtype]:

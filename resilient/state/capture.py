@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, nn
 
-from resilient.codec.container import Record
+from resilient.codec.record import Record
 from resilient.errors import UsageError
 from resilient.state.snapshot import SECTION_LEFT_OUT, SECTION_OTHER, SECTION_STOCK, left_out
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resilient.codec.container import Record
+from resilient.codec.record import Record
 from resilient.errors import ResilientError
 from resilient.store import layout
 from resilient.store.manifest import Manifest

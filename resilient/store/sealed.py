@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from resilient.codec import container
 from resilient.codec.cipher import Cipher
-from resilient.codec.container import Record, Sink
 from resilient.codec.keys import key_id
+from resilient.codec.record import Record, Sink
 from resilient.config import Sealing
 from resilient.errors import CorruptError, WrongKeyError
 from resilient.host.entropy import Entropy, SystemEntropy

@@ -27,8 +27,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from resilient.codec.container import Sink
 from resilient.codec.keys import key_id
+from resilient.codec.record import Sink
 from resilient.config import Sealing
 from resilient.errors import (
     CheckpointError,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient.codec.container import ITEM_BYTES, Record, decode, encode, info_record
+from resilient.codec.container import decode, encode
+from resilient.codec.record import ITEM_BYTES, Record, info_record
 from resilient.errors import CorruptError, UsageError
 
 SMALL_SLICE = 24

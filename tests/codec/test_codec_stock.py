@@ -10,7 +10,8 @@ from mindspore import Tensor
 from chaos.entropy import SeededEntropy
 from resilient.codec import container
 from resilient.codec.cipher import BLOCK_BYTES, Cipher
-from resilient.codec.container import Record, decode, info_record
+from resilient.codec.container import decode
+from resilient.codec.record import Record, info_record
 
 KEYS = {
     "AES-GCM": b"0123456789abcdef" * 2,

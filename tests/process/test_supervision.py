@@ -90,15 +90,15 @@ def test_a_stop_is_passed_on_once_and_ends_with_75(supervise, number):
         """
         import signal, sys, time
         got = []
-        signal.signal(%d, lambda number, frame: got.append(number))
+        signal.signal(int(sys.argv[1]), lambda number, frame: got.append(number))
         print("ready", flush=True)
         while not got:
             time.sleep(0.01)
         time.sleep(0.3)
         print("got", got, flush=True)
         sys.exit(9)
-        """
-        % number
+        """,
+        arguments=[str(int(number))],
     )
     run.wait_for("ready")
     run.send(number)

@@ -10,7 +10,7 @@ from chaos.clock import SteppedClock
 from chaos.disk import SimulatedDisk
 from chaos.entropy import SeededEntropy
 from resilient import retention
-from resilient.codec.container import Record, info_record
+from resilient.codec.record import Record, info_record
 from resilient.config import KeepPolicy, Sealing
 from resilient.store.entry import Draft
 from resilient.store.store import Store
@@ -114,3 +114,10 @@ def filled(step_count, *, sealing=GCM, disk=None):
 
 def names(disk, folder=DIRECTORY):
     return [path.name for path in disk.paths() if path.parent == folder]
+
+
+def damage(disk, path):
+    """Flips one bit in the middle of a file."""
+    data = bytearray(disk.content(path))
+    data[len(data) // 2] ^= 1
+    disk.put(path, bytes(data))

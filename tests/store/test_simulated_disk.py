@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.disk import Fail, Kill, Killed, SimulatedDisk, after_power_loss, always, at
+from chaos.disk import SimulatedDisk
+from chaos.disk_state import after_power_loss
+from chaos.faults import Fail, Kill, Killed, always, at
 from resilient.errors import BusyError, StorageError
 from resilient.host.files import DiskFiles
 

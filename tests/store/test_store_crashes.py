@@ -21,7 +21,8 @@ from store_world import (
     steps,
 )
 
-from chaos.disk import Fail, Kill, Killed, SimulatedDisk, at, nothing
+from chaos.disk import SimulatedDisk
+from chaos.faults import Fail, Kill, Killed, at, nothing
 from resilient.codec.keys import manifest_key
 from resilient.errors import StorageError
 from resilient.store import layout

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from store_world import CANARY, KEY, QUARANTINE, SEALINGS, draft, make_store, names, newest, read_back
 
 from chaos.clock import SteppedClock
-from chaos.disk import Fail, Kill, Killed, SimulatedDisk, nothing
+from chaos.disk import SimulatedDisk
+from chaos.faults import Fail, Kill, Killed, nothing
 from resilient.errors import CorruptError, StorageError
 from resilient.store import layout
 
