@@ -1,7 +1,9 @@
 # make demo   a training run that is killed twice and ends with the very weights of one that was not
 # make test   everything that CI holds: style, types, tests
 #
-# Both set up a .venv by themselves; Python 3.10 to 3.12 and pip are all they need.
+# make fuzz   the property tests on new random examples, many of them; takes a while
+#
+# They set up a .venv by themselves; Python 3.10 to 3.12 and pip are all they need.
 
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(shell for v in 3.11 3.12 3.10; do \
@@ -11,7 +13,7 @@ JOBS ?= 2
 # MindSpore's own warnings would bury what the demo has to say.
 export GLOG_v ?= 3
 
-.PHONY: demo test style types tests clean
+.PHONY: demo test style types tests fuzz clean
 
 demo: .venv/ready
 	$(BIN)/resilient-chaos drill examples/digits.py
@@ -27,6 +29,9 @@ types: .venv/ready
 
 tests: .venv/ready
 	$(BIN)/python -m pytest -q -n $(JOBS)
+
+fuzz: .venv/ready
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 tests/store tests/codec tests/test_retention.py
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 12))' \

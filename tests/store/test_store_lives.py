@@ -96,7 +96,8 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     def damage(self, data):
         """Somebody spoils one byte of one file of a checkpoint."""
-        entries = self.store.entries()
+        # Spoilt twice, a byte may be what it was.
+        entries = [entry for entry in self.store.entries() if entry.step not in self.damaged]
         if len(entries) < 2:
             return
         entry = data.draw(st.sampled_from(entries))
@@ -140,4 +141,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLives = Life.TestCase
-TestLives.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestLives.settings = settings(stateful_step_count=20)
