@@ -13,22 +13,22 @@ So a failure is never saved as a half-done step, and a completed step is never r
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from mindspore import nn
 
-from resilient import schedule
-from resilient.codec.record import Record, info_record
-from resilient.errors import ResilientError, UsageError
+from resilient import entries, schedule
+from resilient.codec.record import Record
+from resilient.errors import UsageError
 from resilient.host.clock import Clock
 from resilient.saving import Saver, Snapshot
-from resilient.settings import OFFSETS, Settings
+from resilient.settings import Settings
 from resilient.state import capture, counters, streams
-from resilient.state.snapshot import Progress, encode_extra, finished, left_out
+from resilient.state.snapshot import SECTION_LEFT_OUT, Progress, encode_extra, finished, left_out
 from resilient.store import layout
 
 
@@ -99,6 +99,7 @@ class Recorder:
         self.on_idle: Callable[[], None] = lambda: None
         self._boundary = self._observe(call.progress)
         self._check_names()
+        self._check_callbacks()
 
     # What the training tells
 
@@ -229,9 +230,13 @@ class Recorder:
 
     def _snapshot(self, reason: str, *, failure: bool, live: bool) -> Snapshot:
         progress = self.progress
-        records = list(self._layout.records(None if live else self._shadow))
-        weights = {} if failure else self._weights(records)
-        records += self._info_records(progress)
+        own = list(self._layout.records(None if live else self._shadow))
+        # Not on a failure: the other ranks may be gone, and to put parts together takes all of them.
+        merged = self._layout.merged() if self._settings.integrated_save and not failure else {}
+        shown = {id(p): merged.get(id(p), r) for (_, p), r in zip(self._layout.places, own, strict=True)}
+        weights = {} if failure else self._weights(shown)
+        records = list(_with_merged(self._layout, own, merged))
+        records += entries.records(self._entries())
         return Snapshot(
             prefix=self._settings.prefix,
             step=progress.step,
@@ -248,19 +253,18 @@ class Recorder:
         boundary = self._boundary
         return {
             "network": self._call.ordinal,
-            "not_trained": [*self._layout.not_trained, *self._info_names()],
+            "not_trained": [*self._layout.not_trained, *self._entries()],
             "streams": boundary.streams,
             "call_streams": self._call.call_streams,
             "pipeline_draws": sorted(self._pipeline_draws),
             "evaluations": list(self._call.evaluations),
             "callbacks": boundary.callbacks,
             "loss_scale": boundary.loss_scale,
-            "loss": _loss(boundary.outputs),
+            "loss": entries.loss(boundary.outputs),
         }
 
-    def _weights(self, records: list[Record]) -> dict[str, tuple[Record, ...]]:
+    def _weights(self, placed: dict[int, Record]) -> dict[str, tuple[Record, ...]]:
         """The weights files that go with a checkpoint, over the same memory."""
-        placed = {id(p): r for (_, p), r in zip(self._layout.places, records, strict=True)}
         own = [p for p in capture.parameters([self._call.network]) if not left_out(p.name)]
         chosen = {}
         if self._settings.network_params:
@@ -274,65 +278,41 @@ class Recorder:
 
     # The entries that stock reads beside the parameters
 
-    def _info_names(self) -> list[str]:
-        return list(self._info(self.progress))
-
-    def _info(self, progress: Progress) -> dict[str, Any]:
-        append = dict(self._settings.append)
-        offsets = {name: _offset(append.pop(name, 0)) for name in OFFSETS}
-        entries: dict[str, Any] = {
-            "epoch_num": progress.epoch + offsets["epoch_num"],
-            "step_num": progress.step + offsets["step_num"],
-            "loss_scale": _loss_scale(self._boundary.outputs, self._call.scale_manager),
-        }
-        if "global_step" not in self._stock_names():
-            entries["global_step"] = progress.step
-        if self._settings.global_batch_size is not None:
-            entries["global_batch_size"] = self._settings.global_batch_size
-        return {**entries, **append}
-
-    def _info_records(self, progress: Progress) -> Iterator[Record]:
-        for name, value in self._info(progress).items():
-            if isinstance(value, (bool, int, float, str)):
-                yield info_record(name, value)
-            else:
-                array = np.array(value.asnumpy())
-                yield capture.tensor_record(name, array, str(value.dtype))
+    def _entries(self) -> dict[str, Any]:
+        return entries.of_boundary(
+            self._settings,
+            self.progress,
+            entries.loss_scale(self._boundary.outputs, self._call.scale_manager),
+            self._stock_names(),
+        )
 
     def _stock_names(self) -> set[str]:
         return {p.name for section, p in self._layout.places if section == 0}
 
     def _check_names(self) -> None:
-        taken = self._stock_names() & set(self._info_names())
+        taken = self._stock_names() & set(self._entries())
         if taken:
             names = ", ".join(sorted(taken))
             raise UsageError(
                 f"append_info names a parameter of the network: {names}", hint="rename the entry"
             )
 
-
-def _offset(value: Any) -> int:
-    return int(value) if isinstance(value, (int, float)) else 0
-
-
-def _loss(outputs: Any) -> Any:
-    """The loss out of what a training step returned, exactly; None when it returned none that we know."""
-    first = outputs[0] if isinstance(outputs, (list, tuple)) and outputs else outputs
-    if not callable(getattr(first, "asnumpy", None)):
-        return counters.to_json(first) if isinstance(first, (int, float)) else None
-    array = np.asarray(first.asnumpy())
-    # A whole batch of outputs is no loss: nothing that runs at the end of an epoch takes it for one.
-    return counters.to_json(array) if array.size == 1 and array.dtype.kind == "f" else None
+    def _check_callbacks(self) -> None:
+        for callback, state in zip(self._call.callbacks, self._boundary.callbacks, strict=True):
+            try:
+                json.dumps(state)
+            except (TypeError, ValueError) as error:
+                raise UsageError(
+                    f"state_dict() of {type(callback).__name__} is no JSON: {error}",
+                    hint="a callback that is to be resumed gives numbers, strings, lists and dicts",
+                ) from error
 
 
-def _loss_scale(outputs: Any, scale_manager: Any) -> float:
-    """The loss scale in force: what the step returned as its third output, or the manager's, or none."""
-    if isinstance(outputs, (list, tuple)) and len(outputs) >= 3:
-        try:
-            return float(outputs[2].asnumpy())
-        except (AttributeError, TypeError, ValueError):
-            return 1.0
-    try:
-        return float(scale_manager.get_loss_scale()) if scale_manager is not None else 1.0
-    except (AttributeError, TypeError, ValueError, ResilientError):
-        return 1.0
+def _with_merged(covered: capture.Layout, own: list[Record], merged: dict[int, Record]) -> Iterator[Record]:
+    """The records; of a split parameter stock gets the whole, and this rank's part travels beside it."""
+    for (_, parameter), record in zip(covered.places, own, strict=True):
+        if id(parameter) in merged:
+            yield merged[id(parameter)]
+            yield replace(record, section=SECTION_LEFT_OUT)
+        else:
+            yield record

@@ -89,12 +89,15 @@ class Committer:
     world: World
 
     def commit(self, snapshot: Snapshot) -> Saved:
-        """Commits, then removes what the keep policy no longer holds. Never raises an error of ours."""
+        """Commits, then removes what the keep policy no longer holds. Never raises."""
         began = self.world.clock.monotonic()
         try:
             entry = self.store.commit(_draft(snapshot))
         except ResilientError as error:
             return Saved(snapshot, self.world.clock.monotonic() - began, error=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with us, the training goes on
+            text = f"{type(error).__name__}: {error}"
+            return Saved(snapshot, self.world.clock.monotonic() - began, error=text)
         seconds = self.world.clock.monotonic() - began
         remarks = [*self._write_weights(snapshot), *self._prune()]
         if self.store.meta_error is not None:
@@ -189,16 +192,27 @@ class ThreadSaver:
         threading.Thread(target=self._work, name="resilient-saver").start()
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                snapshot, self._waiting = self._waiting, None
-                if snapshot is None:
+        while (snapshot := self._next()) is not None:
+            # Should one of these fail, nobody may wait for this thread for ever.
+            try:
+                self._succeeded = False
+                saved = self._commit(snapshot)
+                self._succeeded = saved.path is not None
+                self._report(saved)
+            except BaseException:
+                with self._changed:
                     self._busy = False
                     self._changed.notify_all()
-                    return
-            saved = self._commit(snapshot)
-            self._succeeded = saved.path is not None
-            self._report(saved)
+                raise
+
+    def _next(self) -> Snapshot | None:
+        """What waits; None, and the thread is over, when there is nothing."""
+        with self._changed:
+            snapshot, self._waiting = self._waiting, None
+            if snapshot is None:
+                self._busy = False
+                self._changed.notify_all()
+            return snapshot
 
     def wait(self) -> bool:
         with self._changed:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter, nn
+from mindspore import Parameter, Tensor, nn
+from mindspore.train.serialization import _get_merged_param_data
 
 from resilient.codec.record import Record
 from resilient.errors import UsageError
@@ -86,6 +87,7 @@ class Layout:
     """
 
     def __init__(self, trained: Cells, saved: nn.Cell | None, others: Mapping[int, Cells]) -> None:
+        self._trained = trained
         own = parameters(trained)
         visible = [p for p in (parameters([saved]) if saved is not None else own) if not left_out(p.name)]
         shown = {id(p) for p in visible}
@@ -99,6 +101,23 @@ class Layout:
     @property
     def parameters(self) -> list[Parameter]:
         return [parameter for _, parameter in self.places]
+
+    def merged(self) -> dict[int, Record]:
+        """The whole of each parameter that automatic parallel has split, by the parameter's id.
+
+        Every rank must ask at the same boundary: the parts come together by a collective operation, which is
+        MindSpore's own function; what it needs stands in the cell that was compiled.
+        """
+        merged = {}
+        for cell in self._trained:
+            split = getattr(cell, "parameter_layout_dict", None) or {}
+            for section, parameter in self.places:
+                if section == SECTION_STOCK and parameter.name in split:
+                    whole = _get_merged_param_data(cell, split, parameter.name, Tensor(parameter), True)
+                    if tuple(whole.shape) != tuple(parameter.shape):
+                        array = np.ascontiguousarray(whole.asnumpy())
+                        merged[id(parameter)] = tensor_record(parameter.name, array, str(parameter.dtype))
+        return merged
 
     def records(self, shadow: Shadow | None) -> Iterator[Record]:
         """The records of a state, from the shadow, or from the live values without one."""
