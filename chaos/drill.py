@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--faults", default="100:SIGKILL,200:exception", help="STEP:FAULT,... (100:SIGKILL,200:exception)"
     )
     drill_parser.add_argument("--save-steps", type=int, default=40, help="a checkpoint every N steps (40)")
+    drill_parser.add_argument("--keep", action="store_true", help="keep the folders of both runs")
     drill_parser.add_argument("script")
     drill_parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
@@ -47,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return drill(folder, [options.script, *options.arguments], faults, options.save_steps)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if options.keep:
+            _say(f"both runs are in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            _say("the folders of both runs are removed again (--keep keeps them)")
 
 
 def drill(folder: Path, script: list[str], faults: list[Fault], save_steps: int) -> int:

@@ -36,6 +36,7 @@ from resilient.store.entry import Entry
 from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
 from resilient.store.store import Store
+from resilient.store.weights import remove_temporaries
 
 if TYPE_CHECKING:
     # It imports MindSpore, and a session begins before the script does.
@@ -148,6 +149,8 @@ class Session:
         recovery = store.recover()
         for failure in recovery.quarantined:
             self.warn(f"set aside in {layout.quarantine_directory(root)}: {failure}")
+        for folder in (layout.network_directory(root, rank), layout.trainable_directory(root, rank)):
+            remove_temporaries(self.world.files, folder)
         return Place(root, store, sealing, run_id)
 
     def _root(self, settings: Settings) -> Path:

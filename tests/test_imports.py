@@ -23,7 +23,7 @@ LAYERS = [
     ["resilient.settings", "resilient.state"],
     ["resilient.saving", "resilient.process_saver", "resilient.signals"],
     ["resilient.session"],
-    ["resilient.timeline", "resilient.recorder", "resilient.watch"],
+    ["resilient.timeline", "resilient.entries", "resilient.recorder", "resilient.watch"],
     ["resilient.monitor", "resilient.passage", "resilient.loops"],
     ["resilient.calls"],
     ["resilient.attach"],
