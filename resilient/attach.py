@@ -136,9 +136,12 @@ def _status(code: Any) -> int:
 class _Program:
     """Code to be run as ``__main__``."""
 
-    def __init__(self, code: Callable[[], CodeType], name: str, spec: Any, loader: Any) -> None:
+    def __init__(
+        self, code: Callable[[], CodeType], name: str, argument: str, spec: Any, loader: Any
+    ) -> None:
         self._code = code
         self._name = name
+        self._argument = argument
         self._spec = spec
         self._loader = loader
 
@@ -150,9 +153,10 @@ class _Program:
             __spec__=self._spec,
             __package__=self._spec.parent if self._spec is not None else None,
             __cached__=None,
+            __annotations__={},
             __builtins__=__builtins__,
         )
-        sys.argv[:] = [self._name, *arguments]
+        sys.argv[:] = [self._argument, *arguments]
         sys.modules["__main__"] = module
         exec(self._code(), module.__dict__)  # noqa: S102 - it is what we are for
 
@@ -172,13 +176,15 @@ def _find(arguments: list[str]) -> _Program:
 def _script(path: str) -> _Program:
     if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(path))
-    loader = importlib.machinery.SourceFileLoader("__main__", path)
+    # As the interpreter names it (3.9 and newer): absolute, and otherwise as it was given.
+    name = os.path.join(os.getcwd(), path)
+    loader = importlib.machinery.SourceFileLoader("__main__", name)
 
     def code() -> CodeType:
-        with io.open_code(os.path.abspath(path)) as source:
-            return compile(source.read(), path, "exec", dont_inherit=True)
+        with io.open_code(name) as source:
+            return compile(source.read(), name, "exec", dont_inherit=True)
 
-    return _Program(code, path, None, loader)
+    return _Program(code, name, path, None, loader)
 
 
 def _module(name: str) -> _Program:
@@ -199,7 +205,8 @@ def _module(name: str) -> _Program:
             raise ImportError(f"no code object available for {name}")
         return found
 
-    return _Program(code, spec.origin or name, spec, loader)
+    origin = spec.origin or name
+    return _Program(code, origin, origin, spec, loader)
 
 
 # Imports
@@ -247,20 +254,24 @@ def _hide_our_frames() -> None:
         chain: BaseException | None = error
         while chain is not None and id(chain) not in seen:
             seen.add(id(chain))
-            chain.__traceback__ = _without_our_frames(chain.__traceback__)
+            chain.__traceback__ = _without_our_frames(chain)
             chain = chain.__cause__ or chain.__context__
         hook(kind, error, error.__traceback__)
 
     sys.excepthook = report
 
 
-def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
+def _without_our_frames(error: BaseException) -> TracebackType | None:
+    trace = error.__traceback__
     frames = []
     while trace is not None:
         frames.append(trace)
         trace = trace.tb_next
-    # What fails inside of us is shown: hiding it would blame the script.
     ours = [_is_ours(frame) for frame in frames]
+    if isinstance(error, SyntaxError) and all(ours):
+        # The script could not be compiled: the error itself says where.
+        return None
+    # What else fails inside of us is shown: hiding it would blame the script.
     kept = [frame for frame, hidden in zip(frames, ours, strict=True) if not hidden]
     if not kept or (ours and ours[-1]):
         kept = frames[ours.index(False) :] if False in ours else frames
