@@ -119,7 +119,7 @@ def test_an_interrupt_of_the_scripts_own_ends_by_its_signal(tmp_path):
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_script_may_start_processes(tmp_path, method):
-    """Classes of ``__main__`` are pickled and found again; the children are no workers of the supervisor's."""
+    """Classes of ``__main__`` are pickled and found again; its children are no workers of ours."""
     write(
         tmp_path,
         script=f"""
