@@ -40,11 +40,13 @@ def test_a_full_disk_does_not_end_the_training(tmp_path, kind):
     """One loud line; what was saved before stays; the next save works once there is space again."""
     done = meet(tmp_path, kind)
     assert done.returncode == 0, done.stderr
-    finished = [line for line in done.stdout.splitlines() if line.startswith("finished")][-1]
+    saved = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("finished")][-1]
     failed = [line for line in done.stderr.splitlines() if "FAILED" in line]
     assert failed, done.stderr
     assert "earlier checkpoints are intact, training goes on" in failed[0]
-    assert finished in ("finished 4 12 16", "finished 4 16")
+    # What a thread or a process is too slow for is replaced by the newer state.
+    assert saved == ["4", "12", "16"] or (kind != "full" and saved[-1] == "16")
+    assert not any(f"saving step {step} FAILED" in done.stderr for step in saved)
     assert not files(tmp_path / CHECKPOINTS, ".*.tmp")
 
 
