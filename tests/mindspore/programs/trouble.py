@@ -16,6 +16,7 @@ from mindspore.train import OnRequestExit
 from small import At, dataset, files, loaded, model
 
 from resilient import CheckpointMonitor
+from resilient.session import current
 
 KIND = sys.argv[1]
 
@@ -30,6 +31,11 @@ def limit(size_bytes):
     return action
 
 
+def settle():
+    """Waits until what was handed to a thread or a process has been dealt with."""
+    current().saver(monitor.settings).wait()
+
+
 def stop(number=signal.SIGTERM):
     return lambda: os.kill(os.getpid(), number)
 
@@ -42,7 +48,8 @@ more = {"save_checkpoint_steps": 4, "keep_checkpoint_max": 9, "directory": "out"
 actions = []
 if KIND.startswith("full"):
     more["async_save"] = {"full": False, "full_thread": "thread", "full_process": "process"}[KIND]
-    actions = [At(6, limit(200)), At(10, limit(resource.RLIM_INFINITY))]
+    actions = [At(step, settle) for step in (5, 9, 13)]
+    actions += [At(6, limit(200)), At(10, limit(resource.RLIM_INFINITY))]
 elif KIND == "stopped":
     more.update(exception_save=True, save_checkpoint_steps=100)
     actions = [At(10, stop())]
@@ -58,6 +65,7 @@ elif KIND == "request":
     more.update(exception_save=True, save_checkpoint_steps=100)
     actions = [OnRequestExit(save_ckpt=False, save_mindir=False, file_name="own"), At(10, stop())]
 
-model().train(2, dataset(), callbacks=[CheckpointMonitor(**more), *actions], dataset_sink_mode=False)
+monitor = CheckpointMonitor(**more)
+model().train(2, dataset(), callbacks=[monitor, *actions], dataset_sink_mode=False)
 folder = "out/checkpoint/rank_0"
 print("finished", *sorted(int(loaded(f"{folder}/{name}")["step_num"]) for name in files(folder)))
