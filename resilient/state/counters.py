@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,7 +28,8 @@ def callback_counters(callbacks: list[Any]) -> list[Any]:
 
 def _counters(callback: Any) -> Any:
     if _keeps_state(callback):
-        return callback.state_dict()
+        # The callback's own lists go on growing; what was captured must not.
+        return copy.deepcopy(callback.state_dict())
     names = _CALLBACK_COUNTERS.get(type(callback).__name__, ())
     return {name: to_json(getattr(callback, name)) for name in names if hasattr(callback, name)} or None
 

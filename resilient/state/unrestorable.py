@@ -30,12 +30,17 @@ def network_findings(network: nn.Cell) -> Iterator[str]:
     for name, cell in network.cells_and_names():
         what = _draws(cell)
         if what is not None:
-            found.setdefault(what, name or type(cell).__name__)
+            found.setdefault(what, _as_written(name) or type(cell).__name__)
     for what, name in found.items():
         yield (
             f"{what} (in {name}) keeps its random stream in its kernel, where MindSpore cannot restore it: "
             "after a restart its draws differ from those of an uninterrupted run"
         )
+
+
+def _as_written(name: str) -> str:
+    """A cell's name without the cells that Model has put around the user's network."""
+    return name.removeprefix("network.").removeprefix("_backbone.")
 
 
 def _draws(cell: nn.Cell) -> str | None:

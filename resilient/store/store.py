@@ -369,7 +369,11 @@ class Store:
         if not ours:
             return
         locked = any(isinstance(failure.error, WrongKeyError) for failure in failures)
-        hint = "give the key they were made with" if locked else "start anew with --fresh, or restore a copy"
+        hint = (
+            "give the key they were made with"
+            if locked
+            else "start anew with --fresh --archive, or restore a copy"
+        )
         raise UnusableError("no checkpoint of this run can be used: " + "; ".join(ours), hint=hint)
 
     def _refresh_meta(self, entries: Sequence[Entry]) -> None:

@@ -1,0 +1,115 @@
+"""A training that dies once: resume.py KIND DEATH FOLDER. KIND says what is special about it.
+
+The last line printed is a hash of the parameters, the optimizer's state and what the callbacks have seen.
+"""
+
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import mindspore as ms
+import numpy as np
+from mindspore import dataset as ds
+from mindspore import nn
+from mindspore.dataset import vision
+from mindspore.train import Callback, EarlyStopping, History, LossMonitor, Model
+from small import STEPS_PER_EPOCH
+
+KIND, DEATH, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+EPOCHS = 3
+
+
+class Network(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.first = nn.Dense(36, 7 if KIND == "wider" else 6)
+        self.dropout = nn.Dropout(p=0.5 if KIND == "dropout" else 0.0)
+        self.second = nn.Dense(7 if KIND == "wider" else 6, 3)
+
+    def construct(self, x):
+        return self.second(self.dropout(ms.ops.relu(self.first(self.flatten(x)))))
+
+
+def noisy(image):
+    return image + np.random.standard_normal(image.shape).astype(np.float32)
+
+
+def dataset(shuffle=True):
+    generator = np.random.default_rng(3)
+    count = 4 * (STEPS_PER_EPOCH + (KIND == "longer"))
+    images = generator.standard_normal((count, 6, 6, 1)).astype(np.float32)
+    rows = ds.NumpySlicesDataset(
+        (images, generator.integers(0, 3, count).astype(np.int32)), ["x", "y"], shuffle=shuffle
+    )
+    if KIND == "flips":
+        rows = rows.map([vision.RandomHorizontalFlip(0.5), vision.RandomCrop(6, padding=2)], ["x"])
+    if KIND == "noise":
+        rows = rows.map(noisy, ["x"], num_parallel_workers=1)
+    if KIND == "workers":
+        rows = rows.map(noisy, ["x"], num_parallel_workers=2)
+    return rows.batch(4)
+
+
+def die():
+    mark = FOLDER / "died"
+    if DEATH == "never" or mark.exists():
+        return
+    mark.touch()
+    if DEATH == "exception":
+        raise RuntimeError("a failure of the script's own")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Fatal(Callback):
+    """Dies in the middle of the second epoch, or (KIND tail) when it has ended and been evaluated."""
+
+    def on_train_step_end(self, run_context):
+        if KIND != "tail" and run_context.original_args().cur_step_num == STEPS_PER_EPOCH + 3:
+            die()
+
+    def on_train_epoch_end(self, run_context):
+        if KIND == "tail" and run_context.original_args().cur_epoch_num == 2:
+            die()
+
+
+class Mine(Callback):
+    """Keeps a state of its own across attempts, by saying so."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def on_train_epoch_end(self, run_context):
+        self.losses.append(float(run_context.original_args().net_outputs.asnumpy()))
+
+    def state_dict(self):
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state):
+        self.losses = list(state["losses"])
+
+
+network = Network()
+loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+model = Model(network, loss, nn.Adam(network.trainable_params(), 1e-2), metrics={"loss": nn.Loss()})
+# Stops when the loss gets no better for two epochs running: what it has counted decides how long it trains.
+stopping = EarlyStopping(monitor="eval_loss", patience=2, min_delta=10.0)
+history, mine = History(), Mine()
+callbacks = [stopping, LossMonitor(4), history, mine, Fatal()]
+monitored = []
+if KIND == "monitor":
+    from resilient import CheckpointMonitor
+
+    monitored = [CheckpointMonitor(save_checkpoint_steps=5, keep_checkpoint_max=2)]
+model.fit(EPOCHS, dataset(), dataset(shuffle=False), callbacks=[*monitored, *callbacks])
+
+digest = hashlib.sha256()
+for parameter in model.train_network.get_parameters():
+    digest.update(parameter.name.encode() + parameter.asnumpy().tobytes())
+print("losses", mine.losses, sorted(history.history), stopping.wait)
+print("result", digest.hexdigest(), hashlib.sha256(repr(mine.losses).encode()).hexdigest()[:8], stopping.wait)

@@ -1,0 +1,154 @@
+"""What is put back beside the weights, what is refused, and what cannot be put back and is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+from resilient.host.world import World
+from resilient.store.rundir import RunDirectory
+
+PROGRAM = Path(__file__).parent / "programs" / "resume.py"
+
+pytestmark = pytest.mark.mindspore
+
+
+def run(folder, kind, death, *options, status=0, key=("--no-encrypt",)):
+    """The last result line, and everything that was said."""
+    RunDirectory(folder / "run", World()).open({"seed": 11})
+    ours = ["--run-dir", str(folder / "run"), "--save-steps", "5", "--backoff", "0:0", *key, *options]
+    command = [sys.executable, "-m", "supervisor.cli", *ours, str(PROGRAM), kind, death, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
+    said = done.stdout + done.stderr
+    assert done.returncode == status, said
+    return next((line for line in done.stdout.splitlines() if line.startswith("result ")), ""), said
+
+
+@cache
+def uninterrupted(kind):
+    return run(Path(mkdtemp()), kind, "never")[0]
+
+
+@pytest.mark.parametrize("kind", ["flips", "noise", "tail", "monitor"])
+@pytest.mark.parametrize("death", ["exception", "SIGKILL"])
+def test_everything_is_put_back(tmp_path, kind, death):
+    """Random augmentations, an epoch's end with its evaluation, callbacks that count, a monitor of its own.
+
+    The result is that of a run that never failed: parameters, optimizer, and what the callbacks have seen.
+    """
+    result, said = run(tmp_path, kind, death)
+    assert result == uninterrupted(kind), said
+    assert "resumed at step" in said
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A run that has been given up after its first failure, with checkpoints."""
+    _, said = run(tmp_path, "plain", "exception", "--max-restarts", "0", status=1)
+    assert "step 11 is safe on disk" in said.splitlines()[-1]
+    return tmp_path
+
+
+def checkpoints(folder):
+    place = folder / "run" / "checkpoint" / "rank_0"
+    return {path.name: path.read_bytes() for path in place.iterdir() if path.suffix in (".ckpt", ".manifest")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("wider", "'first.weight' has shape (7, 36), the checkpoint's has (6, 36)"),
+        ("longer", "the dataset has 9 steps per epoch, the checkpoint was made with 8"),
+    ],
+)
+def test_a_changed_script_is_refused(stopped, kind, words):
+    """Another network, or number of steps: the first differences, status 65, and nothing is deleted."""
+    before = checkpoints(stopped)
+    _, said = run(stopped, kind, "never", status=65)
+    assert words in said.splitlines()[-1]
+    assert "--fresh --archive" in said.splitlines()[-1]
+    assert said.count("attempt") <= 2
+    assert checkpoints(stopped) == before
+
+
+def test_no_valid_checkpoint_is_never_from_zero(stopped):
+    """Every checkpoint spoilt: status 65, each one named, all of them kept in the quarantine."""
+    spoilt = checkpoints(stopped)
+    for name, data in spoilt.items():
+        if name.endswith(".ckpt"):
+            path = stopped / "run" / "checkpoint" / "rank_0" / name
+            path.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+    for _ in range(2):
+        _, said = run(stopped, "plain", "never", status=65)
+        last = said.splitlines()[-1]
+        assert all(Path(name).stem in last for name in spoilt), said
+    kept = {path.name for path in (stopped / "run" / "quarantine").iterdir()}
+    assert set(spoilt) <= kept
+    result, _ = run(stopped, "plain", "never", "--fresh", "--archive")
+    assert result
+
+
+def test_the_newest_valid_one_is_used(stopped):
+    """The newest spoilt: it is set aside with a warning, the one before is used; the result is the same."""
+    newest = stopped / "run" / "checkpoint" / "rank_0" / "CKP_rank_0-2_3_breakpoint.ckpt"
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(data)
+    result, said = run(stopped, "plain", "never")
+    assert "resumed at step 10" in said
+    assert newest.name in said
+    assert (stopped / "run" / "quarantine" / newest.name).exists()
+    assert result == uninterrupted("plain")
+
+
+def test_another_key_is_refused(tmp_path):
+    """Wrong key: status 65, nothing moved; with the right one the run goes on."""
+    for name in ("right", "wrong"):
+        (tmp_path / name).write_text(os.urandom(32).hex())
+        (tmp_path / name).chmod(0o600)
+    right, wrong = (("--key-file", str(tmp_path / name)) for name in ("right", "wrong"))
+    run(tmp_path, "plain", "exception", "--max-restarts", "0", status=1, key=right)
+    before = checkpoints(tmp_path)
+    _, said = run(tmp_path, "plain", "never", status=65, key=wrong)
+    assert "were made with the key" in said
+    assert checkpoints(tmp_path) == before
+    result, _ = run(tmp_path, "plain", "never", key=right)
+    assert result == uninterrupted("plain")
+    tools = [sys.executable, "-m", "resilient.tools", "verify", str(tmp_path / "run")]
+    done = subprocess.run([*tools, *right], capture_output=True, text=True)
+    assert (done.returncode, "BAD" in done.stdout) == (0, False)
+    done = subprocess.run([*tools, *wrong], capture_output=True, text=True)
+    assert (done.returncode, "BAD" in done.stdout) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("dropout", "Dropout (in dropout) keeps its random stream in its kernel"),
+        ("workers", "noisy draws random numbers in 2 workers of MapDataset"),
+        ("monitor", "the command line's policies are not used"),
+    ],
+)
+def test_what_cannot_be_had_is_named_once(tmp_path, kind, words):
+    """Dropout on CPU, a pipeline with several drawing workers, a monitor beside command-line policies."""
+    _, said = run(tmp_path, kind, "never")
+    assert sum(words in line for line in said.splitlines()) == 1, said
+
+
+def test_a_stop_is_resumed_by_the_same_command(tmp_path):
+    """The journal of two commands on one run: stopped is not complete, and the second one goes on."""
+    run(tmp_path, "plain", "exception", "--max-restarts", "0", status=1)
+    result, said = run(tmp_path, "plain", "never")
+    assert result == uninterrupted("plain")
+    assert "resumed at step 11" in said
+    lines = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines if line["event"] == "ended"] == [1, 0]
+    _, said = run(tmp_path, "plain", "never")
+    assert "is complete" in said
