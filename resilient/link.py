@@ -7,6 +7,7 @@ half message behind. When the other side is gone, sending raises LinkError inste
 
 from __future__ import annotations
 
+import array
 import contextlib
 import json
 import os
@@ -19,6 +20,7 @@ from resilient.errors import LinkError
 
 LIMIT_BYTES = 64 * 1024
 LIMIT_DESCRIPTORS = 4
+_DESCRIPTOR_BYTES = array.array("i").itemsize
 
 
 class Link:
@@ -53,12 +55,15 @@ class Link:
 
     def receive(self) -> tuple[dict[str, Any], list[int]]:
         """Waits for one message and its descriptors. Raises LinkError at the end, and for nonsense."""
+        space_bytes = socket.CMSG_SPACE(LIMIT_DESCRIPTORS * _DESCRIPTOR_BYTES)
         try:
-            data, descriptors, flags, _ = socket.recv_fds(
-                self._socket, LIMIT_BYTES + 1, LIMIT_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            # Not socket.recv_fds: it drops the flags, and a child started meanwhile would inherit.
+            data, beside, flags, _ = self._socket.recvmsg(
+                LIMIT_BYTES + 1, space_bytes, socket.MSG_CMSG_CLOEXEC
             )
         except OSError as error:
             raise LinkError(f"the link broke: {error}") from error
+        descriptors = _descriptors(beside)
         try:
             return _parse(data, flags), descriptors
         except LinkError:
@@ -73,6 +78,14 @@ class Link:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _descriptors(beside: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, content in beside:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(content[: len(content) - len(content) % _DESCRIPTOR_BYTES])
+    return list(found)
 
 
 def _parse(data: bytes, flags: int) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def _list(stores: list[Store], as_json: bool) -> int:
     for entry in entries:
         print(json.dumps(_facts(entry)) if as_json else _line(entry))
     if not entries and not as_json:
-        print("no checkpoint that can be read with this key")
+        print("no checkpoints yet, or none that this key opens")
     return 0
 
 

@@ -20,8 +20,8 @@ from resilient.errors import (
     UnusableError,
     UsageError,
 )
+from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
-from supervisor.options import KeySource, Options
 from supervisor.restart import RestartPolicy
 from supervisor.start import supervise
 from supervisor.workers import Program

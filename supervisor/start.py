@@ -15,10 +15,10 @@ from resilient.errors import StorageError, UnusableError, UsageError
 from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.rundir import RunDirectory, RunRecord
+from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.journal import Journal
 from supervisor.loop import Plan, Supervisor
-from supervisor.options import KeySource, Options
 from supervisor.story import Story
 from supervisor.workers import ProcessWorkers
 
