@@ -8,6 +8,9 @@ One rule per kind of handler that the script left in place:
 * the default of SIGINT: the checkpoint first, then KeyboardInterrupt, as Python raises it;
 * the default of the others: the checkpoint first, then the process dies of the signal, as without us.
 
+While a data pipeline of MindSpore's runs, a SIGINT arrives as SIGTERM, here as in plain ``python``: its C++
+handler takes the place of Python's and sends the other signal (seen with 2.10).
+
 A handler runs on the main thread between two bytecodes, perhaps in the middle of a step, when the parameters
 are half-done: then the signal waits for the boundary. Only a second Ctrl-C does not wait: the person means
 it. Of the others a second one may be the same request, sent to the supervisor and to us.
