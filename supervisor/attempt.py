@@ -11,7 +11,11 @@ from supervisor.workers import Worker
 
 
 class Attempt:
-    """A group of workers from its launch to its end. ``number`` counts from 1 over the whole run."""
+    """A group of workers from its launch to its end.
+
+    ``number`` counts from 1 over the whole run. Of what the workers say, ``step`` is the newest completed
+    one, ``resumed_step`` where they went on from, ``failed_step`` the newest one that could not be saved.
+    """
 
     def __init__(self, number: int, workers: list[Worker], began_s: float) -> None:
         self.number = number
@@ -19,6 +23,7 @@ class Attempt:
         self.began_s = began_s
         self.step = 0
         self.resumed_step = 0
+        self.failed_step = 0
         self.saved: Mapping[str, Any] | None = None
         self._told: dict[str, Mapping[str, Any]] = {}
         self._sent: set[int] = set()
@@ -34,6 +39,8 @@ class Attempt:
             return
         if kind == "resumed":
             self.resumed_step = step
+        if kind == "save_failed":
+            self.failed_step = max(self.failed_step, step)
         if kind in ("progress", "saved", "incident") and step > max(self.step, self.resumed_step):
             self._progressed = True
         self.step = max(self.step, step)

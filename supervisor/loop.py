@@ -272,9 +272,7 @@ class Supervisor:
         self._timer = None
         durable_step = self._history.durable_step
         if self._incident.kind == FINISHED and self._attempt is not None:
-            self.status = 0
-            self._update(status=rundir.COMPLETE)
-            self._story.complete(self._attempt, durable_step)
+            self._finish_whole(self._attempt, durable_step)
         elif self._stop_signal:
             self.status = EXIT_STOPPED
             self._update(status=rundir.STOPPED)
@@ -284,6 +282,17 @@ class Supervisor:
             self._update(status=rundir.FAILED)
             self._story.gave_up(self._incident, self._verdict, self._attempt, durable_step)
         self._journal.write("ended", status=self.status)
+
+    def _finish_whole(self, attempt: Attempt, durable_step: int) -> None:
+        """The script is through. Complete is a run whose last state is on disk as well."""
+        if attempt.failed_step > durable_step:
+            self.status = EXIT_STOPPED
+            self._update(status=rundir.STOPPED)
+            self._story.unsaved(attempt.failed_step, durable_step)
+        else:
+            self.status = 0
+            self._update(status=rundir.COMPLETE)
+            self._story.complete(attempt, durable_step)
 
     def _update(self, **changes: Any) -> None:
         """Changes the run's record; a disk that is full now must not end the run."""

@@ -1,6 +1,7 @@
 """The run in plain words: what happened, why, what is saved, and what comes next. One line an event.
 
-Scheduled saves are told at most once a minute; the journal has each of them.
+Scheduled saves, and saves that fail one after the other, are told at most once a minute; the journal has each
+of them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from supervisor.classify import FINAL, Incident
 from supervisor.console import Console
 from supervisor.restart import Verdict
 
-_SAVES_APART_S = 60.0
+_APART_S = 60.0
 
 
 class Story:
@@ -28,6 +29,8 @@ class Story:
         self._directory = directory
         self._began_s = clock.monotonic()
         self._save_told_s: float | None = None
+        self._failure_told_s: float | None = None
+        self._failed_saves = 0
 
     def attempt(self, attempt: Attempt) -> None:
         """An attempt has been launched."""
@@ -41,16 +44,28 @@ class Story:
         elif kind == "saved":
             self._saved(message)
         elif kind == "save_failed":
-            self._console.warn(
-                f"saving step {message.get('step')} FAILED: {message.get('error')}; "
-                "the training goes on, earlier checkpoints are intact, the next save tries again"
-            )
+            self._save_failed(message)
         elif kind == "warning":
             self._console.warn(f"warning: {message.get('text')}")
 
+    def _save_failed(self, message: Mapping[str, Any]) -> None:
+        self._failed_saves += 1
+        now_s = self._clock.monotonic()
+        if self._failure_told_s is not None and now_s - self._failure_told_s < _APART_S:
+            return
+        self._failure_told_s = now_s
+        self._console.warn(
+            f"saving step {message.get('step')} FAILED: {message.get('error')}; "
+            "the training goes on, earlier checkpoints are intact, the next save tries again"
+        )
+
     def _saved(self, message: Mapping[str, Any]) -> None:
         now_s = self._clock.monotonic()
-        recent = self._save_told_s is not None and now_s - self._save_told_s < _SAVES_APART_S
+        recent = self._save_told_s is not None and now_s - self._save_told_s < _APART_S
+        if self._failed_saves:
+            times = "once" if self._failed_saves == 1 else f"{self._failed_saves} times"
+            self._console.say(f"saving works again, after it failed {times}")
+            self._failed_saves, self._failure_told_s, recent = 0, None, False
         if message.get("reason") == "schedule" and recent:
             return
         self._save_told_s = now_s
@@ -94,6 +109,16 @@ class Story:
         steps = f", {durable_step} steps" if durable_step else ""
         self._console.end(
             f"run complete: {attempts}{steps}, {seconds:.0f} s; everything is in {self._directory}"
+        )
+
+    def unsaved(self, failed_step: int, durable_step: int) -> None:
+        """The script has come to its end, and its last state is not on disk."""
+        again = (
+            f"steps {durable_step + 1} to {failed_step} are run again" if durable_step else "it starts anew"
+        )
+        self._console.warn(
+            f"the script has finished, but step {failed_step} could NOT be saved; {_safe(durable_step)}; "
+            f"remove the cause, then run the same command: {again}"
         )
 
     def stopped(self, number: int, durable_step: int) -> None:

@@ -242,8 +242,11 @@ class DiskFiles:
                 missing.append(path)
                 path = path.parent
             for directory in reversed(missing):
-                with contextlib.suppress(FileExistsError):
+                with contextlib.suppress(FileExistsError, FileNotFoundError):
                     os.mkdir(directory, DIRECTORY_MODE)
+                if not os.path.lexists(directory):
+                    # A file system like /proc, where nobody makes directories; or the parent has just gone.
+                    raise OSError(errno.EPERM, "no directory can be made there", str(directory))
                 if not directory.is_dir():
                     raise OSError(errno.ENOTDIR, "exists and is not a directory", str(directory))
                 self.sync_directory(directory.parent)

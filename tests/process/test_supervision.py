@@ -262,6 +262,38 @@ def test_a_directory_that_cannot_be_written_is_refused(supervise, tmp_path):
     assert "cannot be used" in run.err()
 
 
+def test_a_file_system_that_takes_no_directories_is_refused(supervise):
+    """Where the kernel makes no directory: status 64 and a line, no traceback."""
+    run = supervise("print(1)", "--run-dir", "/proc/nowhere/run")
+    assert run.end() == 64
+    assert "cannot be used" in run.err()
+    assert "Traceback" not in run.err()
+
+
+def test_a_run_whose_last_state_is_not_on_disk_is_not_complete(supervise):
+    """The script has finished and its end could not be saved: 75, and the same command tries again."""
+    tell = "from resilient.session import current\ncurrent().tell({what!r}, step={step}, error='no space')\n"
+    script = tell.format(what="saved", step=4) + tell.format(what="save_failed", step=9)
+    run = supervise(script)
+    assert run.end() == 75
+    assert "step 9 could NOT be saved; step 4 is safe on disk" in run.err().splitlines()[-1]
+    assert record(run)["status"] == "stopped"
+    again = supervise(script + tell.format(what="saved", step=9))
+    assert again.end() == 0
+    assert "saving works again, after it failed once" in again.err()
+    assert record(again)["status"] == "complete"
+
+
+def test_failing_saves_do_not_flood_the_console(supervise):
+    """One line for many failures in a row; the journal has each of them."""
+    script = "from resilient.session import current\n"
+    script += "for step in range(1, 51): current().tell('save_failed', step=step, error='no space')\n"
+    run = supervise(script)
+    run.end()
+    assert run.err().count("FAILED: no space") == 1
+    assert len(events(run, "save_failed")) == 50
+
+
 @pytest.mark.parametrize(
     ("content", "mode", "said"),
     [
