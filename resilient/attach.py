@@ -97,6 +97,8 @@ class _Worker:
     def _finish(self, status: int) -> None:
         if self._course is not None and self._course.watch is not None:
             self._course.watch.close()
+        if self._course is not None:
+            self._course.warn_if_unseen()
         complete = status == 0 and (self._course is None or self._course.complete)
         self._session.tell("finished", complete=complete, status=status)
 

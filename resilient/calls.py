@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from mindspore import nn
 from mindspore.train import Model
 
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
@@ -28,6 +29,9 @@ from resilient.state.unrestorable import network_findings, pipeline_findings
 from resilient.timeline import Timeline, Way
 from resilient.watch import Watch
 
+# So long may a script prepare its data between making an optimizer and training.
+_UNSEEN_S = 120.0
+
 
 class Course:
     """The training calls of one script, in a session that has a supervisor."""
@@ -36,6 +40,7 @@ class Course:
         self._session = session
         self._defaults = defaults
         self._inside = threading.local()
+        self._has_optimizer = False
         self.watch: Watch | None = None
 
     @property
@@ -48,6 +53,7 @@ class Course:
         for name in ("train", "fit"):
             self._wrap(name, self._run)
         self._wrap("eval", self._evaluate)
+        self._watch_optimizers()
 
     def _wrap(self, name: str, ours: Callable[..., Any]) -> None:
         original = getattr(Model, name)
@@ -64,6 +70,31 @@ class Course:
                 self._inside.call = False
 
         setattr(Model, name, method)
+
+    # Training that we do not see
+
+    def _watch_optimizers(self) -> None:
+        """A script with an optimizer is going to train; if not by ``Model``, its user must know in time."""
+        original = nn.Optimizer.__init__
+
+        @functools.wraps(original)
+        def method(optimizer: nn.Optimizer, *args: Any, **kwargs: Any) -> None:
+            original(optimizer, *args, **kwargs)
+            if not self._has_optimizer:
+                self._has_optimizer = True
+                timer = threading.Timer(_UNSEEN_S, self.warn_if_unseen)
+                timer.daemon = True
+                timer.start()
+
+        nn.Optimizer.__init__ = method
+
+    def warn_if_unseen(self) -> None:
+        """Tells, once, that nothing is saved where there is an optimizer and no training that we can see."""
+        if self._has_optimizer and self._session.place is None:
+            self._session.warn(
+                "NOTHING IS SAVED: the script has an optimizer, and no Model.train or Model.fit was called; "
+                "a loop of one's own is saved by `with resilient.training(network, optimizer)` (see README)"
+            )
 
     # train and fit
 
