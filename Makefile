@@ -1,6 +1,8 @@
 # make demo   a training run that is killed twice and ends with the very weights of one that was not
 # make test   everything that CI holds: style, types, tests
 #
+# make crash  every crash state of a store's daily life, held against its promises (a part of make test)
+# make crash-deep   the same for more lives and every cipher; takes hours
 # make fuzz   the property tests on new random examples, many of them; takes a while
 #
 # They set up a .venv by themselves; Python 3.10 to 3.12 and pip are all they need.
@@ -13,12 +15,12 @@ JOBS ?= 2
 # MindSpore's own warnings would bury what the demo has to say.
 export GLOG_v ?= 3
 
-.PHONY: demo test style types tests fuzz clean
+.PHONY: demo test style types tests crash crash-deep fuzz clean
 
 demo: .venv/ready
 	$(BIN)/resilient-chaos drill examples/digits.py
 
-test: style types tests
+test: style types tests crash
 
 style: .venv/ready
 	$(BIN)/ruff check .
@@ -29,6 +31,12 @@ types: .venv/ready
 
 tests: .venv/ready
 	$(BIN)/python -m pytest -q -n $(JOBS)
+
+crash: .venv/ready
+	$(BIN)/python -m chaos.proof
+
+crash-deep: .venv/ready
+	$(BIN)/python -m chaos.proof --deep
 
 fuzz: .venv/ready
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 tests/store tests/codec tests/test_retention.py

@@ -59,6 +59,14 @@ class SimulatedDisk:
         """The disk after the death of the process alone: nothing is lost, nothing more is durable."""
         return SimulatedDisk(self.state(), plan, self._capacity_bytes)
 
+    def obey(self, plan: Plan) -> None:
+        """From now on this plan decides what goes wrong."""
+        self._plan = plan
+
+    def number_of(self, path: Path) -> int:
+        """The number of the file that has this name. Raises FileNotFoundError."""
+        return self._number(path)
+
     # What a test does behind the program's back: not counted, never failing, durable at once.
 
     def put(self, path: Path, content: bytes) -> None:

@@ -2,7 +2,8 @@
 
 What a crash may do is what POSIX does not rule out:
 
-* Bytes written since a file's last sync may be all there, partly there, there as zeros, or missing.
+* Bytes written since a file's last sync may be all there, cut off at any block, there with any block as zeros
+  or as something else, or missing.
 * Name changes since a directory's last sync may each have happened or not, in any combination. A rename
   within a folder is one change; between two folders it is one in each.
 
@@ -13,7 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
+
+BLOCK_BYTES = 256
+"""What a disk writes at once, small enough for the files of tests."""
 
 Choose = Callable[[int], int]
 """Picks one of n possibilities: returns a number from 0 to n - 1."""
@@ -28,7 +33,7 @@ class Node:
     poisoned: bool = False
     stamp: int = 0
 
-    @property
+    @cached_property
     def content(self) -> bytes:
         return b"".join((self.synced, *self.pending))
 
@@ -44,7 +49,7 @@ class Folder:
     synced: tuple[tuple[str, int], ...] = ()
     pending: tuple[Change, ...] = ()
 
-    @property
+    @cached_property
     def names(self) -> dict[str, int]:
         return _apply(dict(self.synced), self.pending)
 
@@ -75,8 +80,20 @@ def _surviving_node(node: Node, choose: Choose) -> Node:
     unsynced = b"".join(node.pending)
     if not unsynced:
         return replace(node, pending=(), poisoned=False)
-    outcomes = (b"", unsynced, unsynced[: len(unsynced) // 2], bytes(len(unsynced)))
+    outcomes = _outcomes(unsynced)
     return replace(node, synced=node.synced + outcomes[choose(len(outcomes))], pending=(), poisoned=False)
+
+
+@lru_cache(maxsize=256)
+def _outcomes(unsynced: bytes) -> tuple[bytes, ...]:
+    """What may be left of bytes that no sync has covered: none, all, cut off, or with one block spoilt."""
+    outcomes = [b"", unsynced, unsynced[: len(unsynced) // 2], bytes(len(unsynced))]
+    for start in range(0, len(unsynced), BLOCK_BYTES):
+        end = min(start + BLOCK_BYTES, len(unsynced))
+        outcomes.append(unsynced[:start])
+        outcomes.append(unsynced[:start] + bytes(end - start) + unsynced[end:])
+        outcomes.append(unsynced[:start] + b"\xa5" * (end - start) + unsynced[end:])
+    return tuple(dict.fromkeys(outcomes))
 
 
 def _apply(names: dict[str, int], changes: tuple[Change, ...]) -> dict[str, int]:

@@ -45,6 +45,7 @@ from resilient.store import commit as sequence
 from resilient.store import layout, manifest, meta
 from resilient.store.commit import Place
 from resilient.store.entry import Draft, Entry, Failure, Loaded, Pruned, Recovery
+from resilient.store.leftovers import Leftovers
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.patience import patiently
 from resilient.store.quarantine import Quarantine
@@ -84,6 +85,7 @@ class Store:
         self._keys = tuple(key for key in (sealing.key, *sealing.old_keys) if key is not None)
         allow_plain = allow_plain or sealing.key is None
         self._surveyor = Surveyor(directory, files, self._keys, self._owner, allow_plain=allow_plain)
+        self._leftovers = Leftovers(directory, files, self._surveyor, self._keys)
         self._verified: dict[str, tuple[Identity, Identity]] = {}
         self._unacknowledged: set[str] = set()
         self._highest_generation = 0
@@ -106,7 +108,8 @@ class Store:
         Data is checked for its size only; ``load_newest`` and ``prune`` read what they rely on. Raises
         StorageError when the folder cannot be listed; whatever else fails is reported in the result.
         """
-        removed, failures = self._remove_leftovers()
+        removed, failures = self._leftovers.remove()
+        failures += self._quarantine.remove_leftovers()
         survey = self._surveyor.survey()
         quarantined, left = _split_corrupt(self._quarantine.set_aside_corrupt(survey.failures))
         self._refresh_meta(survey.entries)
@@ -321,47 +324,7 @@ class Store:
             except FileNotFoundError:
                 continue
 
-    # Cleaning up
-
-    def _remove_leftovers(self) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
-        names = set(self._files.names(self._directory))
-        removed: list[str] = []
-        failures: list[Failure] = []
-        for name in sorted(filter(layout.is_temporary, names)):
-            try:
-                removed.extend(self._remove_leftover(name, names))
-            except (CheckpointError, StorageError) as error:
-                failures.append(Failure(name, error, ours=False))
-        failures.extend(self._quarantine.remove_leftovers())
-        return tuple(removed), tuple(failures)
-
-    def _remove_leftover(self, name: str, names: Collection[str]) -> Iterator[str]:
-        """Removes a temporary file; when it is a manifest, the data file that it names as ours first."""
-        path = self._directory / name
-        owned = self._uncommitted_data(path, names)
-        if owned is not None:
-            sequence.finish_removal(self._files, self._directory / owned, path)
-            yield owned
-        else:
-            self._files.remove(path)
-        yield name
-
-    def _uncommitted_data(self, path: Path, names: Collection[str]) -> str | None:
-        """The data file that a temporary manifest names as ours, if it is there and not committed."""
-        final = layout.final_of(path.name)
-        if not final.endswith(layout.MANIFEST_SUFFIX):
-            return None
-        try:
-            data = self._surveyor.read_manifest(path)
-            entry = Entry(self._directory, self._surveyor.decode(data), manifest.digest(data))
-            if final in names or entry.name not in names or layout.manifest_of(entry.name) != final:
-                return None
-            read_sealed(self._files, entry, self._keys, _skip)
-        except CorruptError:
-            # A torn manifest names nothing yet. And a file that is not what the manifest binds was put
-            # there by somebody else since: it is theirs.
-            return None
-        return entry.name
+    # The rest
 
     def _refuse_to_start_over(self, failures: Sequence[Failure]) -> None:
         """Raises UnusableError when this run has checkpoints, and be it in the quarantine."""

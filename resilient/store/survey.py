@@ -40,10 +40,12 @@ class Surveyor:
         self._owner = owner
         self._allow_plain = allow_plain
         self._decoded: dict[str, Manifest] = {}
+        self._claimed: dict[str, int] = {}
 
     def forget(self, entry: Entry) -> None:
         """A checkpoint has gone."""
         self._decoded.pop(entry.digest, None)
+        self._claimed.pop(entry.digest, None)
 
     def survey(self) -> Survey:
         """What the folder holds now. Raises StorageError when it cannot be listed."""
@@ -55,12 +57,18 @@ class Surveyor:
                 continue
             try:
                 data = self.read_manifest(self._directory / name)
-                claims.append(manifest.claimed_generation(data))
+                claims.append(self._claimed_generation(data))
                 entries.append(self._read_entry(name, data))
             except (CheckpointError, StorageError) as error:
                 failures.extend(self._judge(name, error))
         entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
         return Survey(tuple(entries), tuple(failures), max(claims))
+
+    def _claimed_generation(self, data: bytes) -> int:
+        digest = manifest.digest(data)
+        if digest not in self._claimed:
+            self._claimed[digest] = manifest.claimed_generation(data)
+        return self._claimed[digest]
 
     def _read_entry(self, name: str, data: bytes) -> Entry:
         decoded = self.decode(data)

@@ -1,0 +1,66 @@
+"""Every crash of a program on a simulated disk: the states it passes through, and what may be left of each.
+
+A program runs once. Before each operation that changes something its disk is one more state in which the
+process may die (nothing is lost then) or the machine may lose its power (anything may be lost that is not
+synced, in every combination that ``disk_state`` knows). A write may also be cut off in its middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from chaos.disk import SimulatedDisk
+from chaos.disk_state import State, after_power_loss
+from chaos.faults import Fail, Kill, Operation
+
+
+def moments(disk: SimulatedDisk, run: Callable[[], None], witness: Callable[[State], None]) -> None:
+    """Runs a program on this disk and shows the witness the state before each change, and the last one."""
+
+    def plan(number: int, operation: Operation) -> Fail | Kill | None:
+        if operation.mutates:
+            state = disk.state()
+            witness(state)
+            if operation.kind == "write" and operation.size_bytes > 1:
+                witness(_half_written(state, operation))
+        return None
+
+    disk.obey(plan)
+    run()
+    witness(disk.state())
+
+
+def _half_written(state: State, operation: Operation) -> State:
+    """The state in which half of a write has been done. What it would have written does not matter."""
+    copy = SimulatedDisk(state)
+    copy.append(copy.number_of(operation.path), operation.path, b"\xa5" * (operation.size_bytes // 2))
+    return copy.state()
+
+
+def ends(state: State) -> Iterator[State]:
+    """What the next process may find: after the death of the process, and of the machine in every way."""
+    yield timeless(state)
+    chosen: list[int] = []
+    while True:
+        # One walk through the tree of choices; then the last choice that has another way takes it.
+        widths: list[int] = []
+
+        def choose(width: int, widths: list[int] = widths) -> int:
+            widths.append(width)
+            if len(chosen) < len(widths):
+                chosen.append(0)
+            return chosen[len(widths) - 1]
+
+        yield timeless(after_power_loss(state, choose))
+        while chosen and chosen[-1] + 1 >= widths[len(chosen) - 1]:
+            chosen.pop()
+        if not chosen:
+            return
+        chosen[-1] += 1
+
+
+def timeless(state: State) -> State:
+    """The same state without times: two that differ in nothing else are one."""
+    nodes = tuple((number, replace(node, stamp=0)) for number, node in state.nodes)
+    return State(nodes, state.folders, 0)

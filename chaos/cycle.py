@@ -1,0 +1,124 @@
+"""A store's daily life in small: saves, retention, failures and a spoilt file, on a simulated disk.
+
+The content of each checkpoint tells its step, and carries a canary that must never be seen on the disk where
+encryption is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from chaos.clock import SteppedClock
+from chaos.disk import SimulatedDisk
+from chaos.entropy import SeededEntropy
+from resilient import retention
+from resilient.codec.record import Record
+from resilient.config import KeepPolicy, Sealing
+from resilient.store.entry import Draft, Entry
+from resilient.store.store import Store
+
+ROOT = Path("/run")
+DIRECTORY = ROOT / "checkpoint" / "rank_0"
+QUARANTINE = ROOT / "quarantine"
+KEY = bytes(range(100, 132))
+CANARY = b"PLAINTEXT CANARY"
+NEXT_STEP = 99
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """So many saves with retention after each; ``failures`` are the steps saved on a failure.
+
+    After the save of the step ``spoilt`` somebody spoils its data file; the next process finds it.
+    """
+
+    saves: int
+    keep: int
+    mode: str | None = None
+    failures: frozenset[int] = frozenset()
+    spoilt: int | None = None
+
+    @property
+    def sealing(self) -> Sealing:
+        return Sealing(self.mode, KEY if self.mode != "SM4-CBC" else KEY[:16]) if self.mode else Sealing()
+
+    def store(self, disk: SimulatedDisk, seed: int) -> Store:
+        """What a process of this run has; each process draws other random numbers."""
+        return Store(
+            DIRECTORY,
+            quarantine=QUARANTINE,
+            files=disk,
+            clock=SteppedClock(),
+            entropy=SeededEntropy(seed),
+            sealing=self.sealing,
+            run_id="run-1",
+        )
+
+    def draft(self, step: int) -> Draft:
+        """The checkpoint of a step."""
+        content = self.content(step)
+        return Draft(
+            prefix="CKP",
+            epoch=1,
+            step_in_epoch=step,
+            step=step,
+            records=[Record("w", "Int8", (len(content),), content)],
+            extra=CANARY,
+            reason="exception" if step in self.failures else "schedule",
+            failure=step in self.failures,
+        )
+
+    def content(self, step: int) -> bytes:
+        """The one tensor of the checkpoint of a step."""
+        return (CANARY + b" %08d " % step) * 8
+
+    def prune(self, store: Store) -> None:
+        """Retention, as after every save."""
+        store.prune(partial(retention.kept, KeepPolicy(max_count=self.keep)))
+
+
+@dataclass
+class Life:
+    """One process of a cycle: what it has reported as saved, and what was spoilt behind its back."""
+
+    cycle: Cycle
+    disk: SimulatedDisk
+    seed: int
+    acknowledged: tuple[int, ...] = ()
+    spoilt: frozenset[int] = frozenset()
+    store: Store = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = self.cycle.store(self.disk, self.seed)
+
+    def go(self) -> None:
+        """All of the cycle's saves."""
+        for step in range(1, self.cycle.saves + 1):
+            entry = self.store.commit(self.cycle.draft(step))
+            self.acknowledged += (step,)
+            if step == self.cycle.spoilt:
+                self._spoil(entry)
+            self.cycle.prune(self.store)
+
+    def _spoil(self, entry: Entry) -> None:
+        content = bytearray(self.disk.content(entry.path))
+        content[len(content) // 2] ^= 1
+        self.disk.put(entry.path, bytes(content))
+        self.spoilt |= {entry.step}
+
+
+def cycles(deep: bool) -> Iterator[Cycle]:
+    """Every cycle that is tried: 1 to 4 saves, 1 to 3 kept, sealed or not, with failures and spoilt files."""
+    modes = (None, "AES-GCM", "AES-CBC", "SM4-CBC") if deep else (None, "AES-GCM")
+    for mode in modes:
+        for saves in range(1, 5):
+            for keep in range(1, 4):
+                yield Cycle(saves, keep, mode)
+                # A failure's checkpoint at the end, as the first attempt leaves it, or on the way.
+                for failure in {saves, 2} if saves > 1 else {1}:
+                    yield Cycle(saves, keep, mode, failures=frozenset({failure}))
+                for spoilt in range(1, saves) if deep else {saves - 1} - {0}:
+                    yield Cycle(saves, keep, mode, spoilt=spoilt)
