@@ -17,6 +17,7 @@ from chaos.entropy import SeededEntropy
 from resilient import retention
 from resilient.codec.record import Record
 from resilient.config import KeepPolicy, Sealing
+from resilient.errors import StorageError
 from resilient.store.entry import Draft, Entry
 from resilient.store.store import Store
 
@@ -32,7 +33,8 @@ NEXT_STEP = 99
 class Cycle:
     """So many saves with retention after each; ``failures`` are the steps saved on a failure.
 
-    After the save of the step ``spoilt`` somebody spoils its data file; the next process finds it.
+    After the save of the step ``spoilt`` somebody spoils its data file; the next process finds it. With
+    ``again`` the last step is saved a second time, as after a failure right behind a scheduled save.
     """
 
     saves: int
@@ -40,6 +42,13 @@ class Cycle:
     mode: str | None = None
     failures: frozenset[int] = frozenset()
     spoilt: int | None = None
+    again: bool = False
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that are saved, in order."""
+        every = list(range(1, self.saves + 1))
+        return [*every, self.saves] if self.again else every
 
     @property
     def sealing(self) -> Sealing:
@@ -88,6 +97,7 @@ class Life:
     disk: SimulatedDisk
     seed: int
     acknowledged: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
     spoilt: frozenset[int] = frozenset()
     store: Store = field(init=False)
 
@@ -95,9 +105,13 @@ class Life:
         self.store = self.cycle.store(self.disk, self.seed)
 
     def go(self) -> None:
-        """All of the cycle's saves."""
-        for step in range(1, self.cycle.saves + 1):
-            entry = self.store.commit(self.cycle.draft(step))
+        """All of the cycle's saves. One that fails is told by not being acknowledged."""
+        for step in self.cycle.steps:
+            try:
+                entry = self.store.commit(self.cycle.draft(step))
+            except StorageError:
+                self.failed += (step,)
+                continue
             self.acknowledged += (step,)
             if step == self.cycle.spoilt:
                 self._spoil(entry)
@@ -117,8 +131,10 @@ def cycles(deep: bool) -> Iterator[Cycle]:
         for saves in range(1, 5):
             for keep in range(1, 4):
                 yield Cycle(saves, keep, mode)
+                if deep or (saves < 3 and keep < 3):
+                    yield Cycle(saves, keep, mode, again=True)
                 # A failure's checkpoint at the end, as the first attempt leaves it, or on the way.
-                for failure in {saves, 2} if saves > 1 else {1}:
+                for failure in {saves, min(saves, 2)} if deep or keep == 2 else {saves}:
                     yield Cycle(saves, keep, mode, failures=frozenset({failure}))
                 for spoilt in range(1, saves) if deep else {saves - 1} - {0}:
                     yield Cycle(saves, keep, mode, spoilt=spoilt)

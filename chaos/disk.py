@@ -67,6 +67,10 @@ class SimulatedDisk:
         """The number of the file that has this name. Raises FileNotFoundError."""
         return self._number(path)
 
+    def is_poisoned(self, path: Path) -> bool:
+        """Whether a sync of this file has failed: what it covered will never be durable."""
+        return self._nodes[self._number(path)].poisoned
+
     # What a test does behind the program's back: not counted, never failing, durable at once.
 
     def put(self, path: Path, content: bytes) -> None:
@@ -129,7 +133,8 @@ class SimulatedDisk:
     def names(self, directory: Path) -> list[str]:
         with self._operation(Operation("names", directory)):
             folder = self._folders.get(directory)
-            inside = [path.name for path in self._folders if path.parent == directory and path != directory]
+            depth = len(directory.parts)
+            inside = [p.name for p in self._folders if len(p.parts) > depth and p.parent == directory]
             return [] if folder is None else sorted([*folder.names, *inside])
 
     def identity(self, path: Path) -> Identity:
@@ -231,9 +236,9 @@ class SimulatedDisk:
         return folder
 
     def _number(self, path: Path) -> int:
-        if path in self._folders:
-            raise StorageError(f"{path} is not a regular file", errno=errno.EINVAL)
         number = self._folder(path).names.get(path.name)
+        if number is None and path in self._folders:
+            raise StorageError(f"{path} is not a regular file", errno=errno.EINVAL)
         if number is None:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
         return number

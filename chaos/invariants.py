@@ -25,9 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chaos.crashes import timeless
-from chaos.cycle import CANARY, DIRECTORY, KEY, NEXT_STEP, Cycle
+from chaos.cycle import CANARY, DIRECTORY, KEY, NEXT_STEP, Cycle, Life
 from chaos.disk import SimulatedDisk
 from chaos.disk_state import State
+from chaos.faults import Operation
 from resilient.errors import CheckpointError, CorruptError, ResilientError, UnusableError
 from resilient.store import layout
 from resilient.store.entry import Entry, Failure
@@ -74,9 +75,17 @@ class Inspector:
 
     def __init__(self) -> None:
         self.states: set[int] = set()
+        self._moments: set[int] = set()
         self._settled: set[int] = set()
         self._read: dict[tuple[str, bytes, str | None], int] = {}
         self._clean: set[bytes] = set()
+
+    def is_new(self, moment: State, known: Knowledge) -> bool:
+        """Whether this moment was not seen yet: many a recovery goes through the same ones."""
+        key = hash((timeless(moment), known))
+        new = key not in self._moments
+        self._moments.add(key)
+        return new
 
     def inspect(self, state: State, known: Knowledge) -> SimulatedDisk | None:
         """Recovers the state as the next process would; None when the same was inspected before."""
@@ -98,6 +107,16 @@ class Inspector:
             self._settled.add(key)
             self._inspect_settled(settled, known, before)
         return disk
+
+    def inspect_errors(self, disk: SimulatedDisk, life: Life, struck: Sequence[Operation]) -> None:
+        """Holds a process in which operations failed against what it may have told."""
+        commit_failed = any(_belongs_to_a_commit(operation) for operation in struck)
+        told = len(life.acknowledged) + len(life.failed) == len(life.cycle.steps)
+        demand(told, "ErrorNotSwallowed", f"{life.acknowledged} and {life.failed} of {life.cycle.steps}")
+        demand(bool(life.failed) or not commit_failed, "ErrorNotSwallowed", f"{struck[0]} was not told")
+        for path in disk.paths():
+            saved = path.suffix in (".ckpt", ".manifest") and not layout.is_temporary(path.name)
+            demand(not (saved and disk.is_poisoned(path)), "NoFsyncRetry", f"{path.name} counts as saved")
 
     def _demand_promises(self, before: list[int], known: Knowledge) -> None:
         good = known.good
@@ -147,6 +166,8 @@ class Inspector:
             known.cycle.prune(store)
         except ResilientError as error:
             raise ViolationError("Liveness", str(error)) from error
+        if known.cycle.mode is not None:
+            self._demand_no_plaintext(disk)
         wanted = [NEXT_STEP, *kept][: known.cycle.keep]
         entries = store.entries()
         found = self._valid(entries, store, disk, known)
@@ -156,8 +177,6 @@ class Inspector:
         if new.startswith(_GCM_MAGIC):
             demand(new[_GCM_NONCE] not in nonces, "NonceUnique", new[_GCM_NONCE].hex())
         self._demand_no_leak(entries, disk, known)
-        if known.cycle.mode is not None:
-            self._demand_no_plaintext(disk)
 
     # The parts
 
@@ -201,6 +220,13 @@ class Inspector:
             if content not in self._clean:
                 demand(not any(secret in content for secret in _SECRETS), "NoPlaintext", content[:80])
                 self._clean.add(content)
+
+
+def _belongs_to_a_commit(operation: Operation) -> bool:
+    """Whether it writes or syncs a checkpoint's own file: what fails there must be told by the commit."""
+    path = operation.path
+    writes = operation.kind in ("create", "write", "sync")
+    return writes and path.parent == DIRECTORY and layout.META_NAME not in path.name
 
 
 def _data_names(known: Knowledge) -> set[str]:

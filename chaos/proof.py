@@ -2,12 +2,13 @@
 
 For each cycle of saves and retention: every moment at which the process or the machine may die, everything
 that may be left then, the recovery from it, every moment of *that* at which it may die again, and one more
-save. Equal states are counted once.
+save. Then every operation of the cycle fails, once and from then on. Equal states are counted once.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import multiprocessing
 import os
 import sys
@@ -18,7 +19,7 @@ from chaos.crashes import ends, moments
 from chaos.cycle import Cycle, Life, cycles
 from chaos.disk import SimulatedDisk
 from chaos.disk_state import State
-from chaos.faults import nothing
+from chaos.faults import Fail, Operation, nothing
 from chaos.invariants import Inspector, Knowledge, ViolationError
 from resilient.codec import cipher
 
@@ -35,6 +36,8 @@ def prove(cycle: Cycle, inspector: Inspector, depth: int = 2) -> None:
 
     def witness(state: State) -> None:
         known = Knowledge(cycle, life.acknowledged, life.spoilt, _SECOND)
+        if not inspector.is_new(state, known):
+            return
         for end in ends(state):
             disk = inspector.inspect(end, known)
             if disk is not None and depth > 1 and any(operation.mutates for operation in disk.log):
@@ -50,8 +53,9 @@ def _prove_recovery(state: State, known: Knowledge, inspector: Inspector) -> Non
     later = Knowledge(known.cycle, known.acknowledged, known.spoilt, _THIRD)
 
     def witness(state: State) -> None:
-        for end in ends(state):
-            inspector.inspect(end, later)
+        if inspector.is_new(state, later):
+            for end in ends(state):
+                inspector.inspect(end, later)
 
     def recover() -> None:
         store.recover()
@@ -61,6 +65,38 @@ def _prove_recovery(state: State, known: Knowledge, inspector: Inspector) -> Non
     disk.obey(nothing)
 
 
+def prove_errors(cycle: Cycle, inspector: Inspector) -> int:
+    """Lets each operation of a cycle fail once, and from then on, and looks at what the next process finds.
+
+    Returns how many faults struck. Raises ViolationError.
+    """
+    rehearsal = Life(cycle, SimulatedDisk(), _FIRST)
+    rehearsal.go()
+    changing = [number for number, operation in enumerate(rehearsal.disk.log) if operation.mutates]
+    for number in changing:
+        for lasting in (False, True):
+            _prove_error(cycle, number, lasting, inspector)
+    return 2 * len(changing)
+
+
+def _prove_error(cycle: Cycle, number: int, lasting: bool, inspector: Inspector) -> None:
+    struck: list[Operation] = []
+
+    def plan(n: int, operation: Operation) -> Fail | None:
+        hit = operation.mutates and (n >= number if lasting else n == number)
+        if hit:
+            struck.append(operation)
+        return Fail(errno.EIO, partial=True) if hit else None
+
+    disk = SimulatedDisk(plan=plan)
+    life = Life(cycle, disk, _FIRST)
+    life.go()
+    inspector.inspect_errors(disk, life, struck)
+    known = Knowledge(cycle, life.acknowledged, life.spoilt, _SECOND)
+    for end in ends(disk.state()):
+        inspector.inspect(end, known)
+
+
 def _prove_one(work: tuple[Cycle, int]) -> tuple[int, str]:
     cycle, depth = work
     # Small checkpoints of several blocks; of the store nothing else is changed.
@@ -68,6 +104,7 @@ def _prove_one(work: tuple[Cycle, int]) -> tuple[int, str]:
     inspector = Inspector()
     try:
         prove(cycle, inspector, depth)
+        prove_errors(cycle, inspector)
     except ViolationError as violation:
         return len(inspector.states), f"{cycle}: {violation}"
     return len(inspector.states), ""
