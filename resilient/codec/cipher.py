@@ -49,7 +49,7 @@ _SLACK_BYTES = 32  # OpenSSL wants room for one more cipher block than it writes
 
 @dataclass(frozen=True)
 class SealedBlock:
-    """One block as it goes to disk. ``data`` is only valid until the next block is asked for."""
+    """One block as it goes to disk. ``data`` is only valid until the next block but one is asked for."""
 
     data: Buffer
     tag: bytes
@@ -57,7 +57,7 @@ class SealedBlock:
 
 
 class Cipher:
-    """Seals and opens whole streams, block by block. Memory: two blocks, whatever the stream's length."""
+    """Seals and opens whole streams, block by block. Memory: four blocks, whatever the stream's length."""
 
     def __init__(self, mode: str | None, key: bytes | None, entropy: Entropy) -> None:
         self.mode = mode
@@ -66,9 +66,11 @@ class Cipher:
 
     def seal(self, chunks: Iterable[Buffer]) -> Iterator[SealedBlock]:
         """The stream of ``chunks``, cut into blocks and sealed."""
-        out = memoryview(bytearray(self._format.overhead_bytes + BLOCK_BYTES + _SLACK_BYTES))
-        for plain in cut(chunks, BLOCK_BYTES):
-            data, tag = self._format.seal(plain, out)
+        size_bytes = self._format.overhead_bytes + BLOCK_BYTES + _SLACK_BYTES
+        # Two in turn: a block may still be on its way to the disk while the next one is sealed.
+        buffers = [memoryview(bytearray(size_bytes)) for _ in range(2)]
+        for number, plain in enumerate(cut(chunks, BLOCK_BYTES)):
+            data, tag = self._format.seal(plain, buffers[number % 2])
             yield SealedBlock(data, tag, len(plain))
 
     def open(self, reader: Reader, tags: Sequence[bytes]) -> Iterator[memoryview]:
@@ -107,9 +109,9 @@ def cut(chunks: Iterable[Buffer], size_bytes: int) -> Iterator[memoryview]:
     """The stream of ``chunks`` in pieces of ``size_bytes``; only the last may be smaller, none is empty.
 
     Chunks that cover a whole piece are passed on as views; only what straddles a border is copied.
-    Each piece is valid until the next one is asked for.
+    Each piece is valid until the next one but one is asked for.
     """
-    gathered = memoryview(bytearray(size_bytes))
+    gathered, other = memoryview(bytearray(size_bytes)), memoryview(bytearray(size_bytes))
     filled = 0
     for chunk in chunks:
         rest = memoryview(chunk)
@@ -124,7 +126,7 @@ def cut(chunks: Iterable[Buffer], size_bytes: int) -> Iterator[memoryview]:
             rest = rest[len(piece) :]
             if filled == size_bytes:
                 yield gathered
-                filled = 0
+                gathered, other, filled = other, gathered, 0
     if filled:
         yield gathered[:filled]
 

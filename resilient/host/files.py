@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from resilient.errors import BusyError, StorageError
+from resilient.host.behind import WriteBehind
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
@@ -40,7 +41,10 @@ class Writer(Protocol):
     """A new file that is being written, front to back."""
 
     def write(self, data: Buffer) -> None:
-        """Appends all of ``data``, or raises."""
+        """Appends all of ``data``, or raises; here, or in the next call.
+
+        ``data`` must not change before the next call on this writer returns.
+        """
         ...
 
     def sync(self) -> None:
@@ -125,21 +129,22 @@ class DiskWriter:
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
         self._path = path
+        self._behind = WriteBehind(descriptor)
 
     def write(self, data: Buffer) -> None:
-        view = memoryview(data).cast("B")
         with storage_errors("write", self._path):
-            while view:
-                # write(2) may take less than it was given, on a full disk or after 2 GiB.
-                view = view[os.write(self._descriptor, view) :]
+            self._behind.write(memoryview(data).cast("B"))
 
     def sync(self) -> None:
+        with storage_errors("write", self._path):
+            self._behind.settle()
         with storage_errors("sync", self._path):
             os.fsync(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
+            self._behind.close()
             with storage_errors("close", self._path):
                 os.close(descriptor)
 

@@ -1,0 +1,50 @@
+"""Writing behind: every byte, in order, and no error lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+import pytest
+
+from resilient.errors import StorageError
+from resilient.host.behind import LEAST_BYTES
+from resilient.host.files import DiskFiles
+
+
+def test_every_byte_arrives_in_order(tmp_path):
+    """Large pieces and small ones, mixed."""
+    pieces = [os.urandom(size) for size in (10, LEAST_BYTES, 3, LEAST_BYTES * 3 + 1, LEAST_BYTES, 0, 7)]
+    writer = DiskFiles().create(tmp_path / "file")
+    for piece in pieces:
+        writer.write(piece)
+    writer.sync()
+    writer.close()
+    assert (tmp_path / "file").read_bytes() == b"".join(pieces)
+
+
+@pytest.mark.parametrize("size", [10, LEAST_BYTES * 2])
+@pytest.mark.parametrize("how", ["write", "sync"])
+def test_an_error_in_flight_comes_with_the_next_call(tmp_path, size, how):
+    """A full disk is told by the write itself or by what is called next; never by nobody."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = DiskFiles().create(tmp_path / "file")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, before[1]))
+    try:
+        with pytest.raises(StorageError) as caught:  # noqa: PT012 - which of the two it is, is the point
+            writer.write(bytes(size))
+            writer.write(bytes(size)) if how == "write" else writer.sync()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    writer.close()
+
+
+def test_closing_waits_for_what_is_in_flight(tmp_path):
+    """A descriptor is never closed, and perhaps given to another file, under a write."""
+    for number in range(20):
+        writer = DiskFiles().create(tmp_path / str(number))
+        writer.write(bytes([number]) * LEAST_BYTES * 4)
+        writer.close()
+        assert (tmp_path / str(number)).stat().st_size == LEAST_BYTES * 4
