@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -48,3 +50,26 @@ def test_closing_waits_for_what_is_in_flight(tmp_path):
         writer.write(bytes([number]) * LEAST_BYTES * 4)
         writer.close()
         assert (tmp_path / str(number)).stat().st_size == LEAST_BYTES * 4
+
+
+LAST_SAVE = """
+import sys, threading, time
+from pathlib import Path
+from resilient.host.behind import LEAST_BYTES
+from resilient.host.files import DiskFiles
+def save():
+    threading.main_thread().join()
+    writer = DiskFiles().create(Path(sys.argv[1]))
+    writer.write(bytes(LEAST_BYTES * 2))
+    writer.sync()
+    writer.close()
+threading.Thread(target=save).start()
+"""
+
+
+def test_a_save_while_the_interpreter_ends_is_whole(tmp_path):
+    """A thread that saves after the script's last line finds no more threads, and writes all the same."""
+    command = [sys.executable, "-c", LAST_SAVE, str(tmp_path / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "file").stat().st_size == LEAST_BYTES * 2

@@ -33,9 +33,13 @@ class WriteBehind:
         if len(view) < LEAST_BYTES:
             self._write(view)
             return
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="resilient-writer")
-        self._flying = self._thread.submit(self._write, view)
+        try:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="resilient-writer")
+            self._flying = self._thread.submit(self._write, view)
+        except RuntimeError:
+            # The interpreter is ending and gives no threads any more; a last save must not fail of that.
+            self._write(view)
 
     def settle(self) -> None:
         """Returns when everything was handed to the kernel. Raises the OSError of a write that failed."""
