@@ -10,6 +10,7 @@ Memory is what the peak of the resident set grows by, in a process of its own fo
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 import os
@@ -194,10 +195,13 @@ def measure(bench: Bench, mode: str, rounds: int) -> dict[str, float]:
 def _growth(size_mb: int, mode: str, name: str, folder: str, answer: Any) -> None:
     bench = Bench(Network(size_mb), Path(folder), size_mb)
     bench.network.w0.asnumpy()
-    if "load" in name:
-        peers(bench, mode)[name.replace("load", "save")]()
-    Path("/proc/self/clear_refs").write_text("5")
     bench.clear(name)
+    if "load" in name:
+        bench.clear(name.replace("load", "save"))
+        peers(bench, mode)[name.replace("load", "save")]()
+    # Freed memory that is reused would hide what is needed: it goes back to the kernel first.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
     before = _peak_kb()
     peers(bench, mode)[name]()
     answer.put((_peak_kb() - before) / 1024)
