@@ -128,6 +128,19 @@ def test_another_key_is_refused(tmp_path):
     assert (done.returncode, "BAD" in done.stdout) == (1, True)
 
 
+def test_the_checkpoints_of_a_run_are_listed(stopped):
+    """resilient ls: newest first, with step, epoch and reason; --json has the same for programs."""
+    command = [sys.executable, "-m", "resilient.tools", "ls", str(stopped / "run")]
+    text = subprocess.run(command, capture_output=True, text=True)
+    lines = subprocess.run([*command, "--json"], capture_output=True, text=True).stdout.splitlines()
+    found = [(line["step"], line["epoch"], line["reason"]) for line in map(json.loads, lines)]
+    assert found == [(11, 2, "exception"), (10, 2, "schedule"), (5, 1, "schedule")]
+    assert text.returncode == 0
+    assert [line.split()[1] for line in text.stdout.splitlines()] == ["11", "10", "5"]
+    nowhere = subprocess.run([*command[:-1], str(stopped)], capture_output=True, text=True)
+    assert (nowhere.returncode, "is no run directory" in nowhere.stderr) == (64, True)
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
