@@ -198,8 +198,10 @@ class Store:
         failures = self._quarantine.set_aside_corrupt(survey.failures)
         surplus = self._surplus(survey.entries, kept, failures)
         removed = tuple(self._remove_all(surplus, failures))
-        self._refresh_meta(self._surveyor.survey().entries)
-        return Pruned(removed, *_split_corrupt(failures))
+        quarantined, others = _split_corrupt(failures)
+        gone = {entry.name for entry in removed} | {failure.name for failure in quarantined}
+        self._refresh_meta([entry for entry in survey.entries if entry.name not in gone])
+        return Pruned(removed, quarantined, others)
 
     def _identities(self, entry: Entry) -> tuple[Identity, Identity]:
         paths = entry.path, entry.manifest_path
