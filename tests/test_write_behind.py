@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -73,3 +74,22 @@ def test_a_save_while_the_interpreter_ends_is_whole(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "file").stat().st_size == LEAST_BYTES * 2
+
+
+def test_no_thread_to_be_had_writes_once(tmp_path, monkeypatch):
+    """At a limit of threads the write is done without one, once, also when threads can be had again later."""
+    start = threading.Thread.start
+    pieces = [bytes([n]) * (LEAST_BYTES * 2) for n in range(3)]
+    writer = DiskFiles().create(tmp_path / "file")
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    writer.write(pieces[0])
+    monkeypatch.setattr(threading.Thread, "start", start)
+    writer.write(pieces[1])
+    writer.write(pieces[2])
+    writer.sync()
+    writer.close()
+    assert (tmp_path / "file").read_bytes() == b"".join(pieces)

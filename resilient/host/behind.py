@@ -26,11 +26,12 @@ class WriteBehind:
         self._offset = 0
         self._thread: ThreadPoolExecutor | None = None
         self._flying: Future[None] | None = None
+        self._alone = False
 
     def write(self, view: memoryview) -> None:
         """Writes all of ``view``, which must not change before the next call returns. Raises OSError."""
         self.settle()
-        if len(view) < LEAST_BYTES:
+        if self._alone or len(view) < LEAST_BYTES:
             self._write(view)
             return
         try:
@@ -38,7 +39,10 @@ class WriteBehind:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="resilient-writer")
             self._flying = self._thread.submit(self._write, view)
         except RuntimeError:
-            # The interpreter is ending and gives no threads any more; a last save must not fail of that.
+            # No more threads: the interpreter is ending, or a limit is reached. A save must not fail of that;
+            # and what was queued for a thread that never began must not be written a second time.
+            self._alone = True
+            self.close()
             self._write(view)
 
     def settle(self) -> None:
@@ -50,7 +54,7 @@ class WriteBehind:
     def close(self) -> None:
         """Waits for what is in flight, whatever became of it, and ends the thread."""
         if self._thread is not None:
-            self._thread.shutdown()
+            self._thread.shutdown(cancel_futures=self._alone)
             self._thread = None
 
     def _write(self, view: memoryview) -> None:
