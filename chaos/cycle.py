@@ -7,7 +7,7 @@ encryption is on.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,8 @@ class Cycle:
     """So many saves with retention after each; ``failures`` are the steps saved on a failure.
 
     After the save of the step ``spoilt`` somebody spoils its data file; the next process finds it. With
-    ``again`` the last step is saved a second time, as after a failure right behind a scheduled save.
+    ``again`` the last step is saved a second time, as after a failure right behind a scheduled save. On a
+    ``split`` disk a loss of power may leave a rename half done.
     """
 
     saves: int
@@ -43,6 +44,7 @@ class Cycle:
     failures: frozenset[int] = frozenset()
     spoilt: int | None = None
     again: bool = False
+    split: bool = False
 
     @property
     def steps(self) -> list[int]:
@@ -126,6 +128,13 @@ class Life:
 
 def cycles(deep: bool) -> Iterator[Cycle]:
     """Every cycle that is tried: 1 to 4 saves, 1 to 3 kept, sealed or not, with failures and spoilt files."""
+    for cycle in _whole_renames(deep):
+        yield cycle
+        if deep or (cycle.saves == 2 and cycle.keep == 1):
+            yield replace(cycle, split=True)
+
+
+def _whole_renames(deep: bool) -> Iterator[Cycle]:
     modes = (None, "AES-GCM", "AES-CBC", "SM4-CBC") if deep else (None, "AES-GCM")
     for mode in modes:
         for saves in range(1, 5):
