@@ -47,6 +47,11 @@ class Cycle:
     split: bool = False
 
     @property
+    def is_small(self) -> bool:
+        """Whether it has few enough states for what multiplies them."""
+        return self.saves < 3 and self.keep == 1 and not (self.again or self.split)
+
+    @property
     def steps(self) -> list[int]:
         """The steps that are saved, in order."""
         every = list(range(1, self.saves + 1))
@@ -130,7 +135,7 @@ def cycles(deep: bool) -> Iterator[Cycle]:
     """Every cycle that is tried: 1 to 4 saves, 1 to 3 kept, sealed or not, with failures and spoilt files."""
     for cycle in _whole_renames(deep):
         yield cycle
-        if deep or (cycle.saves == 2 and cycle.keep == 1):
+        if deep or (cycle.saves == 2 and cycle.is_small and not cycle.failures):
             yield replace(cycle, split=True)
 
 

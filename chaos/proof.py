@@ -125,7 +125,7 @@ def _prove_one(work: tuple[Cycle, bool]) -> tuple[int, str]:
     cipher.BLOCK_BYTES = _BLOCK_BYTES
     inspector = Inspector()
     try:
-        prove(cycle, inspector, damaged=deep or cycle.saves < 3)
+        prove(cycle, inspector, damaged=deep or cycle.is_small)
         prove_errors(cycle, inspector, crashes=deep)
     except ViolationError as violation:
         return len(inspector.states), f"{cycle}: {violation}"
