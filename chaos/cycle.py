@@ -147,6 +147,8 @@ def _whole_renames(deep: bool) -> Iterator[Cycle]:
                 yield Cycle(saves, keep, mode)
                 if deep or (saves < 3 and keep < 3):
                     yield Cycle(saves, keep, mode, again=True)
+                if deep:
+                    yield Cycle(saves, keep, mode, failures=frozenset({saves}), again=True)
                 # A failure's checkpoint at the end, as the first attempt leaves it, or on the way.
                 for failure in {saves, min(saves, 2)} if deep or keep == 2 else {saves}:
                     yield Cycle(saves, keep, mode, failures=frozenset({failure}))
