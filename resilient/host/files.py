@@ -174,19 +174,22 @@ class DiskReader:
     def close(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+            with storage_errors("close", self._path):
+                os.close(descriptor)
 
 
 class DiskLock:
     """flock(2) on an open file: the kernel lets go of it however the process ends."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
+        self._path = path
 
     def release(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+            with storage_errors("unlock", self._path):
+                os.close(descriptor)
 
 
 class DiskFiles:
@@ -278,7 +281,7 @@ class DiskFiles:
             except OSError:
                 os.close(descriptor)
                 raise
-            return DiskLock(descriptor)
+            return DiskLock(descriptor, path)
 
     def free_bytes(self, directory: Path) -> int:
         with storage_errors("stat file system", directory):
