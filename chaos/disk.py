@@ -81,6 +81,11 @@ class SimulatedDisk:
         synced = tuple(sorted({**dict(folder.synced), path.name: number}.items()))
         self._folders[path.parent] = Folder(synced, folder.pending)
 
+    def wipe(self, directory: Path) -> None:
+        """Removes a folder with everything in it."""
+        for folder in [path for path in self._folders if path.is_relative_to(directory)]:
+            del self._folders[folder]
+
     def content(self, path: Path) -> bytes:
         return self._nodes[self._folders[path.parent].names[path.name]].content
 
@@ -96,6 +101,8 @@ class SimulatedDisk:
 
     def create(self, path: Path) -> SimulatedWriter:
         with self._operation(Operation("create", path)):
+            if path.parent not in self._folders:
+                raise _no_folder(path.parent)
             if path.name in self._folder(path).names:
                 raise FileExistsError(errno.EEXIST, "exists", str(path))
             number = self._new_number()
@@ -154,7 +161,7 @@ class SimulatedDisk:
         with self._operation(Operation("sync_directory", path)):
             folder = self._folders.get(path)
             if folder is None:
-                raise FileNotFoundError(errno.ENOENT, "no such directory", str(path))
+                raise _no_folder(path)
             self._folders[path] = Folder(tuple(sorted(folder.names.items())))
 
     def lock(self, path: Path, owner: bytes = b"") -> SimulatedLock:
@@ -266,6 +273,10 @@ class SimulatedDisk:
     def _used_bytes(self) -> int:
         named = {number for folder in self._folders.values() for number in folder.names.values()}
         return sum(len(self._nodes[number].content) for number in named)
+
+
+def _no_folder(path: Path) -> StorageError:
+    return StorageError(f"{path} is not there", errno=errno.ENOENT)
 
 
 class _Interrupted(BaseException):
