@@ -129,7 +129,8 @@ static enum action begin(struct operation *operation)
     operation->fault = hit && number >= 0 && plan.action != NOTHING;
     if (operation->fault && (plan.action == KILL || plan.action == STOP)) {
         write_log(operation, 0);
-        kill(getpid(), plan.action == KILL ? SIGKILL : SIGSTOP);
+        /* To this very thread: it goes no further than here, whichever thread it is. */
+        raise(plan.action == KILL ? SIGKILL : SIGSTOP);
         return NOTHING;
     }
     return operation->fault ? plan.action : NOTHING;
