@@ -49,6 +49,8 @@ class RealCycle(Cycle):
 CYCLES = {
     # Three saves of small blocks, one of them on a failure; the third makes retention remove the first.
     "small": RealCycle(3, 2, "AES-GCM", failures=frozenset({2})),
+    "single": RealCycle(1, 1, "AES-GCM"),
+    "long": RealCycle(5, 2, "AES-GCM"),
     "plain": RealCycle(3, 2, failures=frozenset({3})),
     # 2.5 MB in blocks of 1 MiB: these are written behind the caller's back, by a thread.
     "large": RealCycle(2, 1, "AES-GCM", repeats=12_000, block_bytes=1024 * 1024),
