@@ -24,6 +24,15 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
+def try_to_run(*command: str | Path) -> bool:
+    """Whether a command of the system succeeds."""
+    try:
+        run(*command)
+    except AssertionError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def mounted(point: Path, *arguments: str | Path) -> Iterator[Path]:
     """A file system mounted at ``point``, and gone afterwards whatever happens."""

@@ -77,12 +77,12 @@ class Nursery:
         fault: Fault | None = None,
         *,
         alarm_s: float = 0,
-        at_stop: Callable[[int, Lived], bool | None] = lambda process, so_far: None,
+        at_stop: Callable[[int, Lived], None] = lambda process, so_far: None,
     ) -> Lived:
         """Lets one life be lived below ``root``.
 
         ``at_stop`` is called whenever the shim has stopped it, with its process id and what it has done so
-        far; it dies there when that returns False.
+        far. When it raises, the life dies there.
         """
         diary, log = self._place / "diary", self._place / "log"
         diary.unlink(missing_ok=True)
@@ -97,8 +97,14 @@ class Nursery:
         }
         self._say(json.dumps(request))
         while (word := self._hear()).startswith("stopped "):
-            goes_on = at_stop(int(word.split()[1]), self._read(root, 0, diary, log))
-            self._say("die" if goes_on is False else "go")
+            try:
+                at_stop(int(word.split()[1]), self._read(root, 0, diary, log))
+            except BaseException:
+                # A test that has failed leaves no life behind, and no answer that the next one would hear.
+                self._say("die")
+                self._hear()
+                raise
+            self._say("go")
         lived = self._read(root, int(word), diary, log)
         crashes = [page["text"] for page in lived.diary if page["what"] == "crashed"]
         assert not crashes, crashes[0]

@@ -90,8 +90,8 @@ def test_the_power_goes(cycle, disk, nursery, everything, record_property):
 def broken_promise(disk, nursery):
     """What a save without these syncs turns out to break when the power goes right after it; or nothing.
 
-    With meta.json as it is to be, the commit's own syncs are the last ones: a sync of another file in the same
-    file system would write the journal, and hide that a folder was not synced.
+    With meta.json as it is to be, the commit's own syncs are the last ones: a sync of another file in the
+    same file system would write the journal, and hide that a folder was not synced.
     """
     meta = (nursery.live("single", disk.fresh("rehearsal")).root / META).read_bytes()
     numbers = count()
@@ -114,13 +114,13 @@ def broken_promise(disk, nursery):
 
 @pytest.mark.parametrize("kinds", [SYNCS, Kind.SYNC, Kind.SYNC_DIRECTORY], ids=["all", "files", "folders"])
 def test_a_store_that_does_not_sync_is_found_out(kinds, broken_promise):
-    """When no sync is done, or none of a file, or none of a folder, a checkpoint that was reported as saved is
-    lost with the power: these tests can fail."""
+    """When no sync is done, or none of a file, or none of a folder, a checkpoint that was reported as saved
+    is lost with the power: these tests can fail."""
     # A sync(2) of somebody else on this machine may save a store that does not deserve it; not ten times.
     found = (broken_promise(kinds | Kind.HINT) for _ in range(10))
     assert any(invariant == "AckDurability" for invariant in found)
 
 
-def test_early_writeback_is_a_hint(broken_promise):
-    """Durability rests on the syncs alone: without the hints it is the same."""
+def test_a_store_that_syncs_keeps_its_promise(broken_promise):
+    """The same save with its syncs is there; nothing but they has made it durable."""
     assert broken_promise(Kind.HINT) == ""
