@@ -47,21 +47,23 @@ def valid_steps(root: Path, cycle: RealCycle) -> list[int]:
     return _valid(cycle.open(root), cycle)
 
 
-def inspect_life(lived: Lived, cycle: RealCycle, fault: Fault) -> int:
+def inspect_life(lived: Lived, cycle: RealCycle, fault: Fault, before: Sequence[int] | None = None) -> int:
     """Holds a life, and what it has left, against the invariants; how many faults fired in it.
 
-    Raises ViolationError, or AssertionError when no fault fired.
+    ``before`` are the steps that were reported as saved before, when it was there to recover. Raises
+    ViolationError, or AssertionError when no fault fired.
     """
     assert lived.struck, f"{fault} did not fire"
     if fault.action == Action.KILL:
         assert lived.status == -signal.SIGKILL
     else:
         assert lived.status == 0
-        demand(sorted(lived.saved + lived.failed) == sorted(cycle.steps), "ErrorNotSwallowed", lived.diary)
+        told = sorted(lived.saved + lived.failed)
+        demand(before is not None or told == sorted(cycle.steps), "ErrorNotSwallowed", lived.diary)
         if fault.action in (Action.FAIL, Action.FAIL_DONE) or fault.error:
             _demand_told(lived)
     _demand_no_sync_again(lived)
-    inspect(lived.root, cycle, lived.saved)
+    inspect(lived.root, cycle, (*(before or ()), *lived.saved))
     return len(lived.struck)
 
 
@@ -69,10 +71,11 @@ def _demand_told(lived: Lived) -> None:
     """An operation that changes something and failed is told: in a checkpoint's own files by the save."""
     hints = LOOKS | Kind.HINT
     failed = [o for o in lived.struck if o.error and not o.kind & hints]
+    written = {o.path for o in lived.operations if o.kind == Kind.CREATE}
     told = lived.failed or lived.troubles
     for operation in failed:
-        if operation.kind == Kind.CLOSE and not layout.is_temporary(operation.path.name):
-            # Of a file or folder that was read, there is nothing to lose.
+        if operation.kind == Kind.CLOSE and operation.path not in written:
+            # Of a file or folder that was read there is nothing to lose.
             continue
         demand(bool(told), "ErrorNotSwallowed", operation)
         if _makes_a_checkpoint(operation):

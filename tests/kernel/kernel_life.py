@@ -68,6 +68,18 @@ class Diary:
         os.write(self._descriptor, line.encode())
 
 
+def recover(cycle: RealCycle, root: Path, diary: Diary) -> None:
+    """What a process does that comes after another one."""
+    store = cycle.open(root)
+    try:
+        for failure in store.recover().failures:
+            diary.tell("trouble", text=str(failure))
+        _tell_of_meta(store, diary)
+        _prune(store, cycle, diary)
+    except StorageError as error:
+        diary.tell("trouble", text=str(error))
+
+
 def live(cycle: RealCycle, root: Path, diary: Diary) -> None:
     """All the saves of a cycle with retention after each, and what came of them."""
     store = cycle.open(root)
@@ -80,11 +92,15 @@ def live(cycle: RealCycle, root: Path, diary: Diary) -> None:
         diary.tell("saved", step=step)
         _tell_of_meta(store, diary)
         try:
-            for failure in cycle.prune(store).failures:
-                diary.tell("trouble", text=str(failure))
+            _prune(store, cycle, diary)
         except StorageError as error:
             diary.tell("trouble", text=str(error))
-        _tell_of_meta(store, diary)
+
+
+def _prune(store: Store, cycle: RealCycle, diary: Diary) -> None:
+    for failure in cycle.prune(store).failures:
+        diary.tell("trouble", text=str(failure))
+    _tell_of_meta(store, diary)
 
 
 def _tell_of_meta(store: Store, diary: Diary) -> None:
@@ -103,7 +119,8 @@ def _begin(request: dict) -> None:
             signal.signal(signal.SIGALRM, lambda number, frame: came.append(number))
             signal.setitimer(signal.ITIMER_REAL, request["alarm_s"], request["alarm_s"])
         Fault(**request["fault"]).arm(request["root"], request["log"])
-        live(CYCLES[request["cycle"]], Path(request["root"]), diary)
+        do = {"live": live, "recover": recover}[request["do"]]
+        do(CYCLES[request["cycle"]], Path(request["root"]), diary)
         diary.tell("end", signals=len(came))
         status = 0
     except BaseException:  # noqa: BLE001 - whatever it is, the test is to see it

@@ -51,7 +51,8 @@ def demand_mounts(place: Path, *arguments: str | Path) -> None:
         with mounted(place / "trial", *arguments):
             pass
     except (AssertionError, OSError) as error:
-        pytest.skip(f"mounting is not allowed here: {error}")
+        reason = str(error).splitlines()[0].rsplit(": ", 1)[-1]
+        pytest.skip(f"mounting is not allowed here: {' '.join(map(str, arguments[:2]))}: {reason}")
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,11 @@ class Nursery:
         root: Path,
         fault: Fault | None = None,
         *,
+        do: str = "live",
         alarm_s: float = 0,
         at_stop: Callable[[int, Lived], None] = lambda process, so_far: None,
     ) -> Lived:
-        """Lets one life be lived below ``root``.
+        """Lets one life be lived below ``root``: the saves of a cycle, or what recovers after them.
 
         ``at_stop`` is called whenever the shim has stopped it, with its process id and what it has done so
         far. When it raises, the life dies there.
@@ -88,6 +89,7 @@ class Nursery:
         diary.unlink(missing_ok=True)
         log.unlink(missing_ok=True)
         request = {
+            "do": do,
             "cycle": cycle,
             "root": str(root),
             "diary": str(diary),

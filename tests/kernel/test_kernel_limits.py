@@ -158,7 +158,7 @@ def immutable(on_disk):
         make(trial)
         run("chattr", "-i", trial)
     except AssertionError as error:
-        pytest.skip(f"files cannot be made immutable here: {error}")
+        pytest.skip(f"files cannot be made immutable here: {str(error).split(' while')[0]}")
     yield make
     for path in changed:
         if path.exists():

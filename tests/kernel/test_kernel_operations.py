@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import replace
+from itertools import count
 
 import pytest
 from kernel_faults import CHANGES, FOREVER, LOOKS, NAMES, SYNCS, Action, Fault, Kind
@@ -62,8 +64,8 @@ def test_an_operation_fails(number, lasting, sweep, in_memory, everything):
     """An error at any operation, once or from then on, is told, and costs no checkpoint that was saved."""
     fault = Fault(Action.FAIL, HIT - Kind.HINT, error=ERRORS[number])
     # Each error strikes other operations, so that together they strike them all.
-    stride = 1 if everything else 3
-    sweep("small", in_memory, fault, lasting=lasting, start=number, stride=stride)
+    stride = 1 if everything else 6 if lasting else 3
+    sweep("small", in_memory, fault, lasting=lasting, start=2 * number, stride=stride)
 
 
 @pytest.mark.parametrize("code", ERRORS, ids=errno.errorcode.get)
@@ -162,3 +164,26 @@ def test_signals_all_the_time(cycle, nursery, on_disk):
     assert (lived.saved, lived.failed, lived.troubles) == (tuple(CYCLES[cycle].steps), (), [])
     assert any(page.get("signals", 0) > 10 for page in lived.diary), lived.diary
     inspect(lived.root, CYCLES[cycle], lived.saved)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(Action.KILL, HIT), Fault(Action.FAIL, HIT, error=errno.EIO)], ids=["killed", "EIO"]
+)
+def test_recovery_is_hit_as_well(fault, nursery, in_memory, everything, record_property):
+    """The process that comes after one that was killed may be killed or meet an error as well, anywhere."""
+    cycle = CYCLES["small"]
+    rehearsal = nursery.live("small", in_memory.fresh(), Fault(kinds=HIT))
+    fired = 0
+    for death in range(0, len(rehearsal.counted), 1 if everything else 11):
+        first = nursery.live("small", in_memory.fresh(), Fault(Action.KILL, HIT, death, death))
+        for number in count():
+            root = first.root.with_name("left")
+            shutil.rmtree(root, ignore_errors=True)
+            shutil.copytree(first.root, root)
+            one = replace(fault, first=number, last=number)
+            second = nursery.live("small", root, one, do="recover")
+            if not second.struck:
+                break
+            fired += inspect_life(second, cycle, one, first.saved)
+    assert fired > 30
+    record_property("kernel_faults", fired)
