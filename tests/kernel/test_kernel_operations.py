@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 from kernel_faults import CHANGES, FOREVER, LOOKS, NAMES, SYNCS, Action, Fault, Kind
-from kernel_inspection import inspect, inspect_life, valid_steps
+from kernel_inspection import Past, Spoilt, inspect, inspect_life, valid_steps
 from kernel_life import CYCLES
 
 from chaos.invariants import ViolationError
@@ -42,15 +42,21 @@ def sweep(nursery, record_property):
     return go
 
 
-@pytest.mark.parametrize("cycle", ["small", "plain"])
-def test_killed_before_any_operation(cycle, sweep, in_memory):
+def test_killed_before_any_operation(sweep, in_memory):
     """SIGKILL before any operation loses nothing that was reported as saved, and the next process goes on."""
-    sweep(cycle, in_memory, Fault(Action.KILL, HIT))
+    sweep("small", in_memory, Fault(Action.KILL, HIT))
 
 
-def test_killed_while_a_block_is_written_behind(sweep, in_memory):
+def test_killed_without_encryption(sweep, in_memory, everything):
+    """The same without encryption."""
+    sweep("plain", in_memory, Fault(Action.KILL, HIT), stride=1 if everything else 3)
+
+
+def test_killed_while_a_block_is_written_behind(sweep, in_memory, everything):
     """The same with large blocks, which a thread writes: it may be that thread that brings the death."""
-    sweep("large", in_memory, Fault(Action.KILL, CHANGES | Kind.HINT))
+    sweep("large", in_memory, Fault(Action.KILL, Kind.WRITE | Kind.HINT))
+    if everything:
+        sweep("large", in_memory, Fault(Action.KILL, HIT))
 
 
 def test_killed_on_a_disk(sweep, on_disk, everything):
@@ -166,24 +172,61 @@ def test_signals_all_the_time(cycle, nursery, on_disk):
     inspect(lived.root, CYCLES[cycle], lived.saved)
 
 
-@pytest.mark.parametrize(
+# The process that comes next
+
+
+def spoil(root):
+    """Cuts the newest checkpoint short, as a disk may do; what it is then."""
+    newest = CYCLES["small"].open(root).entries()[0]
+    newest.path.write_bytes(newest.path.read_bytes()[:-1])
+    contents = frozenset({newest.path.read_bytes(), newest.manifest_path.read_bytes()})
+    return Spoilt(newest.name, contents)
+
+
+@pytest.fixture
+def sweep_recovery(nursery):
+    """Lets a fault strike at one operation after the other of a recovery from the same folder."""
+
+    def go(left, fault, past):
+        fired = 0
+        for number in count():
+            root = left.with_name("copy")
+            shutil.rmtree(root, ignore_errors=True)
+            shutil.copytree(left, root)
+            one = replace(fault, first=number, last=number)
+            lived = nursery.live("small", root, one, do="recover")
+            if not lived.struck:
+                return fired
+            fired += inspect_life(lived, CYCLES["small"], one, past)
+
+    return go
+
+
+DEATH_OR_ERROR = pytest.mark.parametrize(
     "fault", [Fault(Action.KILL, HIT), Fault(Action.FAIL, HIT, error=errno.EIO)], ids=["killed", "EIO"]
 )
-def test_recovery_is_hit_as_well(fault, nursery, in_memory, everything, record_property):
+
+
+@DEATH_OR_ERROR
+def test_recovery_is_hit_as_well(fault, nursery, in_memory, sweep_recovery, everything, record_property):
     """The process that comes after one that was killed may be killed or meet an error as well, anywhere."""
-    cycle = CYCLES["small"]
     rehearsal = nursery.live("small", in_memory.fresh(), Fault(kinds=HIT))
     fired = 0
-    for death in range(0, len(rehearsal.counted), 1 if everything else 11):
+    for death in range(0, len(rehearsal.counted), 1 if everything else 17):
         first = nursery.live("small", in_memory.fresh(), Fault(Action.KILL, HIT, death, death))
-        for number in count():
-            root = first.root.with_name("left")
-            shutil.rmtree(root, ignore_errors=True)
-            shutil.copytree(first.root, root)
-            one = replace(fault, first=number, last=number)
-            second = nursery.live("small", root, one, do="recover")
-            if not second.struck:
-                break
-            fired += inspect_life(second, cycle, one, first.saved)
+        fired += sweep_recovery(first.root, fault, Past(first.saved))
+    assert fired > 30
+    record_property("kernel_faults", fired)
+
+
+@DEATH_OR_ERROR
+def test_setting_aside_is_hit_as_well(fault, nursery, in_memory, sweep_recovery, record_property):
+    """A corrupt checkpoint on its way to the quarantine is whole in one place or the other, whatever happens,
+    and the one before it is used."""
+    first = nursery.live("small", in_memory.fresh())
+    spoilt = spoil(first.root)
+    left = tuple(valid_steps(first.root, CYCLES["small"]))
+    assert left == (2,)
+    fired = sweep_recovery(first.root, fault, Past(left, spoilt))
     assert fired > 30
     record_property("kernel_faults", fired)

@@ -68,7 +68,7 @@ class Disk:
 def test_the_power_goes(cycle, disk, nursery, everything, record_property):
     """After each report that a checkpoint is saved, and between operations, the power may go: the checkpoint
     is there, whole, and the next process goes on."""
-    stride = 1 if everything else {"small": 3, "large": 4}[cycle]
+    stride = 1 if everything else {"small": 5, "large": 7}[cycle]
     seen = []
     root = disk.fresh("run")
 
