@@ -3,6 +3,8 @@
 #
 # make crash  every crash state of a store's daily life, held against its promises (a part of make test)
 # make crash-deep   the same for more lives and every cipher; takes hours
+# make crash-kernel   every operation of a real process hit in turn, with every fault, on real file systems; as root
+#             also full, read-only and powerless ones. A part of it is in make test; this takes some minutes
 # make fuzz   the property tests on new random examples, many of them; takes a while
 #
 # They set up a .venv by themselves; Python 3.10 to 3.12 and pip are all they need.
@@ -15,7 +17,7 @@ JOBS ?= 2
 # MindSpore's own warnings would bury what the demo has to say.
 export GLOG_v ?= 3
 
-.PHONY: demo test style types tests crash crash-deep fuzz clean
+.PHONY: demo test style types tests crash crash-deep crash-kernel fuzz clean
 
 demo: .venv/ready
 	$(BIN)/resilient-chaos drill examples/digits.py
@@ -37,6 +39,9 @@ crash: .venv/ready
 
 crash-deep: .venv/ready
 	$(BIN)/python -m chaos.proof --deep
+
+crash-kernel: .venv/ready
+	KERNEL_FAULTS=all $(BIN)/python -m pytest -q -n $(JOBS) --timeout 900 tests/kernel
 
 fuzz: .venv/ready
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 tests/store tests/codec tests/test_retention.py

@@ -18,7 +18,7 @@ from resilient import retention
 from resilient.codec.record import Record
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import StorageError
-from resilient.store.entry import Draft, Entry
+from resilient.store.entry import Draft, Entry, Pruned
 from resilient.store.store import Store
 
 ROOT = Path("/run")
@@ -91,9 +91,9 @@ class Cycle:
         """The one tensor of the checkpoint of a step."""
         return (CANARY + b" %08d " % step) * 8
 
-    def prune(self, store: Store) -> None:
+    def prune(self, store: Store) -> Pruned:
         """Retention, as after every save."""
-        store.prune(partial(retention.kept, KeepPolicy(max_count=self.keep)))
+        return store.prune(partial(retention.kept, KeepPolicy(max_count=self.keep)))
 
 
 @dataclass

@@ -81,6 +81,11 @@ class SimulatedDisk:
         synced = tuple(sorted({**dict(folder.synced), name: number}.items()))
         self._folders[where] = Folder(synced, folder.pending)
 
+    def wipe(self, directory: Path) -> None:
+        """Removes a folder with everything in it."""
+        for folder in [path for path in self._folders if Path(path).is_relative_to(directory)]:
+            del self._folders[folder]
+
     def content(self, path: Path) -> bytes:
         where, name = place(path)
         return self._nodes[self._folders[where].names[name]].content
@@ -98,7 +103,9 @@ class SimulatedDisk:
     def create(self, path: Path) -> SimulatedWriter:
         self._begin("create", path)
         where, name = place(path)
-        if name in self._folder(where).names:
+        if where not in self._folders:
+            raise _no_folder(where)
+        if name in self._folders[where].names:
             raise FileExistsError(errno.EEXIST, "exists", str(path))
         number = self._new_number()
         self._nodes[number] = Node(stamp=self._tick())
@@ -157,7 +164,9 @@ class SimulatedDisk:
 
     def sync_directory(self, path: Path) -> None:
         self._begin("sync_directory", path)
-        folder = self._folder(str(path))
+        folder = self._folders.get(str(path))
+        if folder is None:
+            raise _no_folder(str(path))
         self._folders[str(path)] = Folder(tuple(sorted(folder.names.items())))
 
     def lock(self, path: Path, owner: bytes = b"") -> SimulatedLock:
@@ -268,6 +277,10 @@ class SimulatedDisk:
     def _used_bytes(self) -> int:
         named = {number for folder in self._folders.values() for number in folder.names.values()}
         return sum(len(self._nodes[number].content) for number in named)
+
+
+def _no_folder(path: str) -> StorageError:
+    return StorageError(f"{path} is not there", errno=errno.ENOENT)
 
 
 class _Interrupted(BaseException):

@@ -6,8 +6,20 @@ ones, many more of them.
 
 import os
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=100)
 settings.register_profile("fuzz", deadline=None, max_examples=3000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter):
+    """Tells how many faults struck real processes: a test of faults in which none fires proves nothing."""
+    reports = terminalreporter.getreports("passed")
+    counts = [
+        value for report in reports for name, value in report.user_properties if name == "kernel_faults"
+    ]
+    if counts:
+        terminalreporter.write_line(f"faults that struck a real process: {sum(counts):,}")

@@ -1,7 +1,9 @@
 """Files: the protocol through which everything reaches a disk, and the real one.
 
 Every path is a ``pathlib.Path``. Every ``OSError`` leaves as :class:`~resilient.errors.StorageError`, with
-its errno, except the two that callers decide by: ``FileNotFoundError`` and ``FileExistsError``.
+its errno, except the two that callers decide by: ``FileNotFoundError`` for a file that is not there (to open,
+read, rename, remove or look at) and ``FileExistsError`` for one that is (to create). A *folder* that is not
+there is no answer to anything: somebody has removed it, and that is a StorageError.
 Nothing follows a symbolic link in the last part of a path when writing: a link planted there by somebody
 else must not redirect a checkpoint.
 """
@@ -25,6 +27,9 @@ DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 
 Buffer = bytes | bytearray | memoryview
+ErrorTypes = type[OSError] | tuple[type[OSError], ...]
+
+_DECIDED_BY: ErrorTypes = (FileNotFoundError, FileExistsError)
 
 
 @dataclass(frozen=True)
@@ -174,19 +179,22 @@ class DiskReader:
     def close(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+            with storage_errors("close", self._path):
+                os.close(descriptor)
 
 
 class DiskLock:
     """flock(2) on an open file: the kernel lets go of it however the process ends."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
+        self._path = path
 
     def release(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+            with storage_errors("unlock", self._path):
+                os.close(descriptor)
 
 
 class DiskFiles:
@@ -194,7 +202,7 @@ class DiskFiles:
 
     def create(self, path: Path) -> DiskWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with storage_errors("create", path):
+        with storage_errors("create", path, FileExistsError):
             return DiskWriter(os.open(path, flags, FILE_MODE), path)
 
     def open(self, path: Path) -> DiskReader:
@@ -242,7 +250,7 @@ class DiskFiles:
 
     def make_directory(self, path: Path) -> None:
         missing = []
-        with storage_errors("make directory", path):
+        with storage_errors("make directory", path, ()):
             while not path.is_dir():
                 missing.append(path)
                 path = path.parent
@@ -257,7 +265,7 @@ class DiskFiles:
                 self.sync_directory(directory.parent)
 
     def sync_directory(self, path: Path) -> None:
-        with storage_errors("sync directory", path):
+        with storage_errors("sync directory", path, ()):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
@@ -266,7 +274,7 @@ class DiskFiles:
 
     def lock(self, path: Path, owner: bytes = b"") -> DiskLock:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        with storage_errors("lock", path):
+        with storage_errors("lock", path, ()):
             descriptor = os.open(path, flags, FILE_MODE)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -278,7 +286,7 @@ class DiskFiles:
             except OSError:
                 os.close(descriptor)
                 raise
-            return DiskLock(descriptor)
+            return DiskLock(descriptor, path)
 
     def free_bytes(self, directory: Path) -> int:
         with storage_errors("stat file system", directory):
@@ -287,13 +295,13 @@ class DiskFiles:
 
 
 @contextlib.contextmanager
-def storage_errors(action: str, path: Path) -> Iterator[None]:
-    """Turns an OSError into a StorageError that says what was tried on which file."""
+def storage_errors(action: str, path: Path, passing: ErrorTypes = _DECIDED_BY) -> Iterator[None]:
+    """Turns an OSError, unless it is ``passing``, into a StorageError that tells what was tried."""
     try:
         yield
-    except (FileNotFoundError, FileExistsError):
-        raise
     except OSError as error:
+        if isinstance(error, passing):
+            raise
         reason = error.strerror or type(error).__name__
         message = f"cannot {action} {path}: {reason}"
         raise StorageError(message, errno=error.errno, hint=_hint(error.errno)) from error

@@ -32,15 +32,17 @@ renamed over a name that was there before, so the caller chooses free names and 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from resilient.errors import StorageError
 from resilient.host.files import Files, Writer
 from resilient.store import layout
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -69,6 +71,21 @@ class Place:
         return self.directory / layout.temporary(self.manifest.name, self.token)
 
 
+def _gone_is_told(sequence: Callable[P, T]) -> Callable[P, T]:
+    """A file of ours that somebody removes meanwhile is the storage's error, like any other."""
+
+    @functools.wraps(sequence)
+    def told(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return sequence(*args, **kwargs)
+        except FileNotFoundError as error:
+            message = f"{error.filename} has gone while it was being saved"
+            raise StorageError(message, errno=error.errno, hint="somebody else removes files here") from error
+
+    return told
+
+
+@_gone_is_told
 def commit(
     files: Files,
     place: Place,
@@ -114,6 +131,7 @@ def finish_removal(files: Files, data: Path, intent: Path) -> None:
         files.remove(intent)
 
 
+@_gone_is_told
 def replace(files: Files, path: Path, token: str, write: Callable[[Writer], T]) -> T:
     """Gives ``path`` a new content, durably: a reader sees the whole old file or the whole new one."""
     temporary = path.with_name(layout.temporary(path.name, token))

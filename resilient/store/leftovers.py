@@ -6,6 +6,7 @@ manifest names it and it is, byte for byte, what that manifest binds (see ``comm
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -58,7 +59,8 @@ class Leftovers:
             sequence.finish_removal(self._files, self._directory / owned, path)
             yield owned
         else:
-            self._files.remove(path)
+            with contextlib.suppress(FileNotFoundError):
+                self._files.remove(path)
         yield name
 
     def _uncommitted_data(self, path: Path, names: Collection[str]) -> str | None:

@@ -216,7 +216,7 @@ def test_the_fake_behaves_like_the_real_one(anywhere):
     ("action", "error"),
     [
         (lambda files, folder: files.create(folder / "there"), FileExistsError),
-        (lambda files, folder: files.create(folder / "no" / "file"), FileNotFoundError),
+        (lambda files, folder: files.create(folder / "no" / "file"), StorageError),
         (lambda files, folder: files.open(folder / "missing"), FileNotFoundError),
         (lambda files, folder: files.open(folder / "sub"), StorageError),
         (lambda files, folder: files.read(folder / "there", 3), StorageError),
@@ -224,7 +224,7 @@ def test_the_fake_behaves_like_the_real_one(anywhere):
         (lambda files, folder: files.remove(folder / "missing"), FileNotFoundError),
         (lambda files, folder: files.identity(folder / "missing"), FileNotFoundError),
         (lambda files, folder: files.identity(folder / "sub"), StorageError),
-        (lambda files, folder: files.sync_directory(folder / "missing"), FileNotFoundError),
+        (lambda files, folder: files.sync_directory(folder / "missing"), StorageError),
         (lambda files, folder: files.make_directory(folder / "there" / "sub"), StorageError),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
 import pytest
@@ -213,3 +214,42 @@ def test_verify_says_what_is_wrong_and_moves_nothing():
     with pytest.raises(WrongKeyError):
         make_store(disk, sealing=Sealing("AES-GCM", OTHER_KEY)).verify(entry)
     assert disk.state() == before
+
+
+def test_a_folder_that_goes_is_told():
+    """Whenever somebody removes the folder, saves and retention succeed or raise a StorageError and nothing
+    else; the next save makes the folder anew."""
+    whole, store = filled(2)
+    store.prune(newest(1))
+    for number in range(len(whole.log)):
+        disk = SimulatedDisk()
+        disk.obey(lambda n, o, disk=disk, number=number: disk.wipe(DIRECTORY) if n == number else None)
+        store = make_store(disk)
+        for step in (1, 2):
+            with contextlib.suppress(StorageError):
+                store.commit(draft(step))
+        with contextlib.suppress(StorageError):
+            store.prune(newest(1))
+        store.commit(draft(3))
+        assert steps(store)[0] == 3
+        assert store.recover().failures == ()
+
+
+def test_a_leftover_that_somebody_else_removes():
+    """A temporary file that has gone when recovery comes to it is as good as removed."""
+    disk, _ = filled(1)
+    leftover = DIRECTORY / layout.temporary("meta.json", "0" * 16)
+    disk.put(leftover, b"torn")
+
+    removed = []
+
+    def somebody_else(number, operation):
+        if operation.kind == "remove" and not removed:
+            removed.append(operation.path)
+            gone.remove(leftover)
+
+    gone = disk.restart(somebody_else)
+    recovery = make_store(gone).recover()
+    assert recovery.failures == ()
+    assert removed == [leftover]
+    assert leftover not in gone.paths()
