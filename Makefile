@@ -4,6 +4,7 @@
 # make crash  every crash state of a store's daily life, held against its promises (a part of make test)
 # make crash-deep   the same for more lives and every cipher; takes hours
 # make fuzz   the property tests on new random examples, many of them; takes a while
+# make coverage   every branch of what reads and writes checkpoints is run by a test, or it fails
 #
 # They set up a .venv by themselves; Python 3.10 to 3.12 and pip are all they need.
 
@@ -12,10 +13,12 @@ PYTHON ?= $(firstword $(shell for v in 3.11 3.12 3.10; do \
 	python$$v -c 'import ensurepip' 2>/dev/null && echo python$$v; done) python3)
 BIN := .venv/bin
 JOBS ?= 2
+# The tests of what reads and writes checkpoints, the fuzzed ones among them.
+READERS := tests/codec tests/store tests/test_retention.py tests/test_message_fuzz.py tests/test_reader_memory.py
 # MindSpore's own warnings would bury what the demo has to say.
 export GLOG_v ?= 3
 
-.PHONY: demo test style types tests crash crash-deep fuzz clean
+.PHONY: demo test style types tests crash crash-deep fuzz coverage clean
 
 demo: .venv/ready
 	$(BIN)/resilient-chaos drill examples/digits.py
@@ -39,7 +42,13 @@ crash-deep: .venv/ready
 	$(BIN)/python -m chaos.proof --deep
 
 fuzz: .venv/ready
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 tests/store tests/codec tests/test_retention.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS)
+
+# Not the enumerations of crashes: all that they run, the others run as well.
+coverage: .venv/ready
+	$(BIN)/python -m coverage run -m pytest -q $(READERS) tests/test_schedule.py tests/test_write_behind.py \
+		--ignore tests/store/test_store_crashes.py
+	$(BIN)/python -m coverage report
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 12))' \
@@ -49,4 +58,4 @@ fuzz: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
