@@ -34,6 +34,12 @@ READ_FAULTS = [Fail(errno.EACCES), Fail(errno.EMFILE)]
 seeds = st.none() | st.integers(0, 2**32)
 """How a crash ends: only the process dies, or the machine loses its power and this decides what is left."""
 
+syncs = st.tuples(st.integers(0, 3), st.sampled_from(["sync", "rename", "sync_directory"]))
+"""The n-th of the operations of one of these kinds: where the order of a save's steps shows."""
+
+places = syncs | st.tuples(st.integers(0, 45), st.none())
+"""One of those, or the n-th of all the operations that change something."""
+
 
 def theirs(run_id, rank):
     """A checkpoint of another run, or of another rank, under the same key as some of ours."""
@@ -47,8 +53,10 @@ class Lives(RuleBasedStateMachine):
     """One run directory through many processes. ``ledger`` is the model; ``doubtful`` are names whose save
     has failed in the living process; ``touched`` are names somebody else has had a hand in."""
 
-    @initialize(sealed=st.none() | st.sampled_from(MODES), keep=st.sampled_from(POLICIES))
-    def begin(self, sealed, keep):
+    @initialize(
+        sealed=st.none() | st.sampled_from(MODES), keep=st.sampled_from(POLICIES), saves=st.integers(0, 5)
+    )
+    def begin(self, sealed, keep, saves):
         self.ledger = Ledger()
         self.disk = SimulatedDisk()
         self.clock = SteppedClock()
@@ -60,6 +68,7 @@ class Lives(RuleBasedStateMachine):
         self.strangers = {}
         self.touched = set()
         self.start()
+        self.train(saves, False)
 
     def start(self):
         """The next process."""
@@ -69,6 +78,12 @@ class Lives(RuleBasedStateMachine):
         )
 
     # Saving and retention
+
+    @rule(count=st.integers(1, 4), prune=st.booleans())
+    def train(self, count, prune):
+        """Some saves without trouble."""
+        for _ in range(count):
+            self.save(False, False, prune)
 
     @rule(failure=st.booleans(), again=st.booleans(), prune=st.booleans())
     def save(self, failure, again, prune):
@@ -128,15 +143,16 @@ class Lives(RuleBasedStateMachine):
     # Trouble
 
     @rule(
-        after=st.integers(0, 45),
+        where=places,
         fault=st.sampled_from(WRITE_FAULTS),
         lasting=st.booleans(),
         seed=seeds,
         again=st.booleans(),
     )
-    def trouble(self, after, fault, lasting, seed, again):
+    def trouble(self, where, fault, lasting, seed, again):
         """A save and retention during which something goes wrong, for once or from then on."""
-        struck = self.plan(after, fault, lasting, lambda operation: operation.mutates)
+        after, kind = where
+        struck = self.plan(after, fault, lasting, lambda o: o.mutates and kind in (None, o.kind))
         self.save_in_trouble(self.next_draft(again=again), struck, prune=True)
         if isinstance(fault, Kill) or seed is not None:
             self.crash(seed)
@@ -209,10 +225,20 @@ class Lives(RuleBasedStateMachine):
         known = {whole.entry.name for s, whole in self.ledger.whole.items() if s != self.serial}
         return {name for name in names(self.disk) if name.endswith(".ckpt")} - known
 
-    @rule(seed=seeds)
-    def crash(self, seed):
-        """The process or the machine dies; the next process recovers."""
+    @rule(where=syncs, seed=st.integers(0, 2**32))
+    def power_cut(self, where, seed):
+        """The machine loses its power in the middle of a save and retention."""
+        self.trouble(where, Kill(), False, seed, False)
+
+    @rule(seed=seeds, stranger=st.booleans())
+    def crash(self, seed, stranger=False):
+        """The process or the machine dies; the next process recovers.
+
+        Perhaps a stranger has meanwhile put a file where an interrupted save would have put its own.
+        """
         self.die(seed)
+        for name in filter(layout.is_temporary, names(self.disk) if stranger else ()):
+            self.put_strange(layout.final_of(name), b"stock")
         self.start()
         self.recover()
 
@@ -236,7 +262,8 @@ class Lives(RuleBasedStateMachine):
         demand(self.files() == once, "RecoverIdempotent", "a second recovery changed something")
 
     def files(self):
-        return {path: self.disk.content(path) for path in self.disk.paths()}
+        """Every file, and which one it is: one that is written anew with the same content is another."""
+        return {path: (self.disk.number_of(path), self.disk.content(path)) for path in self.disk.paths()}
 
     @rule(
         after=st.integers(0, 12),
@@ -279,7 +306,7 @@ class Lives(RuleBasedStateMachine):
 
     # What others do
 
-    @precondition(lambda self: self.ledger.intact(self.disk))
+    @precondition(lambda self: len(self.ledger.intact(self.disk)) > 1)
     @rule(
         data=st.data(),
         how=st.sampled_from(["flip", "cut", "zero", "remove", "append", "foreign", "rank", "both"]),
@@ -302,6 +329,13 @@ class Lives(RuleBasedStateMachine):
             good = self.disk.content(path)
             self.disk.put(path, spoilt(good, how, data.draw(st.integers(0, len(good) - 1)), data))
         self.ledger.spoil(self.disk)
+
+    @precondition(lambda self: len(self.ledger.intact(self.disk)) == 1)
+    @rule(data=st.data())
+    def damage_the_last(self, data):
+        """Somebody spoils the only one there is: nobody starts from zero without being told."""
+        self.damage(data, "flip", data.draw(st.booleans()))
+        self.load()
 
     @precondition(lambda self: len(self.ledger.intact(self.disk)) > 1)
     @rule(data=st.data(), which=st.sampled_from(["data", "manifest", "both"]))
@@ -339,11 +373,14 @@ class Lives(RuleBasedStateMachine):
         """Stock's ModelCheckpoint puts a file of its own where the next one of ours may go."""
         step = self.step + ahead
         name = layout.CheckpointName("CKP", 0, 1 + max(step - 1, 0) // 10, 1 + (step - 1) % 10).data
-        taken = names(self.disk)
-        if not {name, layout.manifest_of(name)} & set(taken) and not any(name in other for other in taken):
-            self.disk.make_directory(DIRECTORY)
-            self.disk.put(DIRECTORY / name, b"stock" * size)
-            self.strangers[DIRECTORY / name] = b"stock" * size
+        self.disk.make_directory(DIRECTORY)
+        self.put_strange(name, b"stock" * size)
+
+    def put_strange(self, name, content):
+        free = name.endswith(".ckpt") and not {name, layout.manifest_of(name)} & set(names(self.disk))
+        if free:
+            self.disk.put(DIRECTORY / name, content)
+            self.strangers[DIRECTORY / name] = content
             self.touched.add(name)
 
     @precondition(lambda self: DIRECTORY / layout.META_NAME in self.disk.paths())
@@ -436,7 +473,7 @@ def spoilt(good, how, position, data):
     if how == "cut":
         return good[:position]
     if how == "zero":
-        return good[:position] + bytes(max(1, (len(good) - position) // 2)) + good[position + 1 :]
+        return good[:position] + bytes(len(good) - position)
     return good + good[position:]
 
 
