@@ -148,14 +148,15 @@ class Lives(RuleBasedStateMachine):
         lasting=st.booleans(),
         seed=seeds,
         again=st.booleans(),
+        stranger=st.booleans(),
     )
-    def trouble(self, where, fault, lasting, seed, again):
+    def trouble(self, where, fault, lasting, seed, again, stranger):
         """A save and retention during which something goes wrong, for once or from then on."""
         after, kind = where
         struck = self.plan(after, fault, lasting, lambda o: o.mutates and kind in (None, o.kind))
         self.save_in_trouble(self.next_draft(again=again), struck, prune=True)
         if isinstance(fault, Kill) or seed is not None:
-            self.crash(seed)
+            self.crash(seed, stranger)
 
     @precondition(lambda self: not self.ledger.in_doubt())
     @rule(after=st.integers(0, 60), fault=st.sampled_from(READ_FAULTS), lasting=st.booleans())
@@ -225,13 +226,13 @@ class Lives(RuleBasedStateMachine):
         known = {whole.entry.name for s, whole in self.ledger.whole.items() if s != self.serial}
         return {name for name in names(self.disk) if name.endswith(".ckpt")} - known
 
-    @rule(where=syncs, seed=st.integers(0, 2**32))
-    def power_cut(self, where, seed):
+    @rule(where=syncs, seed=st.integers(0, 2**32), stranger=st.booleans())
+    def power_cut(self, where, seed, stranger):
         """The machine loses its power in the middle of a save and retention."""
-        self.trouble(where, Kill(), False, seed, False)
+        self.trouble(where, Kill(), False, seed, False, stranger)
 
     @rule(seed=seeds, stranger=st.booleans())
-    def crash(self, seed, stranger=False):
+    def crash(self, seed, stranger):
         """The process or the machine dies; the next process recovers.
 
         Perhaps a stranger has meanwhile put a file where an interrupted save would have put its own.
