@@ -221,15 +221,16 @@ def _from_json(inner: Mapping[str, Any]) -> Manifest:
     try:
         del fields["format"]
         _check_types(fields)
-        fields["tags"] = _split_tags(bytes.fromhex(fields["tags"]), fields["mode"], fields.pop("blocks"))
+        fields["tags"] = _split_tags(fields["tags"], fields["mode"], fields.pop("blocks"))
         return Manifest(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"the manifest makes no sense: {error}") from error
 
 
-def _split_tags(joined: bytes, mode: str | None, blocks: int) -> tuple[bytes, ...]:
-    size = _tag_bytes(mode)
-    if len(joined) != size * blocks:
+def _split_tags(text: str, mode: str | None, blocks: int) -> tuple[bytes, ...]:
+    joined, size = bytes.fromhex(text), _tag_bytes(mode)
+    # Python reads capitals and spaces too.
+    if joined.hex() != text or len(joined) != size * blocks:
         raise ValueError("its tags are incomplete")
     return tuple(joined[start : start + size] for start in range(0, len(joined), size))
 

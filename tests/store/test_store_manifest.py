@@ -125,6 +125,8 @@ def test_a_later_format_is_left_alone():
         {"file_name": "passwd"},
         {"tags": "abc"},
         {"tags": 7},
+        {"tags": "AB" * 32},
+        {"tags": " " + "ab" * 32},
         {"blocks": 2},
         {"blocks": 0},
         {"mode": "AES-GCM"},
