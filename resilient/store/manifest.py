@@ -11,11 +11,12 @@ covers.
 
 What refuses a manifest, in this order:
 
-1. not canonical, or a mac that is wrong under the right key                    CorruptError
+1. larger than any, not canonical, or a mac that is wrong under the right key   CorruptError
 2. another run's or another rank's                                              ForeignError
 3. sealed under a key we do not have                                            WrongKeyError
 4. not encrypted while encryption is on: anybody could have written it          WrongKeyError
 5. a format of a later version                                                  ForeignError
+6. fields of another type, out of range, or that contradict each other          CorruptError
 
 ``parent`` is the SHA-256 of the file of the manifest before it, so the manifests of a run form a chain.
 """
