@@ -6,6 +6,7 @@
 # make crash-kernel   every operation of a real process hit in turn, with every fault, on real file systems; as root
 #             also full, read-only and powerless ones. A part of it is in make test; this takes some minutes
 # make fuzz   the property tests on new random examples, many of them; takes a while
+# make coverage   every branch of what reads and writes checkpoints is run by a test, or it fails
 #
 # They set up a .venv by themselves; Python 3.10 to 3.12 and pip are all they need.
 
@@ -14,10 +15,12 @@ PYTHON ?= $(firstword $(shell for v in 3.11 3.12 3.10; do \
 	python$$v -c 'import ensurepip' 2>/dev/null && echo python$$v; done) python3)
 BIN := .venv/bin
 JOBS ?= 2
+# The tests of what reads and writes checkpoints, the fuzzed ones among them.
+READERS := tests/codec tests/store tests/test_retention.py tests/test_message_fuzz.py tests/test_reader_memory.py
 # MindSpore's own warnings would bury what the demo has to say.
 export GLOG_v ?= 3
 
-.PHONY: demo test style types tests crash crash-deep crash-kernel fuzz clean
+.PHONY: demo test style types tests crash crash-deep crash-kernel fuzz coverage clean
 
 demo: .venv/ready
 	$(BIN)/resilient-chaos drill examples/digits.py
@@ -44,7 +47,13 @@ crash-kernel: .venv/ready
 	KERNEL_FAULTS=all $(BIN)/python -m pytest -q -n $(JOBS) --timeout 900 tests/kernel
 
 fuzz: .venv/ready
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 tests/store tests/codec tests/test_retention.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS)
+
+# Not the enumerations of crashes: all that they run, the others run as well.
+coverage: .venv/ready
+	$(BIN)/python -m coverage run -m pytest -q $(READERS) tests/test_schedule.py tests/test_write_behind.py \
+		--ignore tests/store/test_store_crashes.py
+	$(BIN)/python -m coverage report
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 12))' \
@@ -54,4 +63,4 @@ fuzz: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

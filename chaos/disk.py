@@ -62,6 +62,10 @@ class SimulatedDisk:
         """From now on this plan decides what goes wrong."""
         self._plan = plan
 
+    def resize(self, capacity_bytes: int) -> None:
+        """From now on the disk holds so much; what is there stays."""
+        self._capacity_bytes = capacity_bytes
+
     def number_of(self, path: Path) -> int:
         """The number of the file that has this name. Raises FileNotFoundError."""
         return self._number(path)

@@ -95,7 +95,7 @@ def _parse(data: bytes, flags: int) -> dict[str, Any]:
         raise LinkError("a message on the link was cut off")
     try:
         message = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LinkError(f"a message on the link is no JSON: {error}") from error
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise LinkError("a message on the link has no type")

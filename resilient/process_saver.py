@@ -27,6 +27,7 @@ from typing import Any
 from resilient.codec.record import Record
 from resilient.config import WorkerConfig
 from resilient.errors import LinkError
+from resilient.host.files import Buffer
 from resilient.host.world import World
 from resilient.link import Link
 from resilient.saving import Committer, Saved, Snapshot
@@ -127,11 +128,16 @@ def _write(descriptor: int, snapshot: Snapshot) -> int:
     return end
 
 
-def _read(memory: mmap.mmap, described_at: int) -> Snapshot:
-    """The inverse of :func:`_write`, over the mapped memory."""
+def _read(memory: Buffer | mmap.mmap, described_at: int) -> Snapshot:
+    """The inverse of :func:`_write`, over the mapped memory. Raises LinkError for anything else."""
     view = memoryview(memory)
-    description: Mapping[str, Any] = json.loads(bytes(view[described_at:]))
+    try:
+        return _snapshot(view, json.loads(bytes(view[described_at:])))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LinkError(f"a snapshot on the link makes no sense: {error}") from error
 
+
+def _snapshot(view: memoryview, description: Mapping[str, Any]) -> Snapshot:
     def record(placed: list[Any]) -> Record:
         name, dtype, dims, section, offset, size = placed
         return Record(name, dtype, tuple(dims), view[offset : offset + size], section)

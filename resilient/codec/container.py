@@ -20,11 +20,12 @@ Invariants, held by the encoder and demanded by the decoder:
   [0], which it takes for a scalar, and dtypes missing from its table, on which it fails for the whole file.
 
 Nothing is copied on the way out: tensors leave as views. On the way in, no length field is believed: memory
-is taken only for bytes that have arrived, and for tensors no larger than what is announced to follow.
+is taken only for bytes that have arrived, or that the rest of the stream, whose size is known, can hold.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -62,18 +63,19 @@ def encode(records: Iterable[Record], extra: bytes, slice_bytes: int = SLICE_BYT
 def decode(chunks: Iterable[Buffer], sink: Sink, size_bytes: int | None = None) -> bytes:
     """Parses a plaintext stream, fills what ``sink`` returns, and returns ``extra`` (b"" when there is none).
 
-    ``size_bytes`` is the length of the whole stream where the caller knows it: then no tensor that
-    claims more than that reaches the sink. Raises CorruptError for anything the encoder does not
+    ``size_bytes`` is the length of the whole stream where the caller knows it: then nothing that claims more
+    than what is left of it reaches the sink, and all that the sink is asked for together is no more than the
+    stream. Raises CorruptError for anything the encoder does not
     produce; what was filled until then is garbage.
     """
-    source = _Source(chunks)
-    tensors = _Tensors(sink, size_bytes)
+    source = _Source(chunks, size_bytes)
+    tensors = _Tensors(sink)
     extra = b""
     first = True
     while not source.at_end():
         field = source.varint()
         if field == FIELD_EXTRA << 3 | _LENGTH_DELIMITED and first:
-            extra = source.take(source.varint())
+            extra = source.take(source.length("the extra"))
         elif field == FIELD_VALUE << 3 | _LENGTH_DELIMITED:
             tensors.read(source, _decode_header(source, 0))
         elif field == FIELD_OURS << 3 | _LENGTH_DELIMITED:
@@ -143,10 +145,16 @@ def _varint(number: int) -> bytes:
 class _Source:
     """The chunks of a stream as one sequence of bytes. Running out of them is a CorruptError."""
 
-    def __init__(self, chunks: Iterable[Buffer]) -> None:
+    def __init__(self, chunks: Iterable[Buffer], size_bytes: int | None) -> None:
         self._chunks = iter(chunks)
         self._rest = memoryview(b"")
+        self._size_bytes = size_bytes
         self.offset = 0
+
+    def demand(self, size_bytes: int, what: str) -> None:
+        """Raises CorruptError when so many bytes cannot follow; to be called before memory is taken."""
+        if self._size_bytes is not None and size_bytes > self._size_bytes - self.offset:
+            raise CorruptError(f"{what} claims {size_bytes} bytes, more than there are")
 
     def at_end(self) -> bool:
         while not self._rest:
@@ -165,10 +173,12 @@ class _Source:
         return piece
 
     def take(self, size_bytes: int) -> bytes:
-        taken = bytearray()
-        while len(taken) < size_bytes:
-            taken += self.some(size_bytes - len(taken))
-        return bytes(taken)
+        # BytesIO gives its memory away without a copy: what is taken may be as large as the file. When the
+        # stream's size is known the length has been held against it, and the memory is taken at once.
+        taken = io.BytesIO(bytes(size_bytes) if self._size_bytes is not None else b"")
+        while size_bytes:
+            size_bytes -= taken.write(self.some(size_bytes))
+        return taken.getvalue()
 
     def fill(self, target: memoryview) -> None:
         done = 0
@@ -198,8 +208,14 @@ class _Source:
                 return number
         raise CorruptError(f"a number is too large, at byte {self.offset}")
 
-    def text(self, limit_bytes: int) -> str:
+    def length(self, what: str) -> int:
+        """The length of what follows, which may be as long as the rest of the stream."""
         size_bytes = self.varint()
+        self.demand(size_bytes, what)
+        return size_bytes
+
+    def text(self, limit_bytes: int) -> str:
+        size_bytes = self.length("a name")
         if size_bytes > limit_bytes:
             raise CorruptError(f"a name of {size_bytes} bytes at byte {self.offset}")
         try:
@@ -269,9 +285,8 @@ def _demand_end(source: _Source, content_bytes: int, end: int) -> None:
 class _Tensors:
     """Puts the slices of each tensor together in the memory that the sink gives."""
 
-    def __init__(self, sink: Sink, size_bytes: int | None) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._limit_bytes = size_bytes
         self._seen: set[tuple[int, str]] = set()
         self._open: tuple[int, str, str, tuple[int, ...]] | None = None
         self._target: memoryview | None = None
@@ -280,7 +295,7 @@ class _Tensors:
 
     def read(self, source: _Source, header: _Header) -> None:
         if self._open is None:
-            self._begin(header)
+            self._begin(source, header)
         elif self._open != header.tensor or not header.content_bytes:
             raise CorruptError(f"a part of {self._open[1]} is missing")
         end = self._done_bytes + header.content_bytes
@@ -298,13 +313,12 @@ class _Tensors:
         if self._open is not None:
             raise CorruptError(f"the end of {self._open[1]} is missing")
 
-    def _begin(self, header: _Header) -> None:
+    def _begin(self, source: _Source, header: _Header) -> None:
         if (header.section, header.name) in self._seen:
             raise CorruptError(f"{header.name} is there twice")
         self._seen.add((header.section, header.name))
         dims, total_bytes = _shape(header)
-        if self._limit_bytes is not None and total_bytes > self._limit_bytes:
-            raise CorruptError(f"{header.name} claims {total_bytes} bytes, more than there are")
+        source.demand(total_bytes, header.name)
         self._open = header.tensor
         self._done_bytes, self._total_bytes = 0, total_bytes
         self._target = self._sink(header.name, header.dtype, dims, total_bytes, header.section)

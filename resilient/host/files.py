@@ -222,7 +222,8 @@ class DiskFiles:
                 message = f"{path} has {reader.size_bytes} bytes, more than {limit_bytes}"
                 raise StorageError(message, errno=errno.EFBIG)
             content = bytearray(reader.size_bytes)
-            return bytes(content[: reader.read_into(memoryview(content), 0)])
+            size_bytes = reader.read_into(memoryview(content), 0)
+            return bytes(memoryview(content)[:size_bytes])
         finally:
             reader.close()
 

@@ -82,6 +82,9 @@ class Progress:
         return self.call_step > 0 and self.step_in_epoch == self.steps_per_epoch
 
 
+_FLAGS = ("epoch_closed", "call_finished")
+
+
 def finished(progress: Progress) -> Progress:
     """The same boundary, with its call over."""
     return replace(progress, call_finished=True, epoch_closed=True)
@@ -103,9 +106,18 @@ def decode_extra(data: bytes) -> tuple[dict[str, Any], Progress]:
         document = json.loads(data)
         if document["format"] != FORMAT:
             raise CorruptError(f"training state of format {document['format']}; this version reads {FORMAT}")
-        return document, Progress(**document["progress"])
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        return document, _progress(document["progress"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(f"the training state's description makes no sense: {error}") from error
+
+
+def _progress(fields: Mapping[str, Any]) -> Progress:
+    # Held before Progress is made: without encryption this is anybody's JSON.
+    for name, value in fields.items():
+        kind, least = (bool, False) if name in _FLAGS else (int, 1 if name == "steps_per_epoch" else 0)
+        if type(value) is not kind or value < least:
+            raise ValueError(f"{name} is {value!r}")
+    return Progress(**fields)
 
 
 def left_out(name: str) -> bool:

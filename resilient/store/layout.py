@@ -118,11 +118,8 @@ def parse_weights(name: str) -> WeightsName | None:
 
 def free_name(wanted: CheckpointName, taken: Collection[str]) -> CheckpointName:
     """``wanted``, or with the smallest numeric suffix that makes both its names free."""
-    for copy in count():
-        name = replace(wanted, copy=copy)
-        if name.data not in taken and name.manifest not in taken:
-            return name
-    raise AssertionError("unreachable")
+    names = (replace(wanted, copy=copy) for copy in count())
+    return next(name for name in names if name.data not in taken and name.manifest not in taken)
 
 
 def manifest_of(data_name: str) -> str:

@@ -11,11 +11,12 @@ covers.
 
 What refuses a manifest, in this order:
 
-1. not canonical, or a mac that is wrong under the right key                    CorruptError
+1. larger than any, not canonical, or a mac that is wrong under the right key   CorruptError
 2. another run's or another rank's                                              ForeignError
 3. sealed under a key we do not have                                            WrongKeyError
 4. not encrypted while encryption is on: anybody could have written it          WrongKeyError
 5. a format of a later version                                                  ForeignError
+6. fields of another type, out of range, or that contradict each other          CorruptError
 
 ``parent`` is the SHA-256 of the file of the manifest before it, so the manifests of a run form a chain.
 """
@@ -29,15 +30,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from resilient.codec.keys import key_id, manifest_key
+from resilient.codec.keys import KEY_BYTES, key_id, manifest_key
 from resilient.errors import CorruptError, ForeignError, WrongKeyError
 
 FORMAT = 1
-LIMIT_BYTES = 256 * 1024 * 1024  # far above the tags of a terabyte, far below what hurts to read
+LIMIT_BYTES = 64 * 1024 * 1024  # the tags of four terabytes, and far below what hurts to read
 
 GCM_TAG_BYTES = 16
 DIGEST_BYTES = 32
 _MAX_NUMBER = 2**53
+_MAX_PARTS = 10_000  # JSON values: each may cost a hundred times the bytes that it takes in the file
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,16 @@ class Manifest:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert (self.mode is None) == (self.key_id is None), "a mode needs a key, and a key a mode"
-        assert all(0 <= number < _MAX_NUMBER for number in self._numbers())
-        assert "/" not in self.file_name
-        assert self.file_name.endswith(".ckpt")
-        assert all(len(tag) == _tag_bytes(self.mode) for tag in self.tags)
+        """Raises ValueError for what cannot be: an unencrypted manifest is anybody's."""
+        _demand((self.mode is None) == (self.key_id is None), "a mode needs a key, and a key a mode")
+        _demand(self.mode is None or self.mode in KEY_BYTES, "nobody knows its mode")
+        _demand(all(0 <= number < _MAX_NUMBER for number in self._numbers()), "a number is out of range")
+        _demand(abs(self.created) < _MAX_NUMBER, "its time is out of range")
+        _demand("/" not in self.file_name and self.file_name.endswith(".ckpt"), "its file has another name")
+        _demand(all(len(tag) == _tag_bytes(self.mode) for tag in self.tags), "a tag has another length")
+        # No block is empty, and none is smaller than its plaintext: whoever takes memory for the plaintext
+        # takes no more than there is of the file.
+        _demand(len(self.tags) <= self.plain_bytes <= self.file_bytes, "its sizes contradict each other")
 
     def _numbers(self) -> tuple[int, ...]:
         return (
@@ -125,7 +132,8 @@ def decode(data: bytes, keys: Sequence[bytes], owner: Owner, *, allow_plain: boo
             "not encrypted, so anybody could have put it there",
             hint="encryption is on now: go on without encryption, or seal it with `resilient rekey`",
         )
-    if inner.get("format") != FORMAT:
+    # To Python, true and 1.0 are equal to 1.
+    if type(inner.get("format")) is not int or inner.get("format") != FORMAT:
         raise ForeignError(f"has format {inner.get('format')}", hint="made by a later version: update")
     return _from_json(inner)
 
@@ -133,15 +141,6 @@ def decode(data: bytes, keys: Sequence[bytes], owner: Owner, *, allow_plain: boo
 def digest(data: bytes) -> str:
     """What a child calls its parent: the SHA-256 of the manifest's file."""
     return hashlib.sha256(data).hexdigest()
-
-
-def claimed_owner(data: bytes) -> Owner | None:
-    """Whose manifest this claims to be, without any proof; None when it cannot be read at all."""
-    try:
-        inner, _ = _parse(data)
-        return Owner(inner["run_id"], inner["rank"])
-    except (CorruptError, KeyError):
-        return None
 
 
 def claimed_generation(data: bytes) -> int:
@@ -170,7 +169,14 @@ def _mac(inner: Mapping[str, Any], key: bytes | None) -> bytes:
     return hmac.digest(manifest_key(key), message, "sha256")
 
 
+def _demand(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
 def _parse(data: bytes) -> tuple[dict[str, Any], bytes]:
+    if len(data) > LIMIT_BYTES or sum(map(data.count, (b",", b"[", b"{"))) > _MAX_PARTS:
+        raise CorruptError("the manifest is far too large")
     try:
         outer = json.loads(data)
         inner, mac = outer["manifest"], bytes.fromhex(outer["mac"])
@@ -215,16 +221,17 @@ def _from_json(inner: Mapping[str, Any]) -> Manifest:
     fields = dict(inner)
     try:
         del fields["format"]
-        fields["tags"] = _split_tags(bytes.fromhex(fields["tags"]), fields["mode"], fields.pop("blocks"))
         _check_types(fields)
+        fields["tags"] = _split_tags(fields["tags"], fields["mode"], fields.pop("blocks"))
         return Manifest(**fields)
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"the manifest makes no sense: {error}") from error
 
 
-def _split_tags(joined: bytes, mode: str | None, blocks: int) -> tuple[bytes, ...]:
-    size = _tag_bytes(mode)
-    if len(joined) != size * blocks:
+def _split_tags(text: str, mode: str | None, blocks: int) -> tuple[bytes, ...]:
+    joined, size = bytes.fromhex(text), _tag_bytes(mode)
+    # Python reads capitals and spaces too.
+    if joined.hex() != text or len(joined) != size * blocks:
         raise ValueError("its tags are incomplete")
     return tuple(joined[start : start + size] for start in range(0, len(joined), size))
 
@@ -236,14 +243,15 @@ def _tag_bytes(mode: str | None) -> int:
 def _check_types(fields: Mapping[str, Any]) -> None:
     """An unencrypted manifest is anybody's JSON, so every type is checked before it is used."""
     wanted: dict[str, type | tuple[type, ...]] = {
-        **dict.fromkeys(("run_id", "parent", "file_name", "prefix", "reason"), str),
+        **dict.fromkeys(("run_id", "parent", "file_name", "prefix", "reason", "tags"), str),
         **dict.fromkeys(("rank", "world_size", "step", "epoch", "step_in_epoch", "generation"), int),
-        **dict.fromkeys(("file_bytes", "plain_bytes"), int),
+        **dict.fromkeys(("file_bytes", "plain_bytes", "blocks"), int),
         **dict.fromkeys(("mode", "key_id"), (str, type(None))),
         "failure": bool,
         "created": (int, float),
         "info": dict,
     }
     for name, kind in wanted.items():
-        if not isinstance(fields[name], kind) or (kind is int and isinstance(fields[name], bool)):
+        # A bool is an int to Python, and to nobody else.
+        if not isinstance(fields[name], kind) or (isinstance(fields[name], bool) and kind is not bool):
             raise TypeError(f"{name} is a {type(fields[name]).__name__}")

@@ -6,6 +6,7 @@ CKP_rank_0-2_3.ckpt, .manifest, .reason.txt        and with ~1, ~2, ... where th
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -22,6 +23,7 @@ from resilient.store.weights import prune_weights
 _REASON_SUFFIX = ".reason.txt"
 _COPY_MARK = "~"  # a prefix may hold it too: then a temporary is taken for somebody else's, and stays
 _REASON_LIMIT_BYTES = 64 * 1024
+_REASON_LIMIT_CHARACTERS = 4 * 1024  # of at most ten bytes each
 
 
 class Quarantine:
@@ -53,7 +55,7 @@ class Quarantine:
         # The reason first: whatever lies in the quarantine has one, also after a crash in the middle. Then
         # the data: a manifest left alone is found and moved the next time, data left alone would not be.
         reason = self._folder / f"{stem}{_REASON_SUFFIX}"
-        text = _reason(self._owner, failure).encode()
+        text = _reason(self._owner, failure)
         sequence.replace(
             self._files,
             reason,
@@ -93,6 +95,11 @@ class Quarantine:
             return self._files.read(path, _REASON_LIMIT_BYTES).decode("utf-8", "replace")
         except FileNotFoundError:
             return ""
+        except StorageError as error:
+            # Larger than any reason of ours, or no file at all: somebody else's, and no trouble of the disk.
+            if error.errno in (errno.EFBIG, errno.EINVAL):
+                return ""
+            raise
 
     def remove_leftovers(self) -> tuple[Failure, ...]:
         """Removes reasons of ours that were never finished."""
@@ -111,5 +118,8 @@ def _reason_heading(owner: Owner) -> str:
     return f"run {owner.run_id} rank {owner.rank}\n"
 
 
-def _reason(owner: Owner, failure: Failure) -> str:
-    return f"{_reason_heading(owner)}{failure}\n"
+def _reason(owner: Owner, failure: Failure) -> bytes:
+    """What the reason says. It quotes names, those in the folder and those in the corrupt file, which may be
+    of any length and hold anything that is not UTF-8."""
+    text = f"{_reason_heading(owner)}{failure}"[:_REASON_LIMIT_CHARACTERS]
+    return f"{text}\n".encode("utf-8", "backslashreplace")

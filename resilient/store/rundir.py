@@ -12,18 +12,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from resilient.codec.keys import KEY_BYTES, SALT_BYTES
 from resilient.errors import BusyError, StorageError, UnusableError
 from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.store import commit, layout
 
 _LIMIT_BYTES = 1024 * 1024
+_MAX_RANKS = 2**20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+# What JSON of any other shape may lead to: not a number, no such field, another type, a number that is
+# infinite, and brackets nested too deep.
+_NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 NEW = "new"
 RUNNING = "running"
@@ -92,7 +98,7 @@ class RunDirectory:
         try:
             content = json.loads(self._files.read(path, _LIMIT_BYTES))
             return int(content["pid"]), content["boot_id"] != self._boot_id()
-        except (StorageError, FileNotFoundError, ValueError, KeyError, TypeError):
+        except (StorageError, FileNotFoundError, *_NONSENSE):
             return 0, False
 
     def _boot_id(self) -> str:
@@ -113,7 +119,7 @@ class RunDirectory:
             return None
         try:
             return _decode(json.loads(data))
-        except (ValueError, KeyError, TypeError) as error:
+        except _NONSENSE as error:
             raise UnusableError(
                 f"{self.root / 'run.json'} is damaged: {error}",
                 hint="restore it from a copy, or start anew with --fresh --archive",
@@ -129,7 +135,7 @@ class RunDirectory:
             created=self._clock.now(),
             # MindSpore and NumPy take a seed below 2**32, and some of their parts one below 2**31.
             seed=int.from_bytes(self._entropy.token(4), "little") & 0x7FFF_FFFF,
-            salt=self._entropy.token(16).hex(),
+            salt=self._entropy.token(SALT_BYTES).hex(),
         )
         return self.write(replace(record, **(template or {})))
 
@@ -166,10 +172,50 @@ def _decode(content: Any) -> RunRecord:
     if not isinstance(content, dict):
         raise TypeError("it is no JSON object")
     known = {name: content[name] for name in RunRecord.__dataclass_fields__ if name in content}
+    for name, value in known.items():
+        if not _KINDS[name](value):
+            raise ValueError(f"{name} makes no sense")
     for name in ("command", "checkpoints"):
         known[name] = tuple(known.get(name, ()))
-    record = RunRecord(**known)
-    for name, kind in (("run_id", str), ("seed", int), ("salt", str), ("status", str)):
-        if not isinstance(getattr(record, name), kind):
-            raise TypeError(f"{name} is {getattr(record, name)!r}")
-    return record
+    return RunRecord(**known)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_name(value: Any) -> bool:
+    """Something that can stand in an argument list or name a file."""
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_name, value))
+
+
+def _is_salt(value: Any) -> bool:
+    return len(bytes.fromhex(value)) >= SALT_BYTES
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "run_id": _is_text,
+    "created": lambda value: type(value) in (int, float) and abs(value) < 2**53,
+    "seed": _is_count,
+    "salt": _is_salt,
+    "world_size": lambda value: _is_count(value) and 0 < value <= _MAX_RANKS,
+    "key_id": _is_text_or_none,
+    "mode": lambda value: value is None or value in KEY_BYTES,
+    "plain": lambda value: isinstance(value, bool),
+    "status": _is_text,
+    "command": _are_texts,
+    "checkpoints": _are_texts,
+    "attempts": _is_count,
+}

@@ -49,11 +49,14 @@ def read_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...], sink: Sink)
     # Opening draws no randomness; sealing alone does.
     cipher = Cipher(entry.manifest.mode, _key_of(entry, keys), SystemEntropy())
     try:
-        reader = patiently(files.open, entry.path)
+        reader = PatientReader(patiently(files.open, entry.path))
     except FileNotFoundError as error:
         raise CorruptError("the data file is missing") from error
     try:
-        blocks = cipher.open(PatientReader(reader), entry.manifest.tags)
+        # Before any memory is taken for what the manifest promises.
+        if reader.size_bytes != entry.manifest.file_bytes:
+            raise CorruptError(f"has {reader.size_bytes} bytes instead of {entry.manifest.file_bytes}")
+        blocks = cipher.open(reader, entry.manifest.tags)
         return container.decode(blocks, sink, entry.manifest.plain_bytes)
     finally:
         reader.close()

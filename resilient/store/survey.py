@@ -14,10 +14,17 @@ from resilient.store.entry import Entry, Failure
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.patience import patiently
 
+# A manifest that cannot be read now may be of a later generation than all that can, and what is committed
+# meanwhile must be newer still. Each one that cannot be read may itself have been committed in such doubt.
+_UNREAD_GENERATIONS = 2**20
+
 
 @dataclass(frozen=True)
 class Survey:
-    """What the folder holds: checkpoints, newest first, and manifests of ours that are none."""
+    """What the folder holds: checkpoints, newest first, and manifests of ours that are none.
+
+    ``highest_generation`` is no lower than that of any of them, also of those that could not be read.
+    """
 
     entries: tuple[Entry, ...]
     failures: tuple[Failure, ...]
@@ -62,6 +69,10 @@ class Surveyor:
             except (CheckpointError, StorageError) as error:
                 failures.extend(self._judge(name, error))
         entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
+        # A forged claim is cut off; what is authentic counts in full.
+        claims += [entry.generation for entry in entries]
+        unread = sum(isinstance(failure.error, StorageError) for failure in failures)
+        claims.append(max(claims) + unread * _UNREAD_GENERATIONS)
         return Survey(tuple(entries), tuple(failures), max(claims))
 
     def _claimed_generation(self, data: bytes) -> int:

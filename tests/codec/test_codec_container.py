@@ -21,12 +21,16 @@ def join(records, extra=b"", slice_bytes=SMALL_SLICE):
     return b"".join(bytes(piece) for piece in encode(records, extra, slice_bytes))
 
 
-def read(chunks, size_bytes=None):
-    """Decodes into fresh buffers: (extra, {(section, name): (dtype, dims, bytes)}, the sink's calls)."""
+def read(chunks, size_bytes=None, asked=None):
+    """Decodes into fresh buffers: (extra, {(section, name): (dtype, dims, bytes)}, the sink's calls).
+
+    What the sink is asked for, in bytes, is added to ``asked``."""
     found, buffers, calls = {}, {}, []
 
     def sink(name, dtype, dims, total, section):
         calls.append(name)
+        if asked is not None:
+            asked.append(total)
         buffers[section, name] = bytearray(total)
         found[section, name] = (dtype, dims, buffers[section, name])
         return memoryview(buffers[section, name])

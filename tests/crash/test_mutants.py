@@ -185,8 +185,8 @@ MUTANTS = [
     Mutant(
         "overwriting a committed file",
         "resilient.store.layout",
-        "if name.data not in taken and name.manifest not in taken:",
-        "if True:",
+        "if name.data not in taken and name.manifest not in taken)",
+        "if True)",
         ("AckDurability",),
         also=Mutant("unasserted", COMMIT, "    assert not taken,", "    assert taken is not None,"),
     ),

@@ -31,15 +31,15 @@ manifests = st.builds(
     generation=numbers,
     parent=st.text(),
     file_name=st.text(st.characters(blacklist_characters="/")).map("{}.ckpt".format),
-    file_bytes=numbers,
-    plain_bytes=numbers,
+    file_bytes=st.integers(2**50, 2**53 - 1),
+    plain_bytes=st.integers(5, 2**50),
     mode=st.just("AES-GCM"),
     key_id=st.just(key_id(KEY)),
     tags=st.lists(st.binary(min_size=16, max_size=16), max_size=5).map(tuple),
     prefix=st.text(),
     reason=st.text(),
     failure=st.booleans(),
-    created=st.floats(allow_nan=False),
+    created=st.floats(-1e15, 1e15),
     info=st.dictionaries(st.text(), st.none() | st.integers() | st.floats(allow_nan=False) | st.text()),
 )
 
@@ -125,11 +125,21 @@ def test_a_later_format_is_left_alone():
         {"file_name": "passwd"},
         {"tags": "abc"},
         {"tags": 7},
+        {"tags": "AB" * 32},
+        {"tags": " " + "ab" * 32},
         {"blocks": 2},
         {"blocks": 0},
         {"mode": "AES-GCM"},
         {"info": []},
         {"unknown": 1},
+        {"created": 10**400},
+        {"created": True},
+        {"plain_bytes": 5},
+        {"plain_bytes": 0},
+        {"file_bytes": 3},
+        {"blocks": [1]},
+        {"blocks": "1"},
+        {"blocks": True},
     ],
 )
 def test_nonsense_is_corrupt(change):
@@ -156,6 +166,22 @@ def test_arbitrary_bytes_are_corrupt(data):
     with pytest.raises(CorruptError):
         decode(data, [KEY], OWNER)
     assert manifest.claimed_generation(data) == 0
+
+
+@pytest.mark.parametrize("created", ["NaN", "Infinity", "-Infinity"])
+def test_a_time_that_is_no_number_is_corrupt(created):
+    """A checkpoint's time is finite, so that retention can reckon with it."""
+    inner = {**manifest._to_json(make(**PLAIN)), "created": float(created.lower())}
+    with pytest.raises(CorruptError, match="time"):
+        decode(manifest._file_of(inner, manifest._mac(inner, None).hex()), [], OWNER)
+
+
+@pytest.mark.parametrize("mode", ["ROT13", "aes-gcm", ""])
+def test_a_mode_that_nobody_knows_is_corrupt(mode):
+    """Authentic or not: there is no cipher to open it with."""
+    inner = {**manifest._to_json(make(mode="AES-CBC", tags=(bytes(32),))), "mode": mode}
+    with pytest.raises(CorruptError, match="mode"):
+        decode(manifest._file_of(inner, manifest._mac(inner, KEY).hex()), [KEY], OWNER)
 
 
 def test_claims_are_only_claims():

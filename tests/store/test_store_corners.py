@@ -1,0 +1,272 @@
+"""What happens when a file vanishes, or the disk refuses, between two looks at the same folder."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+from store_world import (
+    DIRECTORY,
+    GCM,
+    KEY,
+    OTHER_KEY,
+    QUARANTINE,
+    Sinks,
+    damage,
+    draft,
+    filled,
+    make_store,
+    names,
+    newest,
+    steps,
+)
+
+from chaos.disk import SimulatedDisk
+from chaos.faults import Fail, Kill, Killed, always
+from resilient.codec.record import info_record
+from resilient.config import Sealing
+from resilient.errors import CorruptError, StorageError
+from resilient.host.entropy import SystemEntropy
+from resilient.host.world import World
+from resilient.store import layout, manifest, rundir
+from resilient.store.rundir import RunDirectory
+from resilient.store.weights import prune_weights, write_weights
+
+DATA = [DIRECTORY / f"CKP_rank_0-1_{step}.ckpt" for step in range(6)]
+MANIFESTS = [path.with_suffix(".manifest") for path in DATA]
+
+
+def vanishes(disk, kind, path, gone=None):
+    """Somebody removes a file just before this operation on that path."""
+    done = []
+
+    def plan(number, operation):
+        if (operation.kind, operation.path) == (kind, path) and not done:
+            done.append(number)
+            disk.remove(gone or path)
+        return None
+
+    disk.obey(plan)
+    return done
+
+
+def test_a_manifest_that_vanishes_while_it_is_looked_at_is_no_checkpoint():
+    """The names were listed, then one has gone: the others are what there is."""
+    disk, _ = filled(3)
+    done = vanishes(disk, "read", MANIFESTS[3])
+    assert steps(make_store(disk)) == [2, 1]
+    assert done
+
+
+def test_a_data_file_that_vanishes_before_it_is_opened_is_corrupt():
+    """An older checkpoint is used; the manifest that was left alone is set aside."""
+    disk, _ = filled(2)
+    done = vanishes(disk, "open", DATA[2])
+    loaded = make_store(disk).load_newest(Sinks())
+    assert (loaded.entry.step, len(loaded.failures)) == (1, 1)
+    assert done
+    assert "CKP_rank_0-1_2.manifest" in names(disk, QUARANTINE)
+
+
+def test_a_data_file_that_changes_its_size_before_it_is_opened_is_corrupt():
+    """The size is held against the manifest once more, before memory is taken for what that promises."""
+    disk, _ = filled(2)
+    grown = []
+
+    def plan(number, operation):
+        if (operation.kind, operation.path) == ("open", DATA[2]) and not grown:
+            grown.append(number)
+            disk.put(DATA[2], disk.content(DATA[2]) + b"more")
+        return None
+
+    disk.obey(plan)
+    loaded = make_store(disk).load_newest(Sinks())
+    assert loaded.entry.step == 1
+    assert "bytes instead of" in str(loaded.failures[0])
+
+
+@pytest.mark.parametrize("last", range(3))
+def test_a_save_that_fails_at_any_sync_of_its_names_is_taken_back(last):
+    """Also when both names can be seen already: what is not durable for sure was not saved."""
+    disk, store = filled(1)
+    before = names(disk)
+    done = []
+
+    def plan(number, operation):
+        if operation.kind == "sync_directory":
+            done.append(number)
+        return Fail(errno.EIO) if operation.kind == "sync_directory" and len(done) == last + 1 else None
+
+    disk.obey(plan)
+    with pytest.raises(StorageError):
+        store.commit(draft(2))
+    assert len(done) > last
+    assert names(disk) == before
+    assert steps(store) == [1]
+
+
+def test_unfinished_reasons_are_cleared_away_by_their_own_rank():
+    """What a dead writer of this rank left in the quarantine goes; another rank's may be in the making."""
+    disk, _ = filled(1)
+    disk.make_directory(QUARANTINE)
+    stems = {"ours": "CKP_rank_0-1_1", "copy": "CKP_rank_0-1_1~2", "other": "CKP_rank_1-1_1", "odd": "notes"}
+    files = {key: layout.temporary(f"{stem}.reason.txt", "0" * 16) for key, stem in stems.items()}
+    for name in (*files.values(), "CKP_rank_0-1_1.reason.txt"):
+        disk.put(QUARANTINE / name, b"run run-1 rank 0\n")
+    make_store(disk).recover()
+    assert names(disk, QUARANTINE) == sorted([files["other"], files["odd"], "CKP_rank_0-1_1.reason.txt"])
+
+
+def test_a_checkpoint_that_has_gone_cannot_be_verified():
+    """Verification of what is no longer there says so."""
+    disk, store = filled(1)
+    entry = store.entries()[0]
+    disk.remove(entry.path)
+    with pytest.raises(CorruptError, match="missing"):
+        store.verify(entry)
+
+
+def test_a_manifest_that_is_far_too_large_is_set_aside(monkeypatch):
+    """It is not read, and cannot be a checkpoint."""
+    disk, _ = filled(2)
+    monkeypatch.setattr(manifest, "LIMIT_BYTES", 5000)
+    disk.put(MANIFESTS[2], b" " * 5001)
+    recovery = make_store(disk).recover()
+    assert "far too large" in str(recovery.quarantined[0])
+    assert steps(make_store(disk)) == [1]
+
+
+def test_examining_names_what_is_wrong_and_moves_nothing():
+    """Every checkpoint is read in full: the good, the spoilt, and what is not even an entry."""
+    disk, store = filled(3)
+    damage(disk, DATA[2])
+    damage(disk, MANIFESTS[1])
+    before = disk.state()
+    found = dict(store.examine())
+    assert {name: type(error) for name, error in found.items()} == {
+        DATA[3].name: type(None),
+        DATA[2].name: CorruptError,
+        DATA[1].name: CorruptError,
+    }
+    assert disk.state() == before
+
+
+def test_what_was_written_and_cannot_be_looked_at_is_read_before_it_counts():
+    """Where the identity of a fresh checkpoint cannot be had, it is verified like anybody's."""
+    disk, store = filled(2)
+    disk.obey(lambda n, o: Fail(errno.EACCES) if (o.kind, o.path) == ("identity", DATA[3]) else None)
+    entry = store.commit(draft(3))
+    disk.obey(lambda n, o: None)
+    store.prune(newest(1))
+    assert any(o.kind == "read_into" and o.path == entry.path for o in disk.log)
+    assert steps(store) == [3]
+
+
+def test_what_cannot_be_looked_at_during_retention_does_not_count():
+    """A checkpoint whose identity cannot be had when it should be verified takes no place of a good one."""
+    disk, store = filled(3)
+    looked = []
+
+    def plan(number, operation):
+        if (operation.kind, operation.path) != ("identity", DATA[3]):
+            return None
+        looked.append(number)
+        # The first look is the survey's: it needs the size.
+        return Fail(errno.EACCES) if len(looked) > 1 else None
+
+    disk.obey(plan)
+    pruned = store.prune(newest(1))
+    disk.obey(lambda n, o: None)
+    assert [type(failure.error) for failure in pruned.failures] == [StorageError]
+    assert steps(store) == [3, 2]
+
+
+def test_what_others_remove_first_is_no_failure():
+    """A surplus checkpoint that has gone by itself is neither removed nor reported."""
+    disk, store = filled(3)
+    done = vanishes(disk, "rename", MANIFESTS[1])
+    pruned = store.prune(newest(1))
+    assert done
+    assert ([entry.step for entry in pruned.removed], pruned.failures) == ([2], ())
+
+
+def interrupted():
+    """A disk on which a save died when its data had its name already and its manifest had not."""
+    disk, _ = filled(1)
+    disk.obey(lambda n, o: Kill() if (o.kind, o.target) == ("rename", MANIFESTS[2]) else None)
+    with pytest.raises(Killed):
+        make_store(disk).commit(draft(2))
+    return disk.restart()
+
+
+def test_nothing_is_cleared_away_while_names_may_not_be_durable():
+    """Where the folder cannot be synced, recovery leaves what dead writers left, and says so."""
+    disk = interrupted()
+    before = names(disk)
+    disk.obey(always("sync_directory", Fail(errno.EIO)))
+    recovery = make_store(disk).recover()
+    assert [failure.name for failure in recovery.failures] == [DIRECTORY.name]
+    assert (recovery.removed, names(disk)) == ((), before)
+    assert [entry.step for entry in recovery.entries] == [1]
+
+
+def test_what_cannot_be_cleared_away_is_reported():
+    """A temporary file that the disk does not let go is named; the checkpoints are found all the same."""
+    disk = interrupted()
+    disk.obey(always("remove", Fail(errno.EPERM)))
+    recovery = make_store(disk).recover()
+    assert [layout.is_temporary(failure.name) for failure in recovery.failures] == [True]
+    assert [entry.step for entry in recovery.entries] == [1]
+    disk.obey(lambda n, o: None)
+    assert len(make_store(disk).recover().removed) == 2
+
+
+def test_what_was_sealed_with_a_missing_key_is_not_cleared_away():
+    """Nobody can tell whose data a locked temporary manifest names: both stay, until the key is given."""
+    disk = interrupted()
+    other = make_store(disk, sealing=Sealing("AES-GCM", OTHER_KEY))
+    assert any(layout.is_temporary(failure.name) for failure in other.recover().failures)
+    assert DATA[2].name in names(disk)
+    make_store(disk, sealing=Sealing("AES-GCM", OTHER_KEY, old_keys=(KEY,))).recover()
+    assert DATA[2].name not in names(disk)
+
+
+def test_a_reason_that_vanishes_is_no_reason():
+    """The quarantine may be cleared by hand while it is looked at."""
+    disk = SimulatedDisk()
+    disk.make_directory(QUARANTINE)
+    reason = QUARANTINE / "CKP_rank_0-1_1.reason.txt"
+    disk.put(reason, b"run run-1 rank 0\nbroken\n")
+    done = vanishes(disk, "read", reason)
+    assert make_store(disk).load_newest(Sinks()) is None
+    assert done
+
+
+def test_weights_that_cannot_be_removed_are_named():
+    """Those that have gone already are not; the others are removed all the same."""
+    disk = SimulatedDisk()
+    paths = [Path("/weights") / f"{name}.ckpt" for name in "abc"]
+    for path in paths:
+        write_weights(disk, path, [info_record("step", 1)], GCM, SystemEntropy())
+    gone = vanishes(disk, "remove", paths[0])
+    assert prune_weights(disk, Path("/weights"), paths[0].name.__eq__, ()) == ()
+    assert gone
+    disk.obey(lambda n, o: Fail(errno.EPERM) if (o.kind, o.path) == ("remove", paths[1]) else None)
+    failures = prune_weights(disk, Path("/weights"), lambda name: True, ())
+    assert [failure.name for failure in failures] == names(disk, Path("/weights")) == ["b.ckpt"]
+
+
+def test_a_runs_files_have_their_places(tmp_path):
+    """The journal and each attempt's output lie in the run's directory."""
+    run = RunDirectory(tmp_path, World())
+    assert run.journal == tmp_path / "journal.jsonl"
+    assert run.log(3, rank=2) == tmp_path / "logs" / "attempt_0003" / "rank_2.log"
+
+
+def test_a_machine_that_does_not_tell_its_boot_can_lock(tmp_path, monkeypatch):
+    """Where there is no /proc, the lock is the kernel's all the same."""
+    monkeypatch.setattr(rundir, "_BOOT_ID", tmp_path / "nowhere")
+    run = RunDirectory(tmp_path / "run", World())
+    run.lock().release()
+    assert b'"boot_id": ""' in (tmp_path / "run" / "lock").read_bytes()

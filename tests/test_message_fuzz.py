@@ -1,0 +1,105 @@
+"""What one process of ours tells another, and what travels with a state: any bytes, and an error of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hostile import changed, json_values, nested
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from resilient.codec.record import Record, info_record
+from resilient.errors import CorruptError, LinkError
+from resilient.link import _parse
+from resilient.process_saver import _read, _write
+from resilient.saving import Snapshot
+from resilient.state.snapshot import Progress, decode_extra, encode_extra
+
+MESSAGES = [
+    json.dumps({"type": "saved", "step": 3, "name": "CKP_rank_0-1_1.ckpt"}).encode(),
+    json.dumps({"type": "incident", "traceback": "x\n" * 20, "step": None}).encode(),
+]
+
+
+@given(changed(MESSAGES) | st.binary(max_size=50), st.integers(0, 2**16))
+@example(nested(60_000), 0)
+@example(b'{"type": "\\ud800"}', 0)
+def test_any_packet_is_a_message_or_a_broken_link(data, flags):
+    """A packet of any bytes: a message with a type, or LinkError."""
+    try:
+        message = _parse(data, flags)
+    except LinkError:
+        return
+    assert json.loads(data)["type"] == message["type"]
+    assert isinstance(message["type"], str)
+
+
+def written():
+    """A snapshot as it travels, and where its description begins."""
+    records = Record("w", "Int8", (60,), bytes(range(60))), info_record("epoch_num", 1)
+    weights = {"network": records[:1]}
+    snapshot = Snapshot("CKP", 3, 1, 3, "schedule", False, records, b"{}", weights)
+    descriptor = os.memfd_create("snapshot")
+    try:
+        at = _write(descriptor, snapshot)
+        return os.pread(descriptor, 10_000, 0), at, snapshot
+    finally:
+        os.close(descriptor)
+
+
+MEMORY, AT, SNAPSHOT = written()
+
+
+def test_a_snapshot_comes_as_it_was_sent():
+    """Every record, the weights and the description."""
+    assert _read(MEMORY, AT) == SNAPSHOT
+
+
+@given(
+    changed([MEMORY[AT:]]) | st.binary(max_size=50), st.integers(0, 200) | st.sampled_from([AT, -1, 2**62])
+)
+@example(nested(60_000), AT)
+def test_any_memory_is_a_snapshot_or_a_broken_link(description, at):
+    """Any description of a snapshot, and any place for it: LinkError, or records within the memory."""
+    memory = MEMORY[:AT] + description
+    try:
+        snapshot = _read(memory, at)
+    except LinkError:
+        return
+    assert all(len(record.data) <= len(memory) for record in snapshot.records)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(json.loads(MEMORY[AT:]))), json_values, min_size=1, max_size=2))
+def test_a_description_of_other_types_is_a_snapshot_or_a_broken_link(changes):
+    """A description with the right fields, and any values in them."""
+    description = {**json.loads(MEMORY[AT:]), **changes}
+    try:
+        _read(MEMORY[:AT] + json.dumps(description).encode(), AT)
+    except LinkError:
+        assert changes
+
+
+EXTRA = encode_extra({"network": 0, "streams": {}}, Progress(0, 3, 10))
+
+
+@given(changed([EXTRA]) | st.binary(max_size=50))
+@example(nested(100_000))
+@example(EXTRA.replace(b'"steps_per_epoch":10', b'"steps_per_epoch":0.5'))
+@example(EXTRA.replace(b'"call_step":3', b'"call_step":true'))
+@example(EXTRA.replace(b'"call_step":3', b'"call_step":1e999'))
+def test_a_states_description_is_one_or_corrupt(data):
+    """Whatever travels as a state's description: CorruptError, or counters that can be reckoned with."""
+    try:
+        _, progress = decode_extra(data)
+    except CorruptError:
+        return
+    assert all(type(n) is int for n in (progress.step, progress.epoch, progress.step_in_epoch))
+
+
+@pytest.mark.parametrize("progress", [[], None, 3, {}, {"call": 0}])
+def test_a_state_without_progress_is_corrupt(progress):
+    """Where in the run a state lies has to be said."""
+    with pytest.raises(CorruptError):
+        decode_extra(json.dumps({"format": 1, "progress": progress}).encode())
