@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 from resilient.codec import container
@@ -33,11 +34,12 @@ def write_sealed(
     cipher = Cipher(sealing.mode, sealing.key, entropy)
     file_bytes = plain_bytes = 0
     tags = []
-    for block in cipher.seal(container.encode(records, extra)):
-        writer.write(block.data)
-        file_bytes += len(block.data)
-        plain_bytes += block.plain_bytes
-        tags.append(block.tag)
+    with closing(cipher.seal(container.encode(records, extra))) as blocks:
+        for block in blocks:
+            writer.write(block.data)
+            file_bytes += len(block.data)
+            plain_bytes += block.plain_bytes
+            tags.append(block.tag)
     return Written(file_bytes, plain_bytes, tuple(tags))
 
 
@@ -53,8 +55,8 @@ def read_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...], sink: Sink)
     except FileNotFoundError as error:
         raise CorruptError("the data file is missing") from error
     try:
-        blocks = cipher.open(PatientReader(reader), entry.manifest.tags)
-        return container.decode(blocks, sink, entry.manifest.plain_bytes)
+        with closing(cipher.open(PatientReader(reader), entry.manifest.tags)) as blocks:
+            return container.decode(blocks, sink, entry.manifest.plain_bytes)
     finally:
         reader.close()
 

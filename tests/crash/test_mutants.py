@@ -170,8 +170,8 @@ MUTANTS = [
     Mutant(
         "one nonce for all",
         "resilient.codec.cipher",
-        "nonce = self._entropy.token(_NONCE_BYTES)",
-        "nonce = bytes(_NONCE_BYTES)",
+        "nonce = self._entropy.token(self._format.nonce_bytes)",
+        "nonce = bytes(self._format.nonce_bytes)",
         ("NonceUnique",),
     ),
     Mutant(
