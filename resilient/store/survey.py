@@ -1,13 +1,26 @@
-"""What a folder of checkpoints holds: which manifests are authentic and ours, and beside their data."""
+"""What a folder of checkpoints holds: which manifests are authentic and ours, and beside their data.
+
+A survey reads every manifest. Each save would cost the more the more checkpoints there are, so whoever holds
+the lock of the run may go by the names (``survey_names``): what came or went since is seen and read, and what
+was judged before and still has its name is taken for what it was. That is enough to name and number the next
+checkpoint. It is not enough to remove one: before that, those that stay are looked at again (see ``Store``).
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from resilient.errors import CheckpointError, CorruptError, ForeignError, ResilientError, StorageError
+from resilient.errors import (
+    CheckpointError,
+    CorruptError,
+    ForeignError,
+    ResilientError,
+    StorageError,
+    WrongKeyError,
+)
 from resilient.host.files import Files
 from resilient.store import layout, manifest
 from resilient.store.entry import Entry, Failure
@@ -17,11 +30,26 @@ from resilient.store.patience import patiently
 
 @dataclass(frozen=True)
 class Survey:
-    """What the folder holds: checkpoints, newest first, and manifests of ours that are none."""
+    """What the folder holds: checkpoints, newest first, manifests of ours that are none, and all names."""
 
     entries: tuple[Entry, ...]
     failures: tuple[Failure, ...]
     highest_generation: int
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Judgment:
+    """A manifest as it was read: a checkpoint, or why it is none, and the generation that it claims.
+
+    ``lasts`` is False for what may look different the next time: an error of the disk, or a file that is
+    about to be set aside.
+    """
+
+    entry: Entry | None = None
+    failures: tuple[Failure, ...] = ()
+    claimed: int = 0
+    lasts: bool = True
 
 
 class RenamedError(ForeignError):
@@ -41,6 +69,7 @@ class Surveyor:
         self._allow_plain = allow_plain
         self._decoded: dict[str, Manifest] = {}
         self._claimed: dict[str, int] = {}
+        self._judged: dict[str, _Judgment] = {}
 
     def forget(self, entry: Entry) -> None:
         """A checkpoint has gone."""
@@ -49,20 +78,34 @@ class Surveyor:
 
     def survey(self) -> Survey:
         """What the folder holds now. Raises StorageError when it cannot be listed."""
-        entries: list[Entry] = []
-        failures: list[Failure] = []
-        claims = [0]
-        for name in self._files.names(self._directory):
-            if not name.endswith(layout.MANIFEST_SUFFIX) or layout.is_temporary(name):
-                continue
-            try:
-                data = self.read_manifest(self._directory / name)
-                claims.append(self._claimed_generation(data))
-                entries.append(self._read_entry(name, data))
-            except (CheckpointError, StorageError) as error:
-                failures.extend(self._judge(name, error))
-        entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
-        return Survey(tuple(entries), tuple(failures), max(claims))
+        self._judged = {}
+        return self.survey_names()
+
+    def survey_names(self) -> Survey:
+        """What the folder holds by its names: reads only the manifests that were not judged before.
+
+        Only for whoever holds the lock of the run. Raises StorageError when the folder cannot be listed.
+        """
+        listed = self._files.names(self._directory)
+        names = frozenset(listed)
+        found = {}
+        for name in listed:
+            if name.endswith(layout.MANIFEST_SUFFIX) and not layout.is_temporary(name):
+                known = self._judged.get(name)
+                whole = known is not None and (known.entry is None or known.entry.name in names)
+                found[name] = known if known is not None and whole else self._judge(name)
+        self._judged = {name: judgment for name, judgment in found.items() if judgment.lasts}
+        return _summary(found.values(), names)
+
+    def _judge(self, name: str) -> _Judgment:
+        claimed = 0
+        try:
+            data = self.read_manifest(self._directory / name)
+            claimed = self._claimed_generation(data)
+            return _Judgment(self._read_entry(name, data), claimed=claimed)
+        except (CheckpointError, StorageError) as error:
+            lasts = isinstance(error, (ForeignError, WrongKeyError))
+            return _Judgment(None, tuple(self._explain(name, error)), claimed, lasts)
 
     def _claimed_generation(self, data: bytes) -> int:
         digest = manifest.digest(data)
@@ -104,7 +147,7 @@ class Surveyor:
             self._decoded[digest] = decoded
         return self._decoded[digest]
 
-    def _judge(self, name: str, error: ResilientError) -> Iterator[Failure]:
+    def _explain(self, name: str, error: ResilientError) -> Iterator[Failure]:
         """Whether a manifest that is no checkpoint of ours concerns us, and how."""
         data_name = layout.data_of(name)
         if isinstance(error, ForeignError):
@@ -114,3 +157,11 @@ class Surveyor:
         # Other tools have files called .manifest too, and other ranks may share the folder.
         if parsed is not None and parsed.rank == self._owner.rank:
             yield Failure(data_name, error)
+
+
+def _summary(found: Iterable[_Judgment], names: frozenset[str]) -> Survey:
+    judgments = list(found)
+    entries = [judgment.entry for judgment in judgments if judgment.entry is not None]
+    entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
+    failures = tuple(failure for judgment in judgments for failure in judgment.failures)
+    return Survey(tuple(entries), failures, max((j.claimed for j in judgments), default=0), names)

@@ -100,8 +100,15 @@ MUTANTS = [
     Mutant(
         "retention trusts what it has not read",
         STORE,
-        "if e.generation in staying and not self._is_verified(e)]",
-        "if False]",
+        "return self._verified.get(entry.name) == self._identities(entry)",
+        "return True",
+        ("AckDurability", "RetentionFloor", "RetentionCountsOnlyValid"),
+    ),
+    Mutant(
+        "retention goes by names alone",
+        STORE,
+        "if not all(map(self._is_verified, staying if surplus else staying[:1])):",
+        "if False:",
         ("AckDurability", "RetentionFloor", "RetentionCountsOnlyValid"),
     ),
     Mutant(
