@@ -9,7 +9,7 @@ checkpoint. It is not enough to remove one: before that, those that stay are loo
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +42,14 @@ class Survey:
 class _Judgment:
     """A manifest as it was read: a checkpoint, or why it is none, and the generation that it claims.
 
-    ``lasts`` is False for what may look different the next time: an error of the disk, or a file that is
-    about to be set aside.
+    It holds as long as ``names`` are there. ``lasts`` is False where it may be another the next time: after
+    an error of the disk, and for a file that is about to be set aside.
     """
 
-    entry: Entry | None = None
+    names: frozenset[str]
+    claimed: int
+    entry: Entry | None
     failures: tuple[Failure, ...] = ()
-    claimed: int = 0
     lasts: bool = True
 
 
@@ -88,24 +89,23 @@ class Surveyor:
         """
         listed = self._files.names(self._directory)
         names = frozenset(listed)
-        found = {}
-        for name in listed:
-            if name.endswith(layout.MANIFEST_SUFFIX) and not layout.is_temporary(name):
-                known = self._judged.get(name)
-                whole = known is not None and (known.entry is None or known.entry.name in names)
-                found[name] = known if known is not None and whole else self._judge(name)
-        self._judged = {name: judgment for name, judgment in found.items() if judgment.lasts}
-        return _summary(found.values(), names)
+        judged = {name: known for name, known in self._judged.items() if known.names <= names}
+        fresh = [name for name in listed if name.endswith(layout.MANIFEST_SUFFIX) and name not in judged]
+        found = {name: self._judge(name) for name in fresh if not layout.is_temporary(name)}
+        self._judged = judged | {name: judgment for name, judgment in found.items() if judgment.lasts}
+        return _summary([*judged.values(), *found.values()], names)
 
     def _judge(self, name: str) -> _Judgment:
         claimed = 0
         try:
             data = self.read_manifest(self._directory / name)
             claimed = self._claimed_generation(data)
-            return _Judgment(self._read_entry(name, data), claimed=claimed)
+            entry = self._read_entry(name, data)
+            return _Judgment(frozenset((name, entry.name)), claimed, entry)
         except (CheckpointError, StorageError) as error:
+            failures = tuple(self._explain(name, error))
             lasts = isinstance(error, (ForeignError, WrongKeyError))
-            return _Judgment(None, tuple(self._explain(name, error)), claimed, lasts)
+            return _Judgment(frozenset((name,)), claimed, None, failures, lasts)
 
     def _claimed_generation(self, data: bytes) -> int:
         digest = manifest.digest(data)
@@ -159,9 +159,10 @@ class Surveyor:
             yield Failure(data_name, error)
 
 
-def _summary(found: Iterable[_Judgment], names: frozenset[str]) -> Survey:
-    judgments = list(found)
+def _summary(judgments: Sequence[_Judgment], names: frozenset[str]) -> Survey:
     entries = [judgment.entry for judgment in judgments if judgment.entry is not None]
     entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
-    failures = tuple(failure for judgment in judgments for failure in judgment.failures)
-    return Survey(tuple(entries), failures, max((j.claimed for j in judgments), default=0), names)
+    failures = [failure for judgment in judgments for failure in judgment.failures]
+    failures.sort(key=lambda failure: failure.name)
+    highest = max((judgment.claimed for judgment in judgments), default=0)
+    return Survey(tuple(entries), tuple(failures), highest, names)
