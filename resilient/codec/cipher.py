@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import mmap
 import struct
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -158,7 +159,8 @@ def _buffers(count: int, size_bytes: int) -> Iterator[memoryview]:
     """So many buffers, in turn and for ever; each is made when it is first needed."""
     made = []
     for _ in range(count):
-        made.append(memoryview(bytearray(size_bytes)))
+        # Mapped, not allocated: what a small state does not use is never cleared, or even had.
+        made.append(memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)))
         yield made[-1]
     yield from cycle(made)
 
