@@ -43,8 +43,8 @@ def in_order(tasks: Iterable[Callable[[], T]], threads: int) -> Generator[T, Non
     """The results of ``tasks``, in their order, from up to ``threads`` threads; 0 is the caller's alone.
 
     An error of a task is raised in its place, after the results of those before it. A single task, or none,
-    starts no thread. Leaving the iteration early waits for what is being worked on: after that nobody touches
-    a buffer any more.
+    starts no thread. Closing the iteration early waits for what was drawn: after that nobody touches a buffer
+    any more.
     """
     drawn = iter(tasks)
     first = list(islice(drawn, 2))
@@ -82,9 +82,7 @@ class _Lanes(Generic[T]):
             yield self._flying.popleft().result()
 
     def close(self) -> None:
-        """What has not begun never will; what has is waited for, and the threads end."""
-        for future in self._flying:
-            future.cancel()
+        """Waits for the few tasks that were drawn, whatever becomes of them, and ends the threads."""
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
@@ -106,8 +104,6 @@ class _Lanes(Generic[T]):
 
 
 def _perform(task: Callable[[], T], future: Future[T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
     try:
         future.set_result(task())
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where the result is asked for
