@@ -206,7 +206,7 @@ class Bench:
 
 
 def reads(name: str) -> bool:
-    """Whether this peer reads a checkpoint: it is held against stock's load, and nothing is cleared for it."""
+    """Whether this peer reads a checkpoint: held against stock's load, and clearing nothing."""
     return name.endswith(" load") or name in ("read (cold)", "decrypt alone")
 
 
