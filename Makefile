@@ -5,6 +5,7 @@
 # make crash-deep   the same for more lives and every cipher; takes hours
 # make crash-kernel   every operation of a real process hit in turn, with every fault, on real file systems; as root
 #             also full, read-only and powerless ones. A part of it is in make test; this takes some minutes
+# make bench  saves and loads beside stock MindSpore and the disk; takes minutes, wants a quiet machine
 # make fuzz   the property tests on new random examples, many of them; takes a while
 # make coverage   every branch of what reads and writes checkpoints is run by a test, or it fails
 #
@@ -20,7 +21,7 @@ READERS := tests/codec tests/store tests/test_retention.py tests/test_message_fu
 # MindSpore's own warnings would bury what the demo has to say.
 export GLOG_v ?= 3
 
-.PHONY: demo test style types tests crash crash-deep crash-kernel fuzz coverage clean
+.PHONY: demo test style types tests crash crash-deep crash-kernel bench fuzz coverage clean
 
 demo: .venv/ready
 	$(BIN)/resilient-chaos drill examples/digits.py
@@ -45,6 +46,9 @@ crash-deep: .venv/ready
 
 crash-kernel: .venv/ready
 	KERNEL_FAULTS=all $(BIN)/python -m pytest -q -n $(JOBS) --timeout 900 tests/kernel
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/store.py
 
 fuzz: .venv/ready
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS)

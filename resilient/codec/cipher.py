@@ -19,32 +19,41 @@ Of GCM's 16 IV bytes only the first 12 are the nonce. The other 4 are authentica
 zeros and demand zeros. Nonces are random, 96 bits, never reused on purpose: 2**32 blocks (16 PiB) under one
 key keep the chance of a collision below 2**-32.
 
-No length field is believed: each is checked against BLOCK_BYTES and the file's size before it is used.
+No length field is believed. Where a block lies follows from its number alone, for all full blocks have the
+same length; a header that says anything else is refused. So blocks are sealed and opened several at a time
+(see ``parallel``), in their order, while nonces are drawn one after the other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import mmap
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher as _OpenSSL
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
 
+from resilient.codec import parallel
 from resilient.codec.keys import check_key_length, manifest_key
 from resilient.errors import CorruptError
 from resilient.host.entropy import Entropy
 from resilient.host.files import Buffer, Reader
 
-BLOCK_BYTES = 4 * 1024 * 1024
+BLOCK_BYTES = 4 * 1024 * 1024  # a multiple of the ciphers' 16 bytes
 
 _IV_BYTES = 16
 _NONCE_BYTES = 12
 _SLACK_BYTES = 32  # OpenSSL wants room for one more cipher block than it writes
+# Smaller blocks, which only tests have, are not worth a thread, and keep to one order of everything.
+_LEAST_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -57,61 +66,113 @@ class SealedBlock:
 
 
 class Cipher:
-    """Seals and opens whole streams, block by block. Memory: four blocks, whatever the stream's length."""
+    """Seals and opens whole streams, block by block.
+
+    Memory: twice as many blocks as there are threads and a few more, whatever the stream's length.
+    """
 
     def __init__(self, mode: str | None, key: bytes | None, entropy: Entropy) -> None:
         self.mode = mode
-        self._format = _format_of(mode, key, entropy)
+        self._format = _format_of(mode, key)
+        self._entropy = entropy
         self.tag_bytes = self._format.tag_bytes
 
-    def seal(self, chunks: Iterable[Buffer]) -> Iterator[SealedBlock]:
-        """The stream of ``chunks``, cut into blocks and sealed."""
-        size_bytes = self._format.overhead_bytes + BLOCK_BYTES + _SLACK_BYTES
-        # Two in turn: a block may still be on its way to the disk while the next one is sealed.
-        buffers = [memoryview(bytearray(size_bytes)) for _ in range(2)]
-        for number, plain in enumerate(cut(chunks, BLOCK_BYTES)):
-            data, tag = self._format.seal(plain, buffers[number % 2])
-            yield SealedBlock(data, tag, len(plain))
+    def seal(self, chunks: Iterable[Buffer]) -> Generator[SealedBlock, None, None]:
+        """The stream of ``chunks``, cut into blocks and sealed.
 
-    def open(self, reader: Reader, tags: Sequence[bytes]) -> Iterator[memoryview]:
+        ``chunks`` is drawn from in the caller's thread, a few blocks ahead of what is given out. To be closed
+        when left early (see ``parallel.in_order``).
+        """
+        threads = _threads()
+        # One buffer more than are in work: the block given out last may still be on its way to the disk.
+        return parallel.in_order(self._sealings(chunks, threads + 2), threads)
+
+    def _sealings(self, chunks: Iterable[Buffer], ring: int) -> Iterator[Callable[[], SealedBlock]]:
+        size_bytes = self._format.overhead_bytes + BLOCK_BYTES + _SLACK_BYTES
+        for plain, out in zip(cut(chunks, BLOCK_BYTES, ring), _buffers(ring, size_bytes), strict=False):
+            nonce = self._entropy.token(self._format.nonce_bytes) if self._format.nonce_bytes else b""
+            yield partial(self._seal_block, plain, nonce, out)
+
+    def _seal_block(self, plain: memoryview, nonce: bytes, out: memoryview) -> SealedBlock:
+        data, tag = self._format.seal(plain, nonce, out)
+        return SealedBlock(data, tag, len(plain))
+
+    def open(self, reader: Reader, tags: Sequence[bytes]) -> Generator[memoryview, None, None]:
         """The plaintext blocks of a sealed file, each valid until the next one is asked for.
 
         Every block is checked against its tag before it is given out. Raises CorruptError at the first
-        byte that is not what was sealed, and at the end if the file is longer or shorter than its tags.
+        byte that is not what was sealed, and at the end if the file is longer than its tags. Close it before
+        the reader: blocks further on are being read.
         """
-        sealed = memoryview(bytearray(self._format.overhead_bytes + BLOCK_BYTES))
-        plain = memoryview(bytearray(BLOCK_BYTES + _SLACK_BYTES))
-        offset = 0
+        threads = _threads()
+        yield from parallel.in_order(self._openings(reader, tags, threads + 1), threads)
+        beyond_bytes = reader.size_bytes - len(tags) * self._full_bytes()
+        if beyond_bytes > 0:
+            raise CorruptError(f"the file has {beyond_bytes} bytes too many")
+
+    def _openings(
+        self, reader: Reader, tags: Sequence[bytes], ring: int
+    ) -> Iterator[Callable[[], memoryview]]:
+        blocks = _Blocks(reader, self._full_bytes())
+        sealed = _buffers(ring, self._full_bytes())
+        opened = _buffers(ring, BLOCK_BYTES + _SLACK_BYTES)
         for number, tag in enumerate(tags):
-            block = self._read_block(reader, offset, sealed, number)
-            opened = self._format.open(block, tag, plain)
-            if opened is None:
-                raise CorruptError(f"block {number} is not the one that was written")
-            offset += len(block)
-            yield opened
-        if offset != reader.size_bytes:
-            raise CorruptError(f"the file has {reader.size_bytes - offset} bytes too many")
+            yield partial(self._open_block, blocks, number, tag, next(sealed), next(opened))
 
-    def _read_block(self, reader: Reader, offset: int, into: memoryview, number: int) -> memoryview:
-        header_bytes = self._format.header_bytes
-        remaining = reader.size_bytes - offset - header_bytes
-        if remaining <= 0:
+    def _open_block(
+        self, blocks: _Blocks, number: int, tag: bytes, into: memoryview, out: memoryview
+    ) -> memoryview:
+        block = blocks.read(number, into)
+        if len(block) <= self._format.header_bytes:
             raise CorruptError(f"the file ends before block {number}")
-        _read_exactly(reader, into[:header_bytes], offset)
-        body_bytes = self._format.body_bytes(into[:header_bytes], remaining)
-        if body_bytes is None or not 0 < body_bytes <= remaining:
+        if not self._format.is_block(block):
             raise CorruptError(f"the header of block {number} makes no sense")
-        _read_exactly(reader, into[header_bytes : header_bytes + body_bytes], offset + header_bytes)
-        return into[: header_bytes + body_bytes]
+        opened = self._format.open(block, tag, out)
+        if opened is None:
+            raise CorruptError(f"block {number} is not the one that was written")
+        return opened
+
+    def _full_bytes(self) -> int:
+        """The length on disk of each block but the last, which may be shorter."""
+        return self._format.overhead_bytes + BLOCK_BYTES
 
 
-def cut(chunks: Iterable[Buffer], size_bytes: int) -> Iterator[memoryview]:
+class _Blocks:
+    """The blocks of a sealed file, read one at a time: a disk is fastest from front to back."""
+
+    def __init__(self, reader: Reader, full_bytes: int) -> None:
+        self._reader = reader
+        self._full_bytes = full_bytes
+        self._turn = threading.Lock()
+
+    def read(self, number: int, into: memoryview) -> memoryview:
+        """Block ``number``, as much of it as there is."""
+        with self._turn:
+            return into[: self._reader.read_into(into, number * self._full_bytes)]
+
+
+def _threads() -> int:
+    return parallel.count_threads() if BLOCK_BYTES >= _LEAST_BYTES else 0
+
+
+def _buffers(count: int, size_bytes: int) -> Iterator[memoryview]:
+    """So many buffers, in turn and for ever; each is made when it is first needed."""
+    made = []
+    for _ in range(count):
+        # Mapped, not allocated: what a small state does not use is never cleared, or even had.
+        made.append(memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)))
+        yield made[-1]
+    yield from cycle(made)
+
+
+def cut(chunks: Iterable[Buffer], size_bytes: int, ring: int = 2) -> Iterator[memoryview]:
     """The stream of ``chunks`` in pieces of ``size_bytes``; only the last may be smaller, none is empty.
 
     Chunks that cover a whole piece are passed on as views; only what straddles a border is copied.
-    Each piece is valid until the next one but one is asked for.
+    Each piece is valid until the ``ring``-th after it is asked for.
     """
-    gathered, other = memoryview(bytearray(size_bytes)), memoryview(bytearray(size_bytes))
+    buffers = _buffers(ring, size_bytes)
+    gathered = next(buffers)
     filled = 0
     for chunk in chunks:
         rest = memoryview(chunk)
@@ -126,29 +187,25 @@ def cut(chunks: Iterable[Buffer], size_bytes: int) -> Iterator[memoryview]:
             rest = rest[len(piece) :]
             if filled == size_bytes:
                 yield gathered
-                gathered, other, filled = other, gathered, 0
+                gathered, filled = next(buffers), 0
     if filled:
         yield gathered[:filled]
-
-
-def _read_exactly(reader: Reader, target: memoryview, offset: int) -> None:
-    if reader.read_into(target, offset) != len(target):
-        raise CorruptError(f"the file ends early, at byte {offset}")
 
 
 class _Format(Protocol):
     """How one block looks on disk. This is the seam for faster implementations."""
 
     header_bytes: int
-    overhead_bytes: int  # the most that a block is larger than its plaintext
+    overhead_bytes: int  # what a full block is larger than its plaintext; no other has more
     tag_bytes: int
+    nonce_bytes: int
 
-    def seal(self, plain: memoryview, out: memoryview) -> tuple[memoryview, bytes]:
+    def seal(self, plain: memoryview, nonce: bytes, out: memoryview) -> tuple[memoryview, bytes]:
         """The block on disk (in ``out``, or ``plain`` itself) and its tag."""
         ...
 
-    def body_bytes(self, header: memoryview, remaining: int) -> int | None:
-        """How many bytes follow the header; None for a header that nobody writes."""
+    def is_block(self, block: memoryview) -> bool:
+        """Whether the header is one that we write, and before just so many bytes."""
         ...
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
@@ -160,12 +217,13 @@ class _Plain:
     header_bytes = 0
     overhead_bytes = 0
     tag_bytes = 32
+    nonce_bytes = 0
 
-    def seal(self, plain: memoryview, out: memoryview) -> tuple[memoryview, bytes]:
+    def seal(self, plain: memoryview, nonce: bytes, out: memoryview) -> tuple[memoryview, bytes]:
         return plain, hashlib.sha256(plain).digest()
 
-    def body_bytes(self, header: memoryview, remaining: int) -> int | None:
-        return min(remaining, BLOCK_BYTES)
+    def is_block(self, block: memoryview) -> bool:
+        return True
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
         return block if hmac.compare_digest(hashlib.sha256(block).digest(), tag) else None
@@ -178,13 +236,12 @@ class _Gcm:
     header_bytes = _header.size
     overhead_bytes = _header.size
     tag_bytes = 16
+    nonce_bytes = _NONCE_BYTES
 
-    def __init__(self, key: bytes, entropy: Entropy) -> None:
+    def __init__(self, key: bytes) -> None:
         self._cipher = algorithms.AES(key)
-        self._entropy = entropy
 
-    def seal(self, plain: memoryview, out: memoryview) -> tuple[memoryview, bytes]:
-        nonce = self._entropy.token(_NONCE_BYTES)
+    def seal(self, plain: memoryview, nonce: bytes, out: memoryview) -> tuple[memoryview, bytes]:
         encryptor = _OpenSSL(self._cipher, modes.GCM(nonce)).encryptor()
         size = encryptor.update_into(plain, out[self.header_bytes :])
         encryptor.finalize()
@@ -194,13 +251,13 @@ class _Gcm:
         self._header.pack_into(out, 0, *fields)
         return out[: self.header_bytes + size], tag
 
-    def body_bytes(self, header: memoryview, remaining: int) -> int | None:
-        magic, _, total, iv_bytes, _, padding, size = self._header.unpack(header)
-        sane = (magic, iv_bytes, padding, total) == (self._magic, _IV_BYTES, self._padding, size + 24)
-        return size if sane and size <= BLOCK_BYTES else None
+    def is_block(self, block: memoryview) -> bool:
+        magic, _, total, iv_bytes, _, padding, size = self._header.unpack_from(block)
+        constants = (magic, iv_bytes, padding) == (self._magic, _IV_BYTES, self._padding)
+        return constants and (size, total) == (len(block) - self.header_bytes, size + 24)
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
-        _, found, _, _, nonce, _, size = self._header.unpack(block[: self.header_bytes])
+        _, found, _, _, nonce, _, size = self._header.unpack_from(block)
         if not hmac.compare_digest(found, tag):
             return None
         decryptor = _OpenSSL(self._cipher, modes.GCM(nonce, tag)).decryptor()
@@ -217,35 +274,34 @@ class _Cbc:
     header_bytes = _header.size
     overhead_bytes = _header.size + 16
     tag_bytes = 32
+    nonce_bytes = _IV_BYTES
 
-    def __init__(self, magic: bytes, key: bytes, cipher: _Algorithm, entropy: Entropy) -> None:
+    def __init__(self, magic: bytes, key: bytes, cipher: _Algorithm) -> None:
         self._magic = magic
         self._mac_key = manifest_key(key)
         self._cipher = cipher
-        self._entropy = entropy
 
-    def seal(self, plain: memoryview, out: memoryview) -> tuple[memoryview, bytes]:
-        iv = self._entropy.token(_IV_BYTES)
+    def seal(self, plain: memoryview, nonce: bytes, out: memoryview) -> tuple[memoryview, bytes]:
         padding = 16 - len(plain) % 16
-        encryptor = _OpenSSL(self._cipher, modes.CBC(iv)).encryptor()
+        encryptor = _OpenSSL(self._cipher, modes.CBC(nonce)).encryptor()
         size = encryptor.update_into(plain, out[self.header_bytes :])
         size += encryptor.update_into(bytes([padding]) * padding, out[self.header_bytes + size :])
         encryptor.finalize()
         assert size == len(plain) + padding
-        self._header.pack_into(out, 0, self._magic, size + 24, _IV_BYTES, iv, size)
+        self._header.pack_into(out, 0, self._magic, size + 24, _IV_BYTES, nonce, size)
         block = out[: self.header_bytes + size]
         return block, self._tag(block)
 
-    def body_bytes(self, header: memoryview, remaining: int) -> int | None:
-        magic, total, iv_bytes, _, size = self._header.unpack(header)
-        sane = (magic, iv_bytes, total) == (self._magic, _IV_BYTES, size + 24)
-        return size if sane and size % 16 == 0 and size <= BLOCK_BYTES + 16 else None
+    def is_block(self, block: memoryview) -> bool:
+        magic, total, iv_bytes, _, size = self._header.unpack_from(block)
+        constants = (magic, iv_bytes) == (self._magic, _IV_BYTES)
+        return constants and (size, total) == (len(block) - self.header_bytes, size + 24) and size % 16 == 0
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
         # Before decrypting: what an attacker changed must not even reach the padding check.
         if not hmac.compare_digest(self._tag(block), tag):
             return None
-        iv = self._header.unpack(block[: self.header_bytes])[3]
+        iv = self._header.unpack_from(block)[3]
         decryptor = _OpenSSL(self._cipher, modes.CBC(iv)).decryptor()
         size = decryptor.update_into(block[self.header_bytes :], out)
         decryptor.finalize()
@@ -261,14 +317,14 @@ class _Cbc:
 _Algorithm = algorithms.AES | algorithms.SM4
 
 
-def _format_of(mode: str | None, key: bytes | None, entropy: Entropy) -> _Format:
+def _format_of(mode: str | None, key: bytes | None) -> _Format:
     if mode is None or key is None:
         assert (mode, key) == (None, None), "a mode needs a key, and a key a mode"
         return _Plain()
     check_key_length(mode, key)
     if mode == "AES-GCM":
-        return _Gcm(key, entropy)
+        return _Gcm(key)
     if mode == "AES-CBC":
-        return _Cbc(b"\xd9\x5e\x3a\x7f", key, algorithms.AES(key), entropy)
+        return _Cbc(b"\xd9\x5e\x3a\x7f", key, algorithms.AES(key))
     assert mode == "SM4-CBC"
-    return _Cbc(b"\xda\x5e\x3a\x7f", key, algorithms.SM4(key), entropy)
+    return _Cbc(b"\xda\x5e\x3a\x7f", key, algorithms.SM4(key))

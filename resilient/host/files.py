@@ -67,7 +67,10 @@ class Reader(Protocol):
     def size_bytes(self) -> int: ...
 
     def read_into(self, target: memoryview, offset: int) -> int:
-        """Fills ``target`` from ``offset``; returns how many bytes there were (less only at the end)."""
+        """Fills ``target`` from ``offset``; returns how many bytes there were (less only at the end).
+
+        Several threads may read at once.
+        """
         ...
 
     def close(self) -> None: ...
@@ -213,6 +216,8 @@ class DiskFiles:
             if not stat.S_ISREG(status.st_mode):
                 os.close(descriptor)
                 raise OSError(errno.EINVAL, "not a regular file", str(path))
+            # The kernel then reads further ahead.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             return DiskReader(descriptor, path, status.st_size)
 
     def read(self, path: Path, limit_bytes: int) -> bytes:

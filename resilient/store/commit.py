@@ -161,8 +161,16 @@ def write_synced(files: Files, path: Path, write: Callable[[Writer], T]) -> T:
 
 
 def _demand_free(files: Files, place: Place) -> None:
-    taken = {place.data.name, place.manifest.name}.intersection(files.names(place.directory))
+    taken = [path.name for path in (place.data, place.manifest) if _is_there(files, path)]
     assert not taken, f"{taken} would be overwritten"
+
+
+def _is_there(files: Files, path: Path) -> bool:
+    try:
+        files.identity(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _undo(files: Files, place: Place) -> None:

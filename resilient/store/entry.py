@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,13 @@ class Entry:
     manifest: Manifest
     digest: str
 
-    @property
+    # Cached, as each save asks every checkpoint of a folder for some of them.
+
+    @cached_property
     def generation(self) -> int:
         return self.manifest.generation
 
-    @property
+    @cached_property
     def step(self) -> int:
         return self.manifest.step
 
@@ -53,15 +56,15 @@ class Entry:
     def created(self) -> float:
         return self.manifest.created
 
-    @property
+    @cached_property
     def name(self) -> str:
         return self.manifest.file_name
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return self.directory / self.name
 
-    @property
+    @cached_property
     def manifest_path(self) -> Path:
         return self.directory / layout.manifest_of(self.name)
 

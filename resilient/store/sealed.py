@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 from resilient.codec import container
@@ -33,11 +34,12 @@ def write_sealed(
     cipher = Cipher(sealing.mode, sealing.key, entropy)
     file_bytes = plain_bytes = 0
     tags = []
-    for block in cipher.seal(container.encode(records, extra)):
-        writer.write(block.data)
-        file_bytes += len(block.data)
-        plain_bytes += block.plain_bytes
-        tags.append(block.tag)
+    with closing(cipher.seal(container.encode(records, extra))) as blocks:
+        for block in blocks:
+            writer.write(block.data)
+            file_bytes += len(block.data)
+            plain_bytes += block.plain_bytes
+            tags.append(block.tag)
     return Written(file_bytes, plain_bytes, tuple(tags))
 
 
@@ -56,8 +58,8 @@ def read_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...], sink: Sink)
         # Before any memory is taken for what the manifest promises.
         if reader.size_bytes != entry.manifest.file_bytes:
             raise CorruptError(f"has {reader.size_bytes} bytes instead of {entry.manifest.file_bytes}")
-        blocks = cipher.open(reader, entry.manifest.tags)
-        return container.decode(blocks, sink, entry.manifest.plain_bytes)
+        with closing(cipher.open(reader, entry.manifest.tags)) as blocks:
+            return container.decode(blocks, sink, entry.manifest.plain_bytes)
     finally:
         reader.close()
 

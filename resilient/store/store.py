@@ -12,7 +12,7 @@ Rules that hold for every operation:
 * Files without a manifest of ours are not ours. Stock's checkpoints in the same folder are never touched;
   their names count as taken.
 * A checkpoint is removed only when those that stay have been read in full, or were written by this process,
-  and their names are durable.
+  and their names are durable. Their identities tell whether they are still what was read or written.
 * Whoever calls ``recover``, ``commit`` or ``prune`` holds the lock of the run: temporary files found then
   belong to writers that are dead. Where a checkpoint that was being committed or removed leaves traces, and
   why each of them can be told from other people's files, is in ``commit``.
@@ -121,10 +121,10 @@ class Store:
         Raises StorageError when it could not be made durable; earlier checkpoints are as they were.
         """
         self._files.make_directory(self._directory)
-        survey = self._surveyor.survey()
+        survey = self._surveyor.survey_names()
         generation = self._next_generation(survey)
         parent = survey.entries[0].digest if survey.entries else ""
-        place = self._free_place(draft)
+        place = self._free_place(draft, survey.names)
         self._unacknowledged.add(place.data_name)
         data = sequence.commit(
             self._files,
@@ -194,9 +194,14 @@ class Store:
         Before anything is removed, each one that stays has been verified; one that turns out corrupt is set
         aside, one that cannot be read does not count and stays. Failures are reported, not raised.
         """
-        survey = self._surveyor.survey()
+        survey = self._surveyor.survey_names()
+        staying, surplus = self._divide(survey.entries, kept)
+        # Without anything to remove the newest alone counts, which meta.json names.
+        if not all(map(self._is_verified, staying if surplus else staying[:1])):
+            # Not everything is as this process knows it: names say too little.
+            survey, surplus = self._surveyor.survey(), []
         failures = self._quarantine.set_aside_corrupt(survey.failures)
-        surplus = self._surplus(survey.entries, kept, failures)
+        surplus = surplus or self._surplus(survey.entries, kept, failures)
         removed = tuple(self._remove_all(surplus, failures))
         quarantined, others = _split_corrupt(failures)
         gone = {entry.name for entry in removed} | {failure.name for failure in quarantined}
@@ -218,7 +223,7 @@ class Store:
         self._highest_generation = max(self._highest_generation, survey.highest_generation) + 1
         return self._highest_generation
 
-    def _free_place(self, draft: Draft) -> Place:
+    def _free_place(self, draft: Draft, taken: Collection[str]) -> Place:
         wanted = layout.CheckpointName(
             prefix=draft.prefix,
             rank=self._owner.rank,
@@ -226,8 +231,7 @@ class Store:
             step_in_epoch=draft.step_in_epoch,
             failure=draft.failure,
         )
-        free = layout.free_name(wanted, set(self._files.names(self._directory)))
-        return Place(self._directory, free.data, self._token())
+        return Place(self._directory, layout.free_name(wanted, taken).data, self._token())
 
     def _token(self) -> str:
         return self._entropy.token(layout.TOKEN_BYTES).hex()
@@ -277,18 +281,34 @@ class Store:
         failures: list[Failure],
     ) -> list[Entry]:
         """The checkpoints that may go. Verifies those that stay, until all of them are known to be intact."""
-        valid = [entry for entry in entries if entry.name not in self._unacknowledged]
-        while valid:
-            staying = {valid[0].generation, *kept(valid)}
-            surplus = [entry for entry in valid if entry.generation not in staying]
-            unread = [e for e in valid if e.generation in staying and not self._is_verified(e)]
-            if not surplus or not unread:
+        valid = list(entries)
+        while True:
+            staying, surplus = self._divide(valid, kept)
+            bad = self._find_bad(staying) if surplus else None
+            if bad is None:
                 return surplus
-            failure = self._try_to_verify(unread[0])
+            entry, failure = bad
+            failures.append(failure)
+            valid.remove(entry)
+
+    def _divide(
+        self, entries: Sequence[Entry], kept: Callable[[Sequence[Entry]], Collection[int]]
+    ) -> tuple[list[Entry], list[Entry]]:
+        """Which of these stay, and which may go. What was never reported as saved is neither."""
+        valid = [entry for entry in entries if entry.name not in self._unacknowledged]
+        if not valid:
+            return [], []
+        generations = {valid[0].generation, *kept(valid)}
+        staying = [entry for entry in valid if entry.generation in generations]
+        return staying, [entry for entry in valid if entry.generation not in generations]
+
+    def _find_bad(self, staying: Sequence[Entry]) -> tuple[Entry, Failure] | None:
+        """Reads those that are not known to be intact, until one is not."""
+        for entry in staying:
+            failure = None if self._is_verified(entry) else self._try_to_verify(entry)
             if failure is not None:
-                failures.append(failure)
-                valid.remove(unread[0])
-        return []
+                return entry, failure
+        return None
 
     def _is_verified(self, entry: Entry) -> bool:
         try:

@@ -1,13 +1,26 @@
-"""What a folder of checkpoints holds: which manifests are authentic and ours, and beside their data."""
+"""What a folder of checkpoints holds: which manifests are authentic and ours, and beside their data.
+
+A survey reads every manifest. Each save would cost the more the more checkpoints there are, so whoever holds
+the lock of the run may go by the names (``survey_names``): what came or went since is seen and read, and what
+was judged before and still has its name is taken for what it was. That is enough to name and number the next
+checkpoint. It is not enough to remove one: before that, those that stay are looked at again (see ``Store``).
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resilient.errors import CheckpointError, CorruptError, ForeignError, ResilientError, StorageError
+from resilient.errors import (
+    CheckpointError,
+    CorruptError,
+    ForeignError,
+    ResilientError,
+    StorageError,
+    WrongKeyError,
+)
 from resilient.host.files import Files
 from resilient.store import layout, manifest
 from resilient.store.entry import Entry, Failure
@@ -21,7 +34,7 @@ _UNREAD_GENERATIONS = 2**20
 
 @dataclass(frozen=True)
 class Survey:
-    """What the folder holds: checkpoints, newest first, and manifests of ours that are none.
+    """What the folder holds: checkpoints, newest first, manifests of ours that are none, and all names.
 
     ``highest_generation`` is no lower than that of any of them, also of those that could not be read.
     """
@@ -29,6 +42,22 @@ class Survey:
     entries: tuple[Entry, ...]
     failures: tuple[Failure, ...]
     highest_generation: int
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Judgment:
+    """A manifest as it was read: a checkpoint, or why it is none, and the generation that it claims.
+
+    It holds as long as ``names`` are there. ``lasts`` is False where it may be another the next time: after
+    an error of the disk, and for a file that is about to be set aside.
+    """
+
+    names: frozenset[str]
+    claimed: int
+    entry: Entry | None
+    failures: tuple[Failure, ...] = ()
+    lasts: bool = True
 
 
 class RenamedError(ForeignError):
@@ -48,6 +77,7 @@ class Surveyor:
         self._allow_plain = allow_plain
         self._decoded: dict[str, Manifest] = {}
         self._claimed: dict[str, int] = {}
+        self._judged: dict[str, _Judgment] = {}
 
     def forget(self, entry: Entry) -> None:
         """A checkpoint has gone."""
@@ -56,24 +86,33 @@ class Surveyor:
 
     def survey(self) -> Survey:
         """What the folder holds now. Raises StorageError when it cannot be listed."""
-        entries: list[Entry] = []
-        failures: list[Failure] = []
-        claims = [0]
-        for name in self._files.names(self._directory):
-            if not name.endswith(layout.MANIFEST_SUFFIX) or layout.is_temporary(name):
-                continue
-            try:
-                data = self.read_manifest(self._directory / name)
-                claims.append(self._claimed_generation(data))
-                entries.append(self._read_entry(name, data))
-            except (CheckpointError, StorageError) as error:
-                failures.extend(self._judge(name, error))
-        entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
-        # A forged claim is cut off; what is authentic counts in full.
-        claims += [entry.generation for entry in entries]
-        unread = sum(isinstance(failure.error, StorageError) for failure in failures)
-        claims.append(max(claims) + unread * _UNREAD_GENERATIONS)
-        return Survey(tuple(entries), tuple(failures), max(claims))
+        self._judged = {}
+        return self.survey_names()
+
+    def survey_names(self) -> Survey:
+        """What the folder holds by its names: reads only the manifests that were not judged before.
+
+        Only for whoever holds the lock of the run. Raises StorageError when the folder cannot be listed.
+        """
+        listed = self._files.names(self._directory)
+        names = frozenset(listed)
+        judged = {name: known for name, known in self._judged.items() if known.names <= names}
+        fresh = [name for name in listed if name.endswith(layout.MANIFEST_SUFFIX) and name not in judged]
+        found = {name: self._judge(name) for name in fresh if not layout.is_temporary(name)}
+        self._judged = judged | {name: judgment for name, judgment in found.items() if judgment.lasts}
+        return _summary([*judged.values(), *found.values()], names)
+
+    def _judge(self, name: str) -> _Judgment:
+        claimed = 0
+        try:
+            data = self.read_manifest(self._directory / name)
+            claimed = self._claimed_generation(data)
+            entry = self._read_entry(name, data)
+            return _Judgment(frozenset((name, entry.name)), claimed, entry)
+        except (CheckpointError, StorageError) as error:
+            failures = tuple(self._explain(name, error))
+            lasts = isinstance(error, (ForeignError, WrongKeyError))
+            return _Judgment(frozenset((name,)), claimed, None, failures, lasts)
 
     def _claimed_generation(self, data: bytes) -> int:
         digest = manifest.digest(data)
@@ -115,7 +154,7 @@ class Surveyor:
             self._decoded[digest] = decoded
         return self._decoded[digest]
 
-    def _judge(self, name: str, error: ResilientError) -> Iterator[Failure]:
+    def _explain(self, name: str, error: ResilientError) -> Iterator[Failure]:
         """Whether a manifest that is no checkpoint of ours concerns us, and how."""
         data_name = layout.data_of(name)
         if isinstance(error, ForeignError):
@@ -125,3 +164,15 @@ class Surveyor:
         # Other tools have files called .manifest too, and other ranks may share the folder.
         if parsed is not None and parsed.rank == self._owner.rank:
             yield Failure(data_name, error)
+
+
+def _summary(judgments: Sequence[_Judgment], names: frozenset[str]) -> Survey:
+    entries = [judgment.entry for judgment in judgments if judgment.entry is not None]
+    entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
+    failures = [failure for judgment in judgments for failure in judgment.failures]
+    failures.sort(key=lambda failure: failure.name)
+    # A forged claim is cut off; what is authentic counts in full.
+    claims = [0, *(judgment.claimed for judgment in judgments), *(entry.generation for entry in entries)]
+    unread = sum(isinstance(failure.error, StorageError) for failure in failures)
+    highest = max(claims) + unread * _UNREAD_GENERATIONS
+    return Survey(tuple(entries), tuple(failures), highest, names)

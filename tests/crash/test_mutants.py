@@ -100,8 +100,15 @@ MUTANTS = [
     Mutant(
         "retention trusts what it has not read",
         STORE,
-        "if e.generation in staying and not self._is_verified(e)]",
-        "if False]",
+        "return self._verified.get(entry.name) == self._identities(entry)",
+        "return True",
+        ("AckDurability", "RetentionFloor", "RetentionCountsOnlyValid"),
+    ),
+    Mutant(
+        "retention goes by names alone",
+        STORE,
+        "if not all(map(self._is_verified, staying if surplus else staying[:1])):",
+        "if False:",
         ("AckDurability", "RetentionFloor", "RetentionCountsOnlyValid"),
     ),
     Mutant(
@@ -170,8 +177,8 @@ MUTANTS = [
     Mutant(
         "one nonce for all",
         "resilient.codec.cipher",
-        "nonce = self._entropy.token(_NONCE_BYTES)",
-        "nonce = bytes(_NONCE_BYTES)",
+        "nonce = self._entropy.token(self._format.nonce_bytes)",
+        "nonce = bytes(self._format.nonce_bytes)",
         ("NonceUnique",),
     ),
     Mutant(
