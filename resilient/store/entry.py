@@ -54,6 +54,10 @@ class Entry:
         return self.manifest.created
 
     @property
+    def info(self) -> Mapping[str, Any]:
+        return self.manifest.info
+
+    @property
     def name(self) -> str:
         return self.manifest.file_name
 
