@@ -124,8 +124,11 @@ class Committer:
             return [f"old checkpoints could not be removed: {error}"]
         remarks = [f"set aside in the quarantine: {failure}" for failure in pruned.quarantined]
         remarks += [f"old checkpoint could not be removed: {failure}" for failure in pruned.failures]
+        # Two checkpoints of one step share a weights file.
+        in_use = set(map(_weights_of, pruned.staying))
         for entry in pruned.removed:
-            remarks += self._remove_weights(entry)
+            if _weights_of(entry) not in in_use:
+                remarks += self._remove_weights(entry)
         return remarks
 
     def _remove_weights(self, entry: Entry) -> list[str]:
@@ -220,6 +223,10 @@ class ThreadSaver:
         with self._changed:
             self._changed.wait_for(lambda: not self._busy)
         return self._succeeded
+
+
+def _weights_of(entry: Entry) -> tuple[str, int, int]:
+    return entry.manifest.prefix, entry.manifest.epoch, entry.manifest.step_in_epoch
 
 
 def _draft(snapshot: Snapshot) -> Draft:

@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     saving.add_argument(
         "--keep-best-by",
         metavar="METRIC:DIRECTION",
-        help="... by this metric of the script's evaluation, accuracy:max or error:min; each evaluation is saved",
+        help="... by this metric of its evaluations, accuracy:max or error:min; each of them is saved",
     )
     _add_key_options(parser.add_argument_group("encryption"))
     failing = parser.add_argument_group("failures")

@@ -107,8 +107,9 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What ``prune`` removed, what it set aside, and what it could not remove."""
+    """What ``prune`` removed, what it set aside, what it could not remove, and what is still there."""
 
     removed: tuple[Entry, ...] = ()
     quarantined: tuple[Failure, ...] = ()
     failures: tuple[Failure, ...] = ()
+    staying: tuple[Entry, ...] = ()
