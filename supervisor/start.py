@@ -35,6 +35,11 @@ def supervise(options: Options, console: Console) -> int:
                 lock.release()
                 lock = directory.lock()
             record = directory.open()
+            if record.status == rundir.ADOPTING:
+                raise UsageError(
+                    f"what {options.run_dir} is to go on from has not been adopted to the end",
+                    hint="run `resilient adopt` again",
+                )
             if record.status == rundir.COMPLETE:
                 _say_complete(console, options)
                 return 0
