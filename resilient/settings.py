@@ -18,7 +18,16 @@ from typing import Any
 
 from resilient.codec.keys import check_key_length
 from resilient.codec.record import info_record
-from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, ENC_MODES, Best, KeepPolicy, SavePolicy, Sealing
+from resilient.config import (
+    DEFAULT_KEEP,
+    DEFAULT_SAVE,
+    ENC_MODES,
+    LOSS,
+    Best,
+    KeepPolicy,
+    SavePolicy,
+    Sealing,
+)
 from resilient.errors import UsageError
 
 OFFSETS = ("epoch_num", "step_num")
@@ -173,22 +182,24 @@ def keep_policy(count: Any, minutes: Any) -> KeepPolicy:
     return KeepPolicy(per_minutes=minutes) if minutes else KeepPolicy(max_count=count or 1)
 
 
-def keep_rules(
-    given: KeepPolicy, count: Any, every_steps: Any, best: Any, best_by: Any, *, minutes: Any = None
-) -> KeepPolicy:
+def keep_rules(given: KeepPolicy, count: Any, every_steps: Any, best: Any, best_by: str) -> KeepPolicy:
     """``given`` with those rules in the place of its own that are not None.
 
     ``best_by`` is "loss", or a metric with its direction, "accuracy:max". Raises ValueError for numbers
     and words that make no sense.
     """
-    for name, value in (("count", count), ("minutes", minutes), ("steps", every_steps), ("best", best)):
-        if value is not None and not _count(f"keep: {name}", value):
-            raise ValueError(f"keep: {name} must be at least 1")
-    if count is not None or minutes is not None:
-        given = replace(given, max_count=count, per_minutes=minutes)
+    for name, value in (("max", count), ("every_steps", every_steps), ("best", best)):
+        if value is not None and not _count(f"keep_{name}", value):
+            raise ValueError(f"keep_{name} must be at least 1")
+    if count is not None:
+        given = replace(given, max_count=count, per_minutes=None)
     if every_steps is not None:
         given = replace(given, every_steps=every_steps)
-    return given if best is None else replace(given, best=Best.parse(best, best_by))
+    if best is not None:
+        return replace(given, best=Best.parse(best, best_by))
+    if best_by != LOSS:
+        raise ValueError("keep_best_by says by what, and not how many: give keep_best as well")
+    return given
 
 
 def _choose(first_name: str, first: Any, second_name: str, second: Any) -> tuple[int, int]:
