@@ -3,11 +3,15 @@
 Their blocks look as in ``cipher``, and may be of any size (stock's hold 64 MiB). Nothing binds their number
 and their order. AES-GCM authenticates each block under the key; the CBC modes authenticate nothing, so that
 what they give is only right if it makes sense as a whole. No length field is believed beyond the file's size.
+
+A plain file may end in "crc_num" and 10 bytes, a big-endian CRC-32 of all that comes before (``crc_check`` of
+CheckpointConfig; mindspore/train/serialization.py).
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 
 from cryptography.exceptions import InvalidTag
@@ -22,6 +26,8 @@ _PIECE_BYTES = 4 * 1024 * 1024
 _MODES = {b"\xd8\x5e\x3a\x7f": "AES-GCM", b"\xd9\x5e\x3a\x7f": "AES-CBC", b"\xda\x5e\x3a\x7f": "SM4-CBC"}
 _GCM_HEADER = struct.Struct("<4s16sii16si")
 _CBC_HEADER = struct.Struct("<4sii16si")
+_CRC_MARK = b"crc_num"
+_CRC_BYTES = len(_CRC_MARK) + 10
 _IV_BYTES = 16
 _NONCE_BYTES = 12
 _UNOPENED = "it cannot be decrypted with this key: another one, or damaged"
@@ -58,8 +64,26 @@ def plaintext(reader: Reader, mode: str | None, key: bytes | None) -> Iterator[b
 
 
 def _pieces(reader: Reader) -> Iterator[bytes]:
-    for offset in range(0, reader.size_bytes, _PIECE_BYTES):
-        yield _read(reader, offset, min(_PIECE_BYTES, reader.size_bytes - offset))
+    end = reader.size_bytes
+    wanted = _crc(reader)
+    if wanted is not None:
+        end -= _CRC_BYTES
+    found = 0
+    for offset in range(0, end, _PIECE_BYTES):
+        piece = _read(reader, offset, min(_PIECE_BYTES, end - offset))
+        found = zlib.crc32(piece, found)
+        yield piece
+    if wanted is not None and found != wanted:
+        raise CorruptError("its content is not what its CRC was computed of")
+
+
+def _crc(reader: Reader) -> int | None:
+    """The CRC that a plain file ends in; None for most, which have none."""
+    if reader.size_bytes < _CRC_BYTES:
+        return None
+    tail = _read(reader, reader.size_bytes - _CRC_BYTES, _CRC_BYTES)
+    number = tail.removeprefix(_CRC_MARK)
+    return int.from_bytes(number, "big") if len(number) < len(tail) else None
 
 
 def _read(reader: Reader, offset: int, size_bytes: int) -> bytes:
