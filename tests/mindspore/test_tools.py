@@ -40,7 +40,7 @@ def uninterrupted(kind):
     return result(call(PROGRAM, kind, EPOCHS, folder, cwd=folder))
 
 
-@pytest.mark.parametrize("kind", ["adam", "momentum", "fit", "tail", "encrypted"])
+@pytest.mark.parametrize("kind", ["momentum", "fit", "tail", "encrypted"])
 def test_what_stock_began_is_brought_to_its_end(tmp_path, kind):
     """Trained in part with stock's ModelCheckpoint, adopted, and gone on with: the final weights and the
     optimizer's state are those of a training that was never interrupted, bit for bit."""
