@@ -38,8 +38,11 @@ def _half_written(state: State, operation: Operation) -> State:
     return copy.state()
 
 
-def ends(state: State) -> Iterator[State]:
-    """What the next process may find: after the death of the process, and of the machine in every way."""
+def ends(state: State, *, split: bool = False) -> Iterator[State]:
+    """What the next process may find: after the death of the process, and of the machine in every way.
+
+    ``split`` as in ``disk_state``: a rename may be done by half.
+    """
     yield timeless(state)
     chosen: list[int] = []
     while True:
@@ -52,7 +55,7 @@ def ends(state: State) -> Iterator[State]:
                 chosen.append(0)
             return chosen[len(widths) - 1]
 
-        yield timeless(after_power_loss(state, choose))
+        yield timeless(after_power_loss(state, choose, split=split))
         while chosen and chosen[-1] + 1 >= widths[len(chosen) - 1]:
             chosen.pop()
         if not chosen:
@@ -62,5 +65,5 @@ def ends(state: State) -> Iterator[State]:
 
 def timeless(state: State) -> State:
     """The same state without times: two that differ in nothing else are one."""
-    nodes = tuple((number, replace(node, stamp=0)) for number, node in state.nodes)
+    nodes = tuple((n, replace(node, stamp=0) if node.stamp else node) for n, node in state.nodes)
     return State(nodes, state.folders, 0)

@@ -7,7 +7,7 @@ encryption is on.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,8 @@ class Cycle:
     """So many saves with retention after each; ``failures`` are the steps saved on a failure.
 
     After the save of the step ``spoilt`` somebody spoils its data file; the next process finds it. With
-    ``again`` the last step is saved a second time, as after a failure right behind a scheduled save.
+    ``again`` the last step is saved a second time, as after a failure right behind a scheduled save. On a
+    ``split`` disk a loss of power may leave a rename half done.
     """
 
     saves: int
@@ -43,6 +44,12 @@ class Cycle:
     failures: frozenset[int] = frozenset()
     spoilt: int | None = None
     again: bool = False
+    split: bool = False
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it has few enough states for what multiplies them."""
+        return self.saves < 3 and self.keep == 1 and not (self.again or self.split)
 
     @property
     def steps(self) -> list[int]:
@@ -126,6 +133,13 @@ class Life:
 
 def cycles(deep: bool) -> Iterator[Cycle]:
     """Every cycle that is tried: 1 to 4 saves, 1 to 3 kept, sealed or not, with failures and spoilt files."""
+    for cycle in _whole_renames(deep):
+        yield cycle
+        if deep or (cycle.saves == 2 and cycle.is_small and not cycle.failures):
+            yield replace(cycle, split=True)
+
+
+def _whole_renames(deep: bool) -> Iterator[Cycle]:
     modes = (None, "AES-GCM", "AES-CBC", "SM4-CBC") if deep else (None, "AES-GCM")
     for mode in modes:
         for saves in range(1, 5):
@@ -133,6 +147,8 @@ def cycles(deep: bool) -> Iterator[Cycle]:
                 yield Cycle(saves, keep, mode)
                 if deep or (saves < 3 and keep < 3):
                     yield Cycle(saves, keep, mode, again=True)
+                if deep:
+                    yield Cycle(saves, keep, mode, failures=frozenset({saves}), again=True)
                 # A failure's checkpoint at the end, as the first attempt leaves it, or on the way.
                 for failure in {saves, min(saves, 2)} if deep or keep == 2 else {saves}:
                     yield Cycle(saves, keep, mode, failures=frozenset({failure}))

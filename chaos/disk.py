@@ -18,11 +18,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from chaos.disk_state import Change, Choose, Folder, Node, State, after_power_loss
+from chaos.disk_state import Change, Choose, Folder, Node, State, after_power_loss, place
 from chaos.faults import Fail, Kill, Killed, Operation, Plan, nothing
 from resilient.errors import BusyError, StorageError
 from resilient.host.files import Buffer, Identity
@@ -75,18 +74,20 @@ class SimulatedDisk:
 
     def put(self, path: Path, content: bytes) -> None:
         """Gives a file a new content, as somebody else's program would."""
-        folder = self._folders[path.parent]
-        number = folder.names.get(path.name, self._new_number())
+        where, name = place(path)
+        folder = self._folders[where]
+        number = folder.names.get(name, self._new_number())
         self._nodes[number] = Node(content, stamp=self._tick())
-        synced = tuple(sorted({**dict(folder.synced), path.name: number}.items()))
-        self._folders[path.parent] = Folder(synced, folder.pending)
+        synced = tuple(sorted({**dict(folder.synced), name: number}.items()))
+        self._folders[where] = Folder(synced, folder.pending)
 
     def content(self, path: Path) -> bytes:
-        return self._nodes[self._folders[path.parent].names[path.name]].content
+        where, name = place(path)
+        return self._nodes[self._folders[where].names[name]].content
 
     def paths(self) -> list[Path]:
         """Every file there is."""
-        return sorted(folder / name for folder, value in self._folders.items() for name in value.names)
+        return sorted(Path(folder, name) for folder, value in self._folders.items() for name in value.names)
 
     def every_byte(self) -> Iterator[bytes]:
         """The content of every file, including those that have lost their names."""
@@ -95,89 +96,90 @@ class SimulatedDisk:
     # The Files protocol
 
     def create(self, path: Path) -> SimulatedWriter:
-        with self._operation(Operation("create", path)):
-            if path.name in self._folder(path).names:
-                raise FileExistsError(errno.EEXIST, "exists", str(path))
-            number = self._new_number()
-            self._nodes[number] = Node(stamp=self._tick())
-            self._change(path.parent, ((path.name, number),))
-            return SimulatedWriter(self, number, path)
+        self._begin("create", path)
+        where, name = place(path)
+        if name in self._folder(where).names:
+            raise FileExistsError(errno.EEXIST, "exists", str(path))
+        number = self._new_number()
+        self._nodes[number] = Node(stamp=self._tick())
+        self._change(where, ((name, number),))
+        return SimulatedWriter(self, number, path)
 
     def open(self, path: Path) -> SimulatedReader:
-        with self._operation(Operation("open", path)):
-            return SimulatedReader(self, self._number(path), path)
+        self._begin("open", path)
+        return SimulatedReader(self, self._number(path), path)
 
     def read(self, path: Path, limit_bytes: int) -> bytes:
-        with self._operation(Operation("read", path)):
-            content = self._nodes[self._number(path)].content
-            if len(content) > limit_bytes:
-                raise StorageError(f"{path} is larger than {limit_bytes} bytes", errno=errno.EFBIG)
-            return content
+        self._begin("read", path)
+        content = self._nodes[self._number(path)].content
+        if len(content) > limit_bytes:
+            raise StorageError(f"{path} is larger than {limit_bytes} bytes", errno=errno.EFBIG)
+        return content
 
     def rename(self, source: Path, target: Path) -> None:
-        with self._operation(Operation("rename", source, target)):
-            number = self._number(source)
-            self._folder(target)
-            self._nodes[number] = replace(self._nodes[number], stamp=self._tick())
-            if source.parent == target.parent:
-                self._change(source.parent, ((source.name, None), (target.name, number)))
-            else:
-                self._change(target.parent, ((target.name, number),))
-                self._change(source.parent, ((source.name, None),))
+        self._begin("rename", source, target)
+        number = self._number(source)
+        (folder, name), (new_folder, new_name) = place(source), place(target)
+        self._folder(new_folder)
+        self._nodes[number] = replace(self._nodes[number], stamp=self._tick())
+        if folder == new_folder:
+            self._change(folder, ((name, None), (new_name, number)))
+        else:
+            self._change(new_folder, ((new_name, number),))
+            self._change(folder, ((name, None),))
 
     def remove(self, path: Path) -> None:
-        with self._operation(Operation("remove", path)):
-            self._number(path)
-            self._change(path.parent, ((path.name, None),))
+        self._begin("remove", path)
+        self._number(path)
+        where, name = place(path)
+        self._change(where, ((name, None),))
 
     def names(self, directory: Path) -> list[str]:
-        with self._operation(Operation("names", directory)):
-            folder = self._folders.get(directory)
-            depth = len(directory.parts)
-            inside = [p.name for p in self._folders if len(p.parts) > depth and p.parent == directory]
-            return [] if folder is None else sorted([*folder.names, *inside])
+        self._begin("names", directory)
+        where = str(directory)
+        folder = self._folders.get(where)
+        inside = [name for above, name in map(place, self._folders) if name and above == where]
+        return [] if folder is None else sorted([*folder.names, *inside])
 
     def identity(self, path: Path) -> Identity:
-        with self._operation(Operation("identity", path)):
-            number = self._number(path)
-            node = self._nodes[number]
-            return Identity(number, len(node.content), node.stamp, node.stamp)
+        self._begin("identity", path)
+        number = self._number(path)
+        node = self._nodes[number]
+        return Identity(number, len(node.content), node.stamp, node.stamp)
 
     def make_directory(self, path: Path) -> None:
-        with self._operation(Operation("make_directory", path)):
-            for directory in (path, *path.parents):
-                if directory.name in self._folders.get(directory.parent, Folder()).names:
-                    raise StorageError(f"{directory} is not a directory", errno=errno.ENOTDIR)
-                self._folders.setdefault(directory, Folder())
+        self._begin("make_directory", path)
+        for directory in (path, *path.parents):
+            above, name = place(directory)
+            if name in self._folders.get(above, Folder()).names:
+                raise StorageError(f"{directory} is not a directory", errno=errno.ENOTDIR)
+            self._folders.setdefault(str(directory), Folder())
 
     def sync_directory(self, path: Path) -> None:
-        with self._operation(Operation("sync_directory", path)):
-            folder = self._folders.get(path)
-            if folder is None:
-                raise FileNotFoundError(errno.ENOENT, "no such directory", str(path))
-            self._folders[path] = Folder(tuple(sorted(folder.names.items())))
+        self._begin("sync_directory", path)
+        folder = self._folder(str(path))
+        self._folders[str(path)] = Folder(tuple(sorted(folder.names.items())))
 
     def lock(self, path: Path, owner: bytes = b"") -> SimulatedLock:
-        with self._operation(Operation("lock", path)):
-            if path in self._locked:
-                raise BusyError(f"{path} is locked by another process", pid=0)
-            self._locked.add(path)
-            return SimulatedLock(self._locked, path)
+        self._begin("lock", path)
+        if path in self._locked:
+            raise BusyError(f"{path} is locked by another process", pid=0)
+        self._locked.add(path)
+        return SimulatedLock(self._locked, path)
 
     def free_bytes(self, directory: Path) -> int:
-        with self._operation(Operation("free_bytes", directory)):
-            return self._capacity_bytes - self._used_bytes()
+        self._begin("free_bytes", directory)
+        return self._capacity_bytes - self._used_bytes()
 
     # What writers and readers do
 
     def append(self, number: int, path: Path, data: bytes) -> None:
-        operation = Operation("write", path, size_bytes=len(data))
         try:
-            with self._operation(operation):
-                fits = self._capacity_bytes - self._used_bytes()
-                self._append(number, data[:fits])
-                if fits < len(data):
-                    raise StorageError(f"cannot write {path}", errno=errno.ENOSPC)
+            self._begin("write", path, size_bytes=len(data))
+            fits = self._capacity_bytes - self._used_bytes()
+            self._append(number, data[:fits])
+            if fits < len(data):
+                raise StorageError(f"cannot write {path}", errno=errno.ENOSPC)
         except _Interrupted as interrupted:
             self._append(number, data[: len(data) // 2])
             raise interrupted.reason from None
@@ -185,33 +187,32 @@ class SimulatedDisk:
     def sync(self, number: int, path: Path) -> None:
         node = self._nodes[number]
         try:
-            with self._operation(Operation("sync", path)):
-                if not node.poisoned:
-                    self._nodes[number] = replace(node, synced=node.content, pending=())
+            self._begin("sync", path)
+            if not node.poisoned:
+                self._nodes[number] = replace(node, synced=node.content, pending=())
         except StorageError:
             self._nodes[number] = replace(node, poisoned=True)
             raise
 
     def read_at(self, number: int, path: Path, target: memoryview, offset: int) -> int:
-        with self._operation(Operation("read_into", path)):
-            piece = self.peek(number)[offset : offset + len(target)]
-            target[: len(piece)] = piece
-            return len(piece)
+        self._begin("read_into", path)
+        piece = self.peek(number)[offset : offset + len(target)]
+        target[: len(piece)] = piece
+        return len(piece)
 
     def peek(self, number: int) -> bytes:
         return self._nodes[number].content
 
-    @contextmanager
-    def _operation(self, operation: Operation) -> Iterator[None]:
+    def _begin(self, kind: str, path: Path, target: Path | None = None, size_bytes: int = 0) -> None:
         """Counts an operation and lets the plan strike before it happens."""
         if self._dead:
             raise Killed
+        operation = Operation(kind, path, target, size_bytes)
         number = len(self.log)
         self.log.append(operation)
         fault = self._plan(number, operation)
         if fault is not None:
             self._strike(operation, fault)
-        yield
 
     def _strike(self, operation: Operation, fault: Fail | Kill) -> None:
         reason: BaseException
@@ -229,21 +230,22 @@ class SimulatedDisk:
         node = self._nodes[number]
         self._nodes[number] = replace(node, pending=(*node.pending, data), stamp=self._tick())
 
-    def _folder(self, path: Path) -> Folder:
-        folder = self._folders.get(path.parent)
+    def _folder(self, path: str) -> Folder:
+        folder = self._folders.get(path)
         if folder is None:
-            raise FileNotFoundError(errno.ENOENT, "no such directory", str(path.parent))
+            raise FileNotFoundError(errno.ENOENT, "no such directory", path)
         return folder
 
     def _number(self, path: Path) -> int:
-        number = self._folder(path).names.get(path.name)
-        if number is None and path in self._folders:
+        where, name = place(path)
+        number = self._folder(where).names.get(name)
+        if number is None and str(path) in self._folders:
             raise StorageError(f"{path} is not a regular file", errno=errno.EINVAL)
         if number is None:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
         return number
 
-    def _change(self, directory: Path, change: Change) -> None:
+    def _change(self, directory: str, change: Change) -> None:
         folder = self._folders[directory]
         self._folders[directory] = replace(folder, pending=(*folder.pending, change))
 

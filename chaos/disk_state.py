@@ -5,7 +5,8 @@ What a crash may do is what POSIX does not rule out:
 * Bytes written since a file's last sync may be all there, cut off at any block, there with any block as zeros
   or as something else, or missing.
 * Name changes since a directory's last sync may each have happened or not, in any combination. A rename
-  within a folder is one change; between two folders it is one in each.
+  within a folder is one change; between two folders it is one in each. With ``split`` it is two in any case,
+  as on file systems without a journal: the new name, and the end of the old one. Either may be lost, or both.
 
 The state is frozen, hashable and comparable, so that an enumerator of all crashes can walk over it.
 """
@@ -59,20 +60,29 @@ class State:
     """A whole disk as a value. ``time`` counts changes, and stamps files like a very fine clock."""
 
     nodes: tuple[tuple[int, Node], ...] = ()
-    folders: tuple[tuple[Path, Folder], ...] = ((Path("/"), Folder()),)
+    folders: tuple[tuple[str, Folder], ...] = (("/", Folder()),)
     time: int = 0
 
 
-def after_power_loss(state: State, choose: Choose) -> State:
+def place(path: Path | str) -> tuple[str, str]:
+    """A path's folder and its name in it. Strings: millions of states are hashed and compared by them."""
+    folder, _, name = str(path).rpartition("/")
+    return folder or "/", name
+
+
+def after_power_loss(state: State, choose: Choose, *, split: bool = False) -> State:
     """One of the states in which the disk may be found after the machine has lost its power."""
-    folders = {path: _surviving_folder(folder, choose) for path, folder in state.folders}
+    folders = {path: _surviving_folder(folder, choose, split) for path, folder in state.folders}
     named = {number for folder in folders.values() for _, number in folder.synced}
     nodes = {number: _surviving_node(node, choose) for number, node in state.nodes if number in named}
     return State(tuple(sorted(nodes.items())), tuple(sorted(folders.items())), state.time)
 
 
-def _surviving_folder(folder: Folder, choose: Choose) -> Folder:
-    survived = tuple(change for change in folder.pending if choose(2))
+def _surviving_folder(folder: Folder, choose: Choose, split: bool) -> Folder:
+    changes = folder.pending
+    if split:
+        changes = tuple((part,) for change in changes for part in change)
+    survived = tuple(change for change in changes if choose(2))
     return Folder(tuple(sorted(_apply(dict(folder.synced), survived).items())))
 
 

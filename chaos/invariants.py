@@ -7,7 +7,8 @@ RetentionFloor         no fewer valid checkpoints than promised
 RecoveryPreserves      recovery loses no valid checkpoint, sets aside no good one, and reports no trouble
 RecoverIdempotent      recovering twice is recovering once
 NoTmpLeak              after recovery there are checkpoints and nothing else (but a spoilt file, which is no
-                       longer what its manifest binds, may be somebody's and stays)
+                       longer what its manifest binds, may be somebody's and stays; so does a data file
+                       whose manifest a split rename has lost)
 FallbackToNewestValid  what is loaded is the newest valid one, however many spoilt ones are newer
 NeverLoadCorrupt       what is loaded is, byte for byte, what was saved at that step
 RetentionCeiling       after recovery and retention there are no more than promised
@@ -70,6 +71,14 @@ class Knowledge:
         return [step for step in self.acknowledged if step not in self.spoilt]
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What was found in a state: the steps that could be loaded, and whether recovery had work to do."""
+
+    valid: tuple[int, ...]
+    recovered: bool
+
+
 class Inspector:
     """Holds crash states against the invariants. Remembers what it has seen: equal states are judged once."""
 
@@ -87,7 +96,7 @@ class Inspector:
         self._moments.add(key)
         return new
 
-    def inspect(self, state: State, known: Knowledge) -> SimulatedDisk | None:
+    def inspect(self, state: State, known: Knowledge) -> Finding | None:
         """Recovers the state as the next process would; None when the same was inspected before."""
         key = hash((state, known))
         if key in self.states:
@@ -106,7 +115,7 @@ class Inspector:
         if key not in self._settled:
             self._settled.add(key)
             self._inspect_settled(settled, known, before)
-        return disk
+        return Finding(tuple(before), any(operation.mutates for operation in disk.log))
 
     def inspect_errors(self, disk: SimulatedDisk, life: Life, struck: Sequence[Operation]) -> None:
         """Holds a process in which operations failed against what it may have told."""
@@ -213,6 +222,8 @@ class Inspector:
         wanted = {path for entry in entries for path in (entry.path, entry.manifest_path)}
         found = {path for path in disk.paths() if path.parent == DIRECTORY and path.name != layout.META_NAME}
         leaked = {path.name for path in found - wanted} - _data_names(known)
+        if known.cycle.split:
+            leaked = {name for name in leaked if layout.parse_checkpoint(name) is None}
         demand(not leaked, "NoTmpLeak", sorted(leaked))
 
     def _demand_no_plaintext(self, disk: SimulatedDisk) -> None:
@@ -231,8 +242,12 @@ def _belongs_to_a_commit(operation: Operation) -> bool:
 
 def _data_names(known: Knowledge) -> set[str]:
     """The data files that somebody has spoilt."""
-    endings = ("", "_breakpoint")
-    return {f"CKP_rank_0-1_{step}{ending}.ckpt" for step in known.spoilt for ending in endings}
+    return {
+        layout.CheckpointName("CKP", 0, 1, step, failure, copy).data
+        for step in known.spoilt
+        for failure in (False, True)
+        for copy in (0, 1)
+    }
 
 
 def _skip(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:

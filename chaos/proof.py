@@ -2,7 +2,8 @@
 
 For each cycle of saves and retention: every moment at which the process or the machine may die, everything
 that may be left then, the recovery from it, every moment of *that* at which it may die again, and one more
-save. Then every operation of the cycle fails, once and from then on. Equal states are counted once.
+save. Then each durable file is damaged in what a crash has left; and every operation of the cycle fails, once
+and from then on, with (deep) a crash at every moment after that. Equal states are counted once.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from chaos.crashes import ends, moments
 from chaos.cycle import Cycle, Life, cycles
+from chaos.damage import damages
 from chaos.disk import SimulatedDisk
 from chaos.disk_state import State
 from chaos.faults import Fail, Operation, nothing
@@ -27,10 +30,11 @@ _BLOCK_BYTES = 128
 _FIRST, _SECOND, _THIRD = 1, 100, 200
 
 
-def prove(cycle: Cycle, inspector: Inspector, depth: int = 2) -> None:
+def prove(cycle: Cycle, inspector: Inspector, depth: int = 2, *, damaged: bool = False) -> None:
     """Holds every crash state of a cycle against the invariants; raises ViolationError.
 
-    ``depth`` 1 is a crash during the cycle; with 2, recoveries crash as well.
+    ``depth`` 1 is a crash during the cycle; with 2, recoveries crash as well. With ``damaged``, one file of
+    what the crash has left is spoilt too.
     """
     life = Life(cycle, SimulatedDisk(), _FIRST)
 
@@ -38,10 +42,14 @@ def prove(cycle: Cycle, inspector: Inspector, depth: int = 2) -> None:
         known = Knowledge(cycle, life.acknowledged, life.spoilt, _SECOND)
         if not inspector.is_new(state, known):
             return
-        for end in ends(state):
-            disk = inspector.inspect(end, known)
-            if disk is not None and depth > 1 and any(operation.mutates for operation in disk.log):
+        for end in ends(state, split=cycle.split):
+            finding = inspector.inspect(end, known)
+            if finding is None:
+                continue
+            if depth > 1 and finding.recovered:
                 _prove_recovery(end, known, inspector)
+            if damaged:
+                _prove_damage(end, replace(known, acknowledged=finding.valid), inspector)
 
     moments(life.disk, life.go, witness)
 
@@ -54,7 +62,7 @@ def _prove_recovery(state: State, known: Knowledge, inspector: Inspector) -> Non
 
     def witness(state: State) -> None:
         if inspector.is_new(state, later):
-            for end in ends(state):
+            for end in ends(state, split=later.cycle.split):
                 inspector.inspect(end, later)
 
     def recover() -> None:
@@ -65,46 +73,60 @@ def _prove_recovery(state: State, known: Knowledge, inspector: Inspector) -> Non
     disk.obey(nothing)
 
 
-def prove_errors(cycle: Cycle, inspector: Inspector) -> int:
+def _prove_damage(state: State, known: Knowledge, inspector: Inspector) -> None:
+    """Every way to spoil one file of what a crash has left. All that was valid until then is promised."""
+    for damaged, step in damages(state):
+        inspector.inspect(damaged, replace(known, spoilt=known.spoilt | {step}))
+
+
+def prove_errors(cycle: Cycle, inspector: Inspector, *, crashes: bool = False) -> int:
     """Lets each operation of a cycle fail once, and from then on, and looks at what the next process finds.
 
-    Returns how many faults struck. Raises ViolationError.
+    It finds what the process has left at its end; with ``crashes``, at every moment since the fault. Returns
+    how many faults struck. Raises ViolationError.
     """
     rehearsal = Life(cycle, SimulatedDisk(), _FIRST)
     rehearsal.go()
     changing = [number for number, operation in enumerate(rehearsal.disk.log) if operation.mutates]
     for number in changing:
         for lasting in (False, True):
-            _prove_error(cycle, number, lasting, inspector)
+            _prove_error(cycle, number, lasting, inspector, crashes)
     return 2 * len(changing)
 
 
-def _prove_error(cycle: Cycle, number: int, lasting: bool, inspector: Inspector) -> None:
+def _prove_error(cycle: Cycle, number: int, lasting: bool, inspector: Inspector, crashes: bool) -> None:
     struck: list[Operation] = []
 
     def plan(n: int, operation: Operation) -> Fail | None:
+        if crashes and struck and operation.mutates:
+            look()
         hit = operation.mutates and (n >= number if lasting else n == number)
         if hit:
             struck.append(operation)
         return Fail(errno.EIO, partial=True) if hit else None
 
+    def look() -> None:
+        known = Knowledge(cycle, life.acknowledged, life.spoilt, _SECOND)
+        state = disk.state()
+        if inspector.is_new(state, known):
+            for end in ends(state, split=cycle.split):
+                inspector.inspect(end, known)
+
     disk = SimulatedDisk(plan=plan)
     life = Life(cycle, disk, _FIRST)
     life.go()
     inspector.inspect_errors(disk, life, struck)
-    known = Knowledge(cycle, life.acknowledged, life.spoilt, _SECOND)
-    for end in ends(disk.state()):
-        inspector.inspect(end, known)
+    look()
 
 
-def _prove_one(work: tuple[Cycle, int]) -> tuple[int, str]:
-    cycle, depth = work
+def _prove_one(work: tuple[Cycle, bool]) -> tuple[int, str]:
+    cycle, deep = work
     # Small checkpoints of several blocks; of the store nothing else is changed.
     cipher.BLOCK_BYTES = _BLOCK_BYTES
     inspector = Inspector()
     try:
-        prove(cycle, inspector, depth)
-        prove_errors(cycle, inspector)
+        prove(cycle, inspector, damaged=deep or cycle.is_small)
+        prove_errors(cycle, inspector, crashes=deep)
     except ViolationError as violation:
         return len(inspector.states), f"{cycle}: {violation}"
     return len(inspector.states), ""
@@ -117,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args(argv)
     began_s = time.monotonic()
-    work = [(cycle, 2) for cycle in cycles(options.deep)]
+    work = [(cycle, options.deep) for cycle in cycles(options.deep)]
     # The long ones first, so that no core waits for the last.
     work.sort(key=lambda item: (item[0].saves, item[0].mode is not None), reverse=True)
     with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
