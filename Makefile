@@ -1,4 +1,5 @@
-# make demo   a training run that is killed twice and ends with the very weights of one that was not
+# make demo   a training run that is killed twice and ends with the very weights of one that was not;
+#             it stays in runs/demo, for `resilient ls runs/demo` and the like
 # make test   everything that CI holds: style, types, tests
 #
 # make crash  every crash state of a store's daily life, held against its promises (a part of make test)
@@ -24,7 +25,7 @@ export GLOG_v ?= 3
 .PHONY: demo test style types tests crash crash-deep crash-kernel bench fuzz coverage clean
 
 demo: .venv/ready
-	$(BIN)/resilient-chaos drill examples/digits.py
+	$(BIN)/resilient-chaos drill --run-dir runs/demo examples/digits.py
 
 test: style types tests crash
 

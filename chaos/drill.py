@@ -2,12 +2,16 @@
 
 The script runs twice under ``resilient-run``, with one seed: once left alone, once with failures on the
 way. The newest checkpoints of the two must hold the same parameters and optimizer state, bit for bit.
+
+With ``--run-dir`` the run with failures stays, to be looked at. A file called ``drill`` in it says that it is
+one of ours: the next drill replaces it, and never anything else.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -18,11 +22,14 @@ from pathlib import Path
 from chaos.sabotage import Fault
 from resilient.codec.record import Sink
 from resilient.config import Sealing
+from resilient.errors import EXIT_USAGE, ResilientError, UsageError
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World
 from resilient.store.entry import Entry
 from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
+
+_MARK = "drill"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--faults", default="100:SIGKILL,200:exception", help="STEP:FAULT,... (100:SIGKILL,200:exception)"
     )
     drill_parser.add_argument("--save-steps", type=int, default=40, help="a checkpoint every N steps (40)")
-    drill_parser.add_argument("--keep", action="store_true", help="keep the folders of both runs")
+    keeping = drill_parser.add_mutually_exclusive_group()
+    keeping.add_argument("--keep", action="store_true", help="keep the folders of both runs")
+    keeping.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="leave the run with failures there, to be looked at"
+    )
     drill_parser.add_argument("script")
     drill_parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args(argv)
@@ -44,19 +55,57 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults = [Fault.parse(text) for text in options.faults.split(",")]
     except ValueError as error:
         parser.error(str(error))
-    folder = Path(tempfile.mkdtemp(prefix="resilient-drill-"))
     try:
-        return drill(folder, [options.script, *options.arguments], faults, options.save_steps)
+        if options.run_dir is not None:
+            _make_room(options.run_dir)
+    except ResilientError as error:
+        return _say(f"{error}", EXIT_USAGE)
+    folder = Path(tempfile.mkdtemp(prefix="resilient-drill-"))
+    failing = options.run_dir or folder / "failing"
+    try:
+        return drill(folder, failing, [options.script, *options.arguments], faults, options.save_steps)
     finally:
-        if options.keep:
-            _say(f"both runs are in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            _say("the folders of both runs are removed again (--keep keeps them)")
+        _clear_up(folder, options)
 
 
-def drill(folder: Path, script: list[str], faults: list[Fault], save_steps: int) -> int:
-    """Runs both, compares, and says so in plain lines."""
+def _make_room(root: Path) -> None:
+    """Removes what an earlier drill has left in this directory. Raises UsageError for anything else."""
+    if root.is_symlink() or (root.exists() and (not root.is_dir() or _is_not_ours(root))):
+        raise UsageError(f"{root} was not left by a drill", hint="name another --run-dir")
+    if root.exists():
+        # Raises BusyError while somebody works on it.
+        RunDirectory(root, World()).lock().release()
+        shutil.rmtree(root)
+    root.mkdir(parents=True, mode=0o700)
+    (root / _MARK).write_text("resilient-chaos drill has made this run, and replaces it the next time\n")
+
+
+def _is_not_ours(root: Path) -> bool:
+    return any(root.iterdir()) and not (root / _MARK).is_file()
+
+
+def _clear_up(folder: Path, options: argparse.Namespace) -> None:
+    if options.keep:
+        _say(f"both runs are in {folder}")
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if options.run_dir is None:
+        _say("the folders of both runs are removed again (--keep keeps them)")
+    else:
+        _say(f"the run with failures stays in {options.run_dir}; look at it:")
+        _say(f"  {_tool()} ls {options.run_dir}")
+
+
+def _tool() -> str:
+    """``resilient``, as it can be called from here: the environment that runs us may not be activated."""
+    beside = Path(sys.executable).with_name("resilient")
+    if shutil.which("resilient") is None and beside.exists():
+        return os.path.relpath(beside)
+    return "resilient"
+
+
+def drill(folder: Path, failing: Path, script: list[str], faults: list[Fault], save_steps: int) -> int:
+    """Runs both, the one with failures in ``failing``, compares, and says so in plain lines."""
     seed = int.from_bytes(SystemEntropy().token(3), "little")
     marks = folder / "marks"
     marks.mkdir()
@@ -67,19 +116,19 @@ def drill(folder: Path, script: list[str], faults: list[Fault], save_steps: int)
     if not _run(folder / "alone", seed, save_steps, script):
         return _say("the script fails by itself; the drill needs one that works", 1)
     _say(f"2. the same, failing on purpose: {' and '.join(map(_words, faults))}")
-    if not _run(folder / "failing", seed, save_steps, sabotaged):
+    if not _run(failing, seed, save_steps, sabotaged):
         return _say("FAILED: the run did not come to its end", 1)
     struck = len(list(marks.iterdir()))
     if struck != len(faults):
         return _say(f"only {struck} of {len(faults)} failures happened: are there so many steps?", 1)
-    return _compare(folder)
+    return _compare(folder / "alone", failing)
 
 
-def _compare(folder: Path) -> int:
-    alone, failing = (_digest(folder / name) for name in ("alone", "failing"))
-    _say(f"weights and optimizer state, left alone:  {alone}")
-    _say(f"weights and optimizer state, with failures: {failing}")
-    if alone != failing:
+def _compare(alone: Path, failing: Path) -> int:
+    wanted, found = _digest(alone), _digest(failing)
+    _say(f"weights and optimizer state, left alone:  {wanted}")
+    _say(f"weights and optimizer state, with failures: {found}")
+    if wanted != found:
         return _say("FAILED: they differ", 1)
     return _say("identical: nothing was lost")
 

@@ -176,7 +176,13 @@ class Course:
                 "more than one CheckpointMonitor in one call: the first one's arguments are used"
             )
         settings = monitors[0].settings
-        if self._defaults.save != DEFAULT_SAVE or self._defaults.keep != DEFAULT_KEEP:
+        keep = self._defaults.keep
+        # What only the command line can ask for comes on top of what the script says.
+        settings = replace(
+            settings, keep=replace(settings.keep, every_steps=keep.every_steps, best=keep.best)
+        )
+        keep = replace(keep, every_steps=None, best=None)
+        if self._defaults.save != DEFAULT_SAVE or keep != DEFAULT_KEEP:
             self._session.warn(
                 "the script's CheckpointMonitor says when to save and what to keep; "
                 "the command line's policies are not used"
@@ -199,4 +205,15 @@ class Course:
         if not known:
             result = original(model, *args, **kwargs)
             timeline.record_evaluation(result)
+            if self.watch is not None and _evaluates(model, self.watch.trained):
+                self.watch.recorder.evaluated(result)
         return result
+
+
+def _evaluates(model: Model, trained: capture.Cells) -> bool:
+    """Whether a model's evaluation looks at nothing but what was trained."""
+    evaluated = getattr(model, "eval_network", None)
+    if evaluated is None:
+        return False
+    known = {id(parameter) for parameter in capture.parameters(trained)}
+    return all(id(parameter) in known for parameter in evaluated.get_parameters())

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ENC_MODES = ("AES-GCM", "AES-CBC", "SM4-CBC")
 LINK_FD_VARIABLE = "RESILIENT_LINK_FD"
+LOSS = "loss"
+DIRECTIONS = ("min", "max")
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,65 @@ class SavePolicy:
 
 
 @dataclass(frozen=True)
-class KeepPolicy:
-    """Which checkpoints stay: the newest ``max_count``, or one per ``per_minutes`` minutes.
+class Best:
+    """The ``count`` checkpoints with the best value of ``by``: "loss", or the name of a metric.
 
-    At most one of the two is set. With neither, every checkpoint stays.
+    ``direction`` is "min" or "max": which values are better.
+    """
+
+    count: int
+    by: str = LOSS
+    direction: str = "min"
+
+    def __post_init__(self) -> None:
+        assert self.count > 0
+        assert self.by
+        assert self.direction in DIRECTIONS
+
+    @classmethod
+    def parse(cls, count: int, text: str) -> Best:
+        """``text`` is "loss", or a metric with its direction: "accuracy:max". Raises ValueError."""
+        by, _, direction = text.rpartition(":")
+        if by and direction in DIRECTIONS:
+            return cls(count, by, direction)
+        if text == LOSS:
+            return cls(count)
+        raise ValueError(
+            f"{text!r} does not say which values are better: write {text or 'NAME'}:max or :min, or loss"
+        )
+
+
+@dataclass(frozen=True)
+class KeepPolicy:
+    """Which checkpoints stay: those that at least one of its rules keeps.
+
+    ``max_count``: the newest N. ``per_minutes``: one per so many minutes. At most one of these two is set.
+    ``every_steps``: the first one at or after each multiple of K steps. ``best``: the best N by loss or
+    metric. With no rule at all, every checkpoint stays. The newest always does.
     """
 
     max_count: int | None = None
     per_minutes: int | None = None
+    every_steps: int | None = None
+    best: Best | None = None
 
     def __post_init__(self) -> None:
         assert self.max_count is None or self.per_minutes is None, "one keep policy at a time"
         assert self.max_count is None or self.max_count > 0
         assert self.per_minutes is None or self.per_minutes > 0
+        assert self.every_steps is None or self.every_steps > 0
+
+    def to_json(self) -> list[Any]:
+        """The policy as a JSON-able value."""
+        best = self.best
+        words = None if best is None else [best.count, best.by, best.direction]
+        return [self.max_count, self.per_minutes, self.every_steps, words]
+
+    @classmethod
+    def from_json(cls, value: Sequence[Any]) -> KeepPolicy:
+        """The inverse of :meth:`to_json`."""
+        max_count, per_minutes, every_steps, best = value
+        return cls(max_count, per_minutes, every_steps, None if best is None else Best(*best))
 
 
 @dataclass(frozen=True)
@@ -99,7 +147,7 @@ class WorkerConfig:
             "rank": self.rank,
             "world_size": self.world_size,
             "save": [self.save.every_steps, self.save.every_s],
-            "keep": [self.keep.max_count, self.keep.per_minutes],
+            "keep": self.keep.to_json(),
             "mode": self.sealing.mode,
             "allow_plain": self.allow_plain,
             "key": _to_text(self.sealing.key),
@@ -117,7 +165,7 @@ class WorkerConfig:
             rank=message["rank"],
             world_size=message["world_size"],
             save=SavePolicy(*message["save"]),
-            keep=KeepPolicy(*message["keep"]),
+            keep=KeepPolicy.from_json(message["keep"]),
             allow_plain=message["allow_plain"],
             sealing=Sealing(
                 mode=message["mode"],

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from resilient.codec.record import Record, info_record
+from resilient.config import LOSS
 from resilient.errors import ResilientError
 from resilient.settings import OFFSETS, Settings
 from resilient.state import capture, counters
@@ -54,6 +55,29 @@ def loss(outputs: Any) -> Any:
     array = np.asarray(first.asnumpy())
     # A whole batch of outputs is no loss: nothing that runs at the end of an epoch takes it for one.
     return counters.to_json(array) if array.size == 1 and array.dtype.kind == "f" else None
+
+
+def score(outputs: Any, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """What retention may judge a checkpoint by: the loss of its step and the metrics of its evaluation."""
+    found: dict[str, Any] = {}
+    value = counters.from_json(loss(outputs))
+    if value is not None:
+        found[LOSS] = float(value)
+    if metrics:
+        found["metrics"] = dict(metrics)
+    return found
+
+
+def numbers(results: Any) -> dict[str, float]:
+    """Those results of an evaluation that are one number each, by name; none for what is no dict."""
+    if not isinstance(results, Mapping):
+        return {}
+    found = {}
+    for name, value in results.items():
+        array = np.asarray(value) if isinstance(value, (int, float, np.generic, np.ndarray)) else None
+        if isinstance(name, str) and array is not None and array.size == 1 and array.dtype.kind in "fiub":
+            found[name] = float(array.reshape(()))
+    return found
 
 
 def loss_scale(outputs: Any, scale_manager: Any) -> float:

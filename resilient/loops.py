@@ -19,11 +19,18 @@ from typing import Any
 
 from mindspore import nn
 
-from resilient.config import KeepPolicy, SavePolicy
+from resilient.config import SavePolicy
 from resilient.errors import MismatchError, UsageError
 from resilient.recorder import Call
 from resilient.session import Session, current
-from resilient.settings import Settings, asynchronous, check_directory, check_prefix, sealing_of
+from resilient.settings import (
+    Settings,
+    asynchronous,
+    check_directory,
+    check_prefix,
+    keep_rules,
+    sealing_of,
+)
 from resilient.state import pipeline, streams
 from resilient.state.snapshot import Recovered
 from resilient.state.unrestorable import network_findings, pipeline_findings
@@ -38,6 +45,9 @@ def training(
     save_steps: int | None = None,
     save_seconds: float | None = None,
     keep_max: int | None = None,
+    keep_every_steps: int | None = None,
+    keep_best: int | None = None,
+    keep_best_by: str = "loss",
     async_save: bool | str = False,
     enc_key: bytes | None = None,
     enc_mode: str = "AES-GCM",
@@ -46,8 +56,10 @@ def training(
 
     ``directory`` is where checkpoints go: the run's under ``resilient-run``, else ``./output``. A checkpoint
     is made every ``save_steps`` steps, or every ``save_seconds`` seconds (default 300), at the end and on
-    every failure; the newest ``keep_max`` (default 5) stay. ``async_save`` and the encryption are those of
-    :class:`~resilient.monitor.CheckpointMonitor`.
+    every failure; the newest ``keep_max`` (default 5) stay. Those that ``keep_every_steps`` keeps (the first
+    at or after each multiple) and the best ``keep_best`` stay as well, by ``loss`` or by a metric with its
+    direction ("accuracy:max"); both are what :meth:`Training.report` is told. ``async_save`` and the
+    encryption are those of :class:`~resilient.monitor.CheckpointMonitor`.
 
     Raises UsageError and ValueError for arguments that cannot be used.
     """
@@ -65,7 +77,7 @@ def training(
         prefix=check_prefix(prefix),
         directory=check_directory(directory),
         save=save,
-        keep=keep if keep_max is None else KeepPolicy(max_count=keep_max),
+        keep=keep_rules(keep, keep_max, keep_every_steps, keep_best, keep_best_by),
         sealing=sealing_of(enc_key, enc_mode),
         asynchronous=asynchronous(async_save),
     )
@@ -85,6 +97,8 @@ class Training:
         self._watch: Watch | None = None
         self._timeline: Timeline | None = None
         self._ordinal = 0
+        self._loss: Any = None
+        self._metrics: dict[str, Any] = {}
 
     def __enter__(self) -> Training:
         self._session.open(self._settings)
@@ -122,6 +136,17 @@ class Training:
         if self._watch is not None:
             return self._watch.progress.step
         return self._timeline.last_step if self._timeline is not None else 0
+
+    def report(self, loss: Any = None, **metrics: Any) -> None:
+        """Tells, in the loop's body, the loss of this step and what an evaluation after it has found.
+
+        Numbers, or Tensors of one element. Checkpoints carry them, and ``keep_best`` decides by them.
+        """
+        if self._watch is None:
+            raise UsageError("report() is called outside of the loop over steps()")
+        if loss is not None:
+            self._loss = loss
+        self._metrics.update(metrics)
 
     def steps(self, dataset: Any, epochs: int = 1) -> Iterator[Any]:
         """Yields the batches that are still to be trained on, epoch after epoch.
@@ -178,8 +203,11 @@ class Training:
             # An exception in the loop's body, and a break, end this generator here; __exit__ tells which.
             yield batch
             done += 1
-            watch.recorder.update_done(done, None)
+            loss, metrics = self._loss, {name: _number(value) for name, value in self._metrics.items()}
+            self._loss, self._metrics = None, {}
+            watch.recorder.update_done(done, loss)
             watch.boundary(done)
+            watch.recorder.evaluated(metrics)
             batch = next(batches, None)
         self._end_loop()
 
@@ -194,6 +222,10 @@ class Training:
         self._watch = None
         self._timeline.leave(watch.progress)
         watch.close()
+
+
+def _number(value: Any) -> Any:
+    return value.asnumpy() if callable(getattr(value, "asnumpy", None)) else value
 
 
 class Batches:

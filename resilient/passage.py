@@ -193,6 +193,9 @@ class _Closing(Callback):  # type: ignore[misc]
     def on_train_epoch_end(self, run_context: Any) -> None:
         parameters = run_context.original_args()
         self._passage.watch.boundary(parameters.cur_step_num, epoch_closed=True)
+        # What the evaluation of this epoch has found; MindSpore takes it away after this hook.
+        results = {**(parameters.get("metrics") or {}), **(parameters.get("eval_results") or {})}
+        self._passage.watch.recorder.evaluated(results)
         last = parameters.cur_epoch_num >= self._passage.arguments.epochs
         self._passage.cut_short = run_context.get_stop_requested() and not (
             last and self._passage.watch.progress.at_epoch_end

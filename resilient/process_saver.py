@@ -123,6 +123,7 @@ def _write(descriptor: int, snapshot: Snapshot) -> int:
             "records": [place(record) for record in snapshot.records],
             "weights": {kind: [place(r) for r in records] for kind, records in snapshot.weights.items()},
             "extra": snapshot.extra.decode(),
+            "info": snapshot.info,
         }
         memory.write(json.dumps(description).encode())
     return end
@@ -152,6 +153,7 @@ def _snapshot(view: memoryview, description: Mapping[str, Any]) -> Snapshot:
         records=tuple(map(record, description["records"])),
         extra=description["extra"].encode(),
         weights={kind: tuple(map(record, placed)) for kind, placed in description["weights"].items()},
+        info=description["info"],
     )
 
 

@@ -95,6 +95,9 @@ class Recorder:
         self._pipeline_draws: set[str] = set()
         self._fingerprint: dict[str, object] = {}
         self._outputs: Any = None
+        self._metrics: dict[str, float] = {}
+        self._metrics_step = 0
+        self._judged_step = 0
         self._update_step = call.progress.call_step
         self.on_idle: Callable[[], None] = lambda: None
         self._boundary = self._observe(call.progress)
@@ -133,6 +136,21 @@ class Recorder:
             self._settle(progress)
             if self._is_due():
                 self._save("schedule")
+
+    def evaluated(self, results: Any) -> None:
+        """The state of the newest boundary was evaluated; where the best are kept by it, it is saved.
+
+        Nothing is believed of a network that the script has changed since that boundary.
+        """
+        metrics = entries.numbers(results)
+        if not metrics or self._shadow is None or not self._shadow.matches():
+            return
+        with self._busy():
+            self._metrics, self._metrics_step = metrics, self.progress.step
+            best = self._settings.keep.best
+            if best is not None and best.by in metrics and self._judged_step != self.progress.step:
+                self._judged_step = self.progress.step
+                self._save("evaluation")
 
     def call_finished(self) -> None:
         """The call has returned, or is about to: nothing of it is ever run again."""
@@ -247,7 +265,13 @@ class Recorder:
             records=tuple(records),
             extra=encode_extra(self._document(), progress),
             weights=weights,
+            info=self._score(),
         )
+
+    def _score(self) -> dict[str, Any]:
+        """An evaluation only tells of the state that was evaluated, not of those after it."""
+        current = self._metrics_step == self.progress.step
+        return entries.score(self._boundary.outputs, self._metrics if current else {})
 
     def _document(self) -> dict[str, Any]:
         boundary = self._boundary

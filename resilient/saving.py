@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from resilient import retention
 from resilient.codec.record import Record
@@ -36,7 +36,8 @@ class Snapshot:
     """A training state at one step boundary, with why it is to be saved.
 
     ``records`` and ``extra`` make the checkpoint; ``weights`` are further files by kind (see
-    ``store.layout``). Unless it was detached, the records are views of memory that training changes.
+    ``store.layout``). ``info`` is what retention may judge it by: its ``loss`` and its ``metrics``. Unless it
+    was detached, the records are views of memory that training changes.
     """
 
     prefix: str
@@ -48,6 +49,7 @@ class Snapshot:
     records: tuple[Record, ...]
     extra: bytes
     weights: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
 
     def detached(self) -> Snapshot:
         """The same state in memory of its own; what several files share is copied once."""
@@ -122,8 +124,11 @@ class Committer:
             return [f"old checkpoints could not be removed: {error}"]
         remarks = [f"set aside in the quarantine: {failure}" for failure in pruned.quarantined]
         remarks += [f"old checkpoint could not be removed: {failure}" for failure in pruned.failures]
+        # Two checkpoints of one step share a weights file.
+        in_use = set(map(_weights_of, pruned.staying))
         for entry in pruned.removed:
-            remarks += self._remove_weights(entry)
+            if _weights_of(entry) not in in_use:
+                remarks += self._remove_weights(entry)
         return remarks
 
     def _remove_weights(self, entry: Entry) -> list[str]:
@@ -220,6 +225,10 @@ class ThreadSaver:
         return self._succeeded
 
 
+def _weights_of(entry: Entry) -> tuple[str, int, int]:
+    return entry.manifest.prefix, entry.manifest.epoch, entry.manifest.step_in_epoch
+
+
 def _draft(snapshot: Snapshot) -> Draft:
     return Draft(
         prefix=snapshot.prefix,
@@ -230,4 +239,5 @@ def _draft(snapshot: Snapshot) -> Draft:
         extra=snapshot.extra,
         reason=snapshot.reason,
         failure=snapshot.failure,
+        info=snapshot.info,
     )

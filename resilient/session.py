@@ -208,6 +208,11 @@ class Session:
         for failure in loaded.failures:
             self.warn(f"an unusable checkpoint was passed over: {failure}")
         document, progress = decode_extra(loaded.extra)
+        if document.get("adopted"):
+            self.warn(
+                f"stock MindSpore has saved {document['adopted']}, and no random streams with it: "
+                "what the script draws at random begins anew from its seeds"
+            )
         self.tell(
             "resumed",
             step=progress.step,

@@ -12,13 +12,22 @@ beyond upstream's, where upstream silently ignores what the user said:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from resilient.codec.keys import check_key_length
 from resilient.codec.record import info_record
-from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, ENC_MODES, KeepPolicy, SavePolicy, Sealing
+from resilient.config import (
+    DEFAULT_KEEP,
+    DEFAULT_SAVE,
+    ENC_MODES,
+    LOSS,
+    Best,
+    KeepPolicy,
+    SavePolicy,
+    Sealing,
+)
 from resilient.errors import UsageError
 
 OFFSETS = ("epoch_num", "step_num")
@@ -171,6 +180,26 @@ def keep_policy(count: Any, minutes: Any) -> KeepPolicy:
     """
     count, minutes = _choose("keep_checkpoint_max", count, "keep_checkpoint_per_n_minutes", minutes)
     return KeepPolicy(per_minutes=minutes) if minutes else KeepPolicy(max_count=count or 1)
+
+
+def keep_rules(given: KeepPolicy, count: Any, every_steps: Any, best: Any, best_by: str) -> KeepPolicy:
+    """``given`` with those rules in the place of its own that are not None.
+
+    ``best_by`` is "loss", or a metric with its direction, "accuracy:max". Raises ValueError for numbers
+    and words that make no sense.
+    """
+    for name, value in (("max", count), ("every_steps", every_steps), ("best", best)):
+        if value is not None and not _count(f"keep_{name}", value):
+            raise ValueError(f"keep_{name} must be at least 1")
+    if count is not None:
+        given = replace(given, max_count=count, per_minutes=None)
+    if every_steps is not None:
+        given = replace(given, every_steps=every_steps)
+    if best is not None:
+        return replace(given, best=Best.parse(best, best_by))
+    if best_by != LOSS:
+        raise ValueError("keep_best_by says by what, and not how many: give keep_best as well")
+    return given
 
 
 def _choose(first_name: str, first: Any, second_name: str, second: Any) -> tuple[int, int]:

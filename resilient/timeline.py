@@ -102,7 +102,8 @@ class Timeline:
         self._networks.append([weakref.ref(cell) for cell in cells])
         ordinal = len(self._networks) - 1
         if self.recovered is not None:
-            state = self.recovered.of_network(ordinal)
+            names = {parameter.name for parameter in capture.parameters(cells)}
+            state = self.recovered.of_network(ordinal, names)
             # Nothing is recorded of a network that the script had already let go of.
             if state or ordinal == self.recovered.document["network"]:
                 restore_network(cells, state)

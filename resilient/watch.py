@@ -6,6 +6,9 @@ The three ways in (a wrapped ``Model`` call, the monitor alone, the custom loop)
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
+
+from mindspore import nn
 
 from resilient.recorder import Call, Recorder
 from resilient.session import Session
@@ -19,6 +22,7 @@ class Watch:
 
     def __init__(self, session: Session, settings: Settings, call: Call, *, resumed: bool = False) -> None:
         self._session = session
+        self._call = call
         self._saver = session.saver(settings)
         self._guarding = session.supervised or settings.exception_save
         self.recorder = Recorder(
@@ -31,6 +35,11 @@ class Watch:
         )
         self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal)
         self.recorder.on_idle = self.guard.at_boundary
+
+    @property
+    def trained(self) -> Sequence[nn.Cell]:
+        """What is being trained."""
+        return self._call.trained
 
     @property
     def progress(self) -> Progress:

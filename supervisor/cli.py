@@ -7,11 +7,12 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, ENC_MODES, KeepPolicy, SavePolicy
+from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, ENC_MODES, LOSS, Best, KeepPolicy, SavePolicy
 from resilient.errors import (
     EXIT_UNUSABLE,
     EXIT_USAGE,
@@ -116,6 +117,15 @@ def _parser() -> argparse.ArgumentParser:
     saving.add_argument("--save-seconds", type=_positive, metavar="S", help="every S seconds (default: 300)")
     saving.add_argument("--keep-max", type=_count, metavar="N", help="keep the newest N (default: 5)")
     saving.add_argument("--keep-per-n-minutes", type=_count, metavar="M", help="keep one per M minutes")
+    saving.add_argument(
+        "--keep-every-steps", type=_count, metavar="K", help="also keep one at each multiple of K steps"
+    )
+    saving.add_argument("--keep-best", type=_count, metavar="N", help="also keep the best N, by loss or ...")
+    saving.add_argument(
+        "--keep-best-by",
+        metavar="METRIC:DIRECTION",
+        help="... by this metric of its evaluations, accuracy:max or error:min; each of them is saved",
+    )
     _add_key_options(parser.add_argument_group("encryption"))
     failing = parser.add_argument_group("failures")
     failing.add_argument("--max-restarts", type=_count_or_zero, default=10, metavar="N", help="default: 10")
@@ -185,9 +195,21 @@ def _save_policy(values: argparse.Namespace) -> SavePolicy:
 
 def _keep_policy(values: argparse.Namespace) -> KeepPolicy:
     _exclude(values, "keep_max", "keep_per_n_minutes")
-    if values.keep_max is None and values.keep_per_n_minutes is None:
-        return DEFAULT_KEEP
-    return KeepPolicy(max_count=values.keep_max, per_minutes=values.keep_per_n_minutes)
+    newest = KeepPolicy(max_count=values.keep_max, per_minutes=values.keep_per_n_minutes)
+    if newest == KeepPolicy():
+        newest = DEFAULT_KEEP
+    return replace(newest, every_steps=values.keep_every_steps, best=_best(values))
+
+
+def _best(values: argparse.Namespace) -> Best | None:
+    if values.keep_best is None:
+        if values.keep_best_by is not None:
+            raise UsageError("--keep-best-by says by what, and not how many", hint="add --keep-best N")
+        return None
+    try:
+        return Best.parse(values.keep_best, values.keep_best_by or LOSS)
+    except ValueError as error:
+        raise UsageError(f"--keep-best-by: {error}") from error
 
 
 def _key_source(values: argparse.Namespace) -> KeySource:

@@ -35,6 +35,11 @@ def supervise(options: Options, console: Console) -> int:
                 lock.release()
                 lock = directory.lock()
             record = directory.open()
+            if record.status == rundir.ADOPTING:
+                raise UsageError(
+                    f"what {options.run_dir} is to go on from has not been adopted to the end",
+                    hint="run `resilient adopt` again",
+                )
             if record.status == rundir.COMPLETE:
                 _say_complete(console, options)
                 return 0
@@ -122,7 +127,8 @@ def _free_name(root: Path) -> Path:
 
 def _sealing(source: KeySource, record: RunRecord, directory: RunDirectory, console: Console) -> Sealing:
     """The key that this run is sealed with. Raises KeySourceError, and UnusableError for another key."""
-    old = _old_keys(source)
+    # Older keys, of whatever length: the mode they were used in stands in the manifests.
+    old = tuple(map(keys.from_any_file, source.old_files))
     if source.mode is None:
         return Sealing(old_keys=old)
     key = _key(source, source.mode, bytes.fromhex(record.salt), console)
@@ -146,24 +152,6 @@ def _key(source: KeySource, mode: str, salt: bytes, console: Console) -> bytes:
     if created:
         console.warn(f"made a key for your checkpoints: {path}; without it they cannot be read, keep a copy")
     return key
-
-
-def _old_keys(source: KeySource) -> tuple[bytes, ...]:
-    """Older keys, of whatever length: the mode they were used in stands in the manifests."""
-    found = []
-    for path in source.old_files:
-        modes = ("AES-GCM", "SM4-CBC")
-        last: UsageError | None = None
-        for mode in modes:
-            try:
-                found.append(keys.from_file(path, mode))
-                break
-            except UsageError as error:
-                last = error
-        else:
-            assert last is not None
-            raise last
-    return tuple(found)
 
 
 def _keep_record(directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options) -> RunRecord:

@@ -6,10 +6,12 @@ import inspect
 from pathlib import Path
 
 import pytest
+from mindspore import nn
 from mindspore.train import CheckpointConfig
 
-from resilient import CheckpointMonitor
-from resilient.config import KeepPolicy, SavePolicy
+from resilient import CheckpointMonitor, training
+from resilient.config import DEFAULT_KEEP, Best, KeepPolicy, SavePolicy
+from resilient.errors import UsageError
 
 KEY = b"0123456789abcdef"
 
@@ -114,3 +116,38 @@ def test_a_path_is_a_directory_and_a_key_is_not_shown():
     settings = CheckpointMonitor(directory=Path("somewhere"), enc_key=KEY).settings
     assert settings.directory == Path("somewhere")
     assert "0123456789" not in repr(settings)
+
+
+def kept_by(**arguments):
+    """The keep policy of a loop of one's own."""
+    return training(nn.Dense(2, 2), **arguments)._settings.keep
+
+
+def test_what_a_loop_of_ones_own_keeps():
+    """Each rule replaces the default's of its kind, and leaves the others."""
+    assert kept_by() == DEFAULT_KEEP
+    assert kept_by(keep_max=2, keep_every_steps=50) == KeepPolicy(2, every_steps=50)
+    assert kept_by(keep_best=3) == KeepPolicy(5, best=Best(3))
+    assert kept_by(keep_best=3, keep_best_by="f1:max") == KeepPolicy(5, best=Best(3, "f1", "max"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"keep_max": 0},
+        {"keep_every_steps": -1},
+        {"keep_best": True},
+        {"keep_best": 1, "keep_best_by": "f1"},
+        {"keep_best_by": "f1:max"},
+    ],
+)
+def test_what_a_loop_of_ones_own_cannot_keep(arguments):
+    """Numbers below one, a metric without its direction or its number."""
+    with pytest.raises(ValueError, match=r"keep_|which values are better"):
+        kept_by(**arguments)
+
+
+def test_reporting_outside_of_the_loop_is_refused():
+    """There is no step that it could belong to."""
+    with pytest.raises(UsageError, match="outside of the loop"):
+        training(nn.Dense(2, 2)).report(loss=0.5)

@@ -106,9 +106,7 @@ class Cipher:
         """
         threads = _threads()
         yield from parallel.in_order(self._openings(reader, tags, threads + 1), threads)
-        beyond_bytes = reader.size_bytes - len(tags) * self._full_bytes()
-        if beyond_bytes > 0:
-            raise CorruptError(f"the file has {beyond_bytes} bytes too many")
+        self._demand_end(reader, tags)
 
     def _openings(
         self, reader: Reader, tags: Sequence[bytes], ring: int
@@ -123,14 +121,41 @@ class Cipher:
         self, blocks: _Blocks, number: int, tag: bytes, into: memoryview, out: memoryview
     ) -> memoryview:
         block = blocks.read(number, into)
-        if len(block) <= self._format.header_bytes:
-            raise CorruptError(f"the file ends before block {number}")
-        if not self._format.is_block(block):
-            raise CorruptError(f"the header of block {number} makes no sense")
+        self._demand_block(block, len(block), number)
         opened = self._format.open(block, tag, out)
         if opened is None:
             raise CorruptError(f"block {number} is not the one that was written")
         return opened
+
+    def glance(self, reader: Reader, tags: Sequence[bytes]) -> None:
+        """Checks what can be told of a sealed file without decrypting.
+
+        The order and the lengths of its blocks, and of each its tag: CBC and plain blocks are read in full,
+        of AES-GCM the header alone, which names the tag but does not prove that the block has it. Raises
+        CorruptError.
+        """
+        full_bytes = self._full_bytes()
+        room = self._format.header_bytes if self._format.header_has_tag else full_bytes
+        into = memoryview(bytearray(room))
+        for number, tag in enumerate(tags):
+            start = number * full_bytes
+            block = into[: reader.read_into(into, start)]
+            self._demand_block(block, min(full_bytes, reader.size_bytes - start), number)
+            if not self._format.has_tag(block, tag):
+                raise CorruptError(f"block {number} is not the one that was written")
+        self._demand_end(reader, tags)
+
+    def _demand_block(self, block: memoryview, size_bytes: int, number: int) -> None:
+        """Raises CorruptError unless a block of so many bytes may begin like this."""
+        if size_bytes <= self._format.header_bytes:
+            raise CorruptError(f"the file ends before block {number}")
+        if not self._format.is_header(block, size_bytes - self._format.header_bytes):
+            raise CorruptError(f"the header of block {number} makes no sense")
+
+    def _demand_end(self, reader: Reader, tags: Sequence[bytes]) -> None:
+        beyond_bytes = reader.size_bytes - len(tags) * self._full_bytes()
+        if beyond_bytes > 0:
+            raise CorruptError(f"the file has {beyond_bytes} bytes too many")
 
     def _full_bytes(self) -> int:
         """The length on disk of each block but the last, which may be shorter."""
@@ -199,13 +224,18 @@ class _Format(Protocol):
     overhead_bytes: int  # what a full block is larger than its plaintext; no other has more
     tag_bytes: int
     nonce_bytes: int
+    header_has_tag: bool
+
+    def has_tag(self, block: memoryview, tag: bytes) -> bool:
+        """Whether this is the block with this tag, as far as that shows without decrypting."""
+        ...
 
     def seal(self, plain: memoryview, nonce: bytes, out: memoryview) -> tuple[memoryview, bytes]:
         """The block on disk (in ``out``, or ``plain`` itself) and its tag."""
         ...
 
-    def is_block(self, block: memoryview) -> bool:
-        """Whether the header is one that we write, and before just so many bytes."""
+    def is_header(self, block: memoryview, body_bytes: int) -> bool:
+        """Whether a block begins with a header that we write before just so many bytes."""
         ...
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
@@ -218,15 +248,19 @@ class _Plain:
     overhead_bytes = 0
     tag_bytes = 32
     nonce_bytes = 0
+    header_has_tag = False
+
+    def has_tag(self, block: memoryview, tag: bytes) -> bool:
+        return hmac.compare_digest(hashlib.sha256(block).digest(), tag)
 
     def seal(self, plain: memoryview, nonce: bytes, out: memoryview) -> tuple[memoryview, bytes]:
         return plain, hashlib.sha256(plain).digest()
 
-    def is_block(self, block: memoryview) -> bool:
+    def is_header(self, block: memoryview, body_bytes: int) -> bool:
         return True
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
-        return block if hmac.compare_digest(hashlib.sha256(block).digest(), tag) else None
+        return block if self.has_tag(block, tag) else None
 
 
 class _Gcm:
@@ -237,9 +271,13 @@ class _Gcm:
     overhead_bytes = _header.size
     tag_bytes = 16
     nonce_bytes = _NONCE_BYTES
+    header_has_tag = True
 
     def __init__(self, key: bytes) -> None:
         self._cipher = algorithms.AES(key)
+
+    def has_tag(self, block: memoryview, tag: bytes) -> bool:
+        return hmac.compare_digest(self._header.unpack(block[: self.header_bytes])[1], tag)
 
     def seal(self, plain: memoryview, nonce: bytes, out: memoryview) -> tuple[memoryview, bytes]:
         encryptor = _OpenSSL(self._cipher, modes.GCM(nonce)).encryptor()
@@ -251,14 +289,14 @@ class _Gcm:
         self._header.pack_into(out, 0, *fields)
         return out[: self.header_bytes + size], tag
 
-    def is_block(self, block: memoryview) -> bool:
+    def is_header(self, block: memoryview, body_bytes: int) -> bool:
         magic, _, total, iv_bytes, _, padding, size = self._header.unpack_from(block)
         constants = (magic, iv_bytes, padding) == (self._magic, _IV_BYTES, self._padding)
-        return constants and (size, total) == (len(block) - self.header_bytes, size + 24)
+        return constants and (size, total) == (body_bytes, size + 24)
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
-        _, found, _, _, nonce, _, size = self._header.unpack_from(block)
-        if not hmac.compare_digest(found, tag):
+        _, _, _, _, nonce, _, size = self._header.unpack_from(block)
+        if not self.has_tag(block, tag):
             return None
         decryptor = _OpenSSL(self._cipher, modes.GCM(nonce, tag)).decryptor()
         decryptor.update_into(block[self.header_bytes :], out)
@@ -275,6 +313,7 @@ class _Cbc:
     overhead_bytes = _header.size + 16
     tag_bytes = 32
     nonce_bytes = _IV_BYTES
+    header_has_tag = False
 
     def __init__(self, magic: bytes, key: bytes, cipher: _Algorithm) -> None:
         self._magic = magic
@@ -292,14 +331,14 @@ class _Cbc:
         block = out[: self.header_bytes + size]
         return block, self._tag(block)
 
-    def is_block(self, block: memoryview) -> bool:
+    def is_header(self, block: memoryview, body_bytes: int) -> bool:
         magic, total, iv_bytes, _, size = self._header.unpack_from(block)
         constants = (magic, iv_bytes) == (self._magic, _IV_BYTES)
-        return constants and (size, total) == (len(block) - self.header_bytes, size + 24) and size % 16 == 0
+        return constants and (size, total) == (body_bytes, size + 24) and size % 16 == 0
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
         # Before decrypting: what an attacker changed must not even reach the padding check.
-        if not hmac.compare_digest(self._tag(block), tag):
+        if not self.has_tag(block, tag):
             return None
         iv = self._header.unpack_from(block)[3]
         decryptor = _OpenSSL(self._cipher, modes.CBC(iv)).decryptor()
@@ -309,6 +348,9 @@ class _Cbc:
         if not 1 <= padding <= 16 or out[size - padding : size] != bytes([padding]) * padding:
             return None
         return out[: size - padding]
+
+    def has_tag(self, block: memoryview, tag: bytes) -> bool:
+        return hmac.compare_digest(self._tag(block), tag)
 
     def _tag(self, block: memoryview) -> bytes:
         return hmac.digest(self._mac_key, block, "sha256")

@@ -89,6 +89,30 @@ def decode(chunks: Iterable[Buffer], sink: Sink, size_bytes: int | None = None) 
     return extra
 
 
+def stock_part(chunks: Iterable[Buffer], left_out: list[str]) -> Iterator[bytes]:
+    """What stock reads of a plaintext stream, and nothing else; piece by piece, whatever a tensor's size.
+
+    Names of section 0 that stock cannot read are added to ``left_out``. The stream is one that was
+    authenticated: only what is left out is looked at. Raises CorruptError.
+    """
+    source = _Source(chunks)
+    while not source.at_end():
+        field = source.varint()
+        if field == FIELD_VALUE << 3 | _LENGTH_DELIMITED:
+            size_bytes = source.varint()
+            yield _varint(field) + _varint(size_bytes)
+            yield from source.pieces(size_bytes)
+        elif field == FIELD_OURS << 3 | _LENGTH_DELIMITED:
+            header = _decode_ours(source)
+            source.skip(header.content_bytes)
+            if header.section == 0 and header.name not in left_out:
+                left_out.append(header.name)
+        elif field == FIELD_EXTRA << 3 | _LENGTH_DELIMITED:
+            source.skip(source.varint())
+        else:
+            raise CorruptError(f"unexpected field {field >> 3} at byte {source.offset}")
+
+
 # Encoding
 
 
@@ -190,6 +214,12 @@ class _Source:
     def skip(self, size_bytes: int) -> None:
         while size_bytes:
             size_bytes -= len(self.some(size_bytes))
+
+    def pieces(self, size_bytes: int) -> Iterator[bytes]:
+        while size_bytes:
+            piece = bytes(self.some(size_bytes))
+            size_bytes -= len(piece)
+            yield piece
 
     def byte(self) -> int:
         return self.some(1)[0]

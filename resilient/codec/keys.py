@@ -66,6 +66,20 @@ def from_file(path: Path, mode: str) -> bytes:
     return _parse(_read_private(path), mode, str(path))
 
 
+def from_any_file(path: Path) -> bytes:
+    """The key in a file, of whatever length: what it was used for stands in the checkpoints.
+
+    Raises KeySourceError as :func:`from_file`.
+    """
+    try:
+        return from_file(path, "AES-GCM")
+    except KeySourceError as error:
+        try:
+            return from_file(path, "SM4-CBC")
+        except KeySourceError:
+            raise error from None
+
+
 def from_command(command: str, mode: str) -> bytes:
     """The key that a command prints. It is split like a shell would, and runs without one.
 
@@ -112,14 +126,35 @@ def default_key(config_home: Path, mode: str) -> tuple[bytes, Path, bool]:
 
     Two processes that make it at the same moment end up with the same key.
     """
-    size = max(KEY_BYTES[mode])
-    path = config_home / "resilient" / ("key-sm4" if mode == "SM4-CBC" else "key")
+    path = default_path(config_home, mode)
     try:
-        created = not os.path.lexists(path) and _make_key_file(path, size)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        created = not os.path.lexists(path) and _make_key_file(path, max(KEY_BYTES[mode]))
     except OSError as error:
         hint = "name a key with --key-file"
         raise KeySourceError(f"cannot make the key {path}: {error.strerror}", hint=hint) from error
     return from_file(path, mode), path, created
+
+
+def default_path(config_home: Path, mode: str) -> Path:
+    """Where the key of this user lies."""
+    return config_home / "resilient" / ("key-sm4" if mode == "SM4-CBC" else "key")
+
+
+def make_file(path: Path, mode: str) -> bytes:
+    """Makes a new key for ``mode`` in a new file, durably, with mode 0600; the key.
+
+    Raises KeySourceError where the name is taken, or the file cannot be made.
+    """
+    try:
+        made = _make_key_file(path, max(KEY_BYTES[mode]))
+    except OSError as error:
+        raise KeySourceError(f"cannot make the key {path}: {error.strerror}") from error
+    if not made:
+        raise KeySourceError(
+            f"{path} is there already, and a key is never overwritten", hint="choose another name"
+        )
+    return from_file(path, mode)
 
 
 # Every manifest that is read asks for the same few; whoever holds the cache holds the key itself.
@@ -199,7 +234,6 @@ def _without_newline(data: bytes) -> bytes:
 
 def _make_key_file(path: Path, size_bytes: int) -> bool:
     """Makes a key file unless there is one; returns whether it did. A reader never sees a part of it."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

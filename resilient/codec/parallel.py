@@ -35,7 +35,8 @@ _LEAST_THREADS = 2
 
 def count_threads() -> int:
     """How many threads are worth having: one for each core that this process may run on, within limits."""
-    cores = len(os.sched_getaffinity(0))
+    # Only Linux tells which of the machine's cores are ours.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(_LEAST_THREADS, min(cores, MOST_THREADS))
 
 

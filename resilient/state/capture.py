@@ -74,6 +74,12 @@ class Shadow:
             np.copyto(self._copies[id(parameter)], values(parameter))
         self.whole = True
 
+    def matches(self) -> bool:
+        """Whether the present values are those of the copy, bit for bit."""
+        return self.whole and all(
+            np.array_equal(as_bytes(values(p)), as_bytes(self._copies[id(p)])) for p in self._parameters
+        )
+
     def values(self, parameter: Parameter) -> np.ndarray[Any, Any]:
         """The copy of a parameter's values."""
         return self._copies[id(parameter)]

@@ -13,7 +13,8 @@ that travels beside them as the container's ``extra``:
      "evaluations": results of the evaluations between training calls, in order (null: run it again),
      "callbacks":   counters of MindSpore's own stateful callbacks, in the order of the call's list,
      "loss_scale":  counters of a loss scale manager that lives in Python,
-     "loss":        the last loss, for what runs at the end of an epoch}
+     "loss":        the last loss, for what runs at the end of an epoch,
+     "adopted":     only in a state of stock MindSpore's: the name of its file (adopted_document)}
 
 Sections of the records: 0 is what stock reads, 1 the parameters of the same network that stock leaves out,
 2 + n the parameters of the run's n-th network when another one was being trained.
@@ -22,7 +23,7 @@ Sections of the records: 0 is what stock reads, 1 the parameters of the same net
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -96,6 +97,26 @@ def encode_extra(document: Mapping[str, Any], progress: Progress) -> bytes:
     return json.dumps(complete, separators=(",", ":"), allow_nan=True).encode()
 
 
+def adopted_document(source: str) -> dict[str, Any]:
+    """The document of a state that stock MindSpore has saved in the file ``source``.
+
+    Stock saves no random streams, no counters of callbacks and no results of evaluations. Which of its
+    entries are parameters only the network can tell.
+    """
+    return {
+        "adopted": source,
+        "network": 0,
+        "not_trained": [],
+        "streams": {},
+        "call_streams": {},
+        "pipeline_draws": [],
+        "evaluations": [],
+        "callbacks": [],
+        "loss_scale": {},
+        "loss": None,
+    }
+
+
 def decode_extra(data: bytes) -> tuple[dict[str, Any], Progress]:
     """The inverse of :func:`encode_extra`.
 
@@ -147,13 +168,29 @@ class Recovered:
     progress: Progress
     source: str
 
-    def of_network(self, ordinal: int) -> dict[str, Tensor]:
-        """The values of one network's parameters by name; empty when the state holds none of them."""
+    @property
+    def adopted(self) -> str | None:
+        """The file of stock MindSpore's that the state comes from; None for one of our own."""
+        return self.document.get("adopted")
+
+    def of_network(self, ordinal: int, known: Container[str] = ()) -> dict[str, Tensor]:
+        """The values of one network's parameters by name; empty when the state holds none of them.
+
+        ``known`` are the network's own names: of a state that stock has saved, numbers and texts under
+        other names are entries of append_info.
+        """
         if ordinal != self.document["network"]:
             return self._section(SECTION_OTHER + ordinal)
         shown = self._section(SECTION_STOCK)
         trained = {name: t for name, t in shown.items() if name not in self.document["not_trained"]}
+        if self.adopted is not None:
+            trained = {n: t for n, t in trained.items() if n in known or not _is_entry(t)}
         return {**trained, **self._section(SECTION_LEFT_OUT)}
 
     def _section(self, section: int) -> dict[str, Tensor]:
         return {name: tensor for (number, name), tensor in self.tensors.items() if number == section}
+
+
+def _is_entry(tensor: Tensor) -> bool:
+    """Whether it may be an entry of append_info: one number, or a text."""
+    return tensor.dtype == "str" or tensor.shape == ()

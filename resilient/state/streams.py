@@ -1,4 +1,7 @@
-"""Random streams: Python's, NumPy's and the framework's generator, as JSON and back."""
+"""Random streams: Python's, NumPy's and the framework's generator, as JSON and back.
+
+A stream that a state does not hold, because stock MindSpore has saved it, stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 
 PYTHON = "python"
 NUMPY = "numpy"
+MINDSPORE = "mindspore"
 
 
 def capture() -> dict[str, Any]:
@@ -20,7 +24,7 @@ def capture() -> dict[str, Any]:
     return {
         PYTHON: [version, _pack(np.array(internal, dtype=np.uint32)), gauss],
         NUMPY: capture_numpy(),
-        "mindspore": _pack(mindspore.get_rng_state().asnumpy()),
+        MINDSPORE: _pack(mindspore.get_rng_state().asnumpy()),
     }
 
 
@@ -52,7 +56,9 @@ def resume(document: Mapping[str, Any]) -> None:
 
 def restore_framework(streams: Mapping[str, Any]) -> None:
     """Puts the framework's own generator back."""
-    generator = np.frombuffer(base64.b64decode(streams["mindspore"]), dtype=np.uint8)
+    if MINDSPORE not in streams:
+        return
+    generator = np.frombuffer(base64.b64decode(streams[MINDSPORE]), dtype=np.uint8)
     mindspore.set_rng_state(mindspore.Tensor(generator.copy()))
 
 
@@ -64,6 +70,8 @@ def restore_global(streams: Mapping[str, Any]) -> None:
 
 def restore_python(streams: Mapping[str, Any]) -> None:
     """Puts Python's own generator back."""
+    if PYTHON not in streams:
+        return
     version, internal, gauss = streams[PYTHON]
     words = tuple(int(word) for word in np.frombuffer(base64.b64decode(internal), dtype=np.uint32))
     random.setstate((version, words, gauss))
@@ -71,6 +79,8 @@ def restore_python(streams: Mapping[str, Any]) -> None:
 
 def restore_numpy(streams: Mapping[str, Any]) -> None:
     """Puts NumPy's global generator back."""
+    if NUMPY not in streams:
+        return
     name, keys, position, has_gauss, cached = streams[NUMPY]
     numbers = np.frombuffer(base64.b64decode(keys), dtype=np.uint32)
     np.random.set_state((name, numbers, position, has_gauss, cached))

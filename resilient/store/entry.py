@@ -56,6 +56,10 @@ class Entry:
     def created(self) -> float:
         return self.manifest.created
 
+    @property
+    def info(self) -> Mapping[str, Any]:
+        return self.manifest.info
+
     @cached_property
     def name(self) -> str:
         return self.manifest.file_name
@@ -106,8 +110,9 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What ``prune`` removed, what it set aside, and what it could not remove."""
+    """What ``prune`` removed, what it set aside, what it could not remove, and what is still there."""
 
     removed: tuple[Entry, ...] = ()
     quarantined: tuple[Failure, ...] = ()
     failures: tuple[Failure, ...] = ()
+    staying: tuple[Entry, ...] = ()

@@ -6,6 +6,7 @@
     manifest         ...                      CKP_rank_0-2_3.manifest  the same stem
     weights          <root>/checkpoint_network/rank_0/CKP_rank_0-network-2_3.ckpt
                      <root>/checkpoint_trainable/rank_0/CKP_rank_0-trainable_params-2_3.ckpt
+    pin              ...                      CKP_rank_0-2_3.pin       the same stem: retention leaves it be
     temporary        .<final name>.<16 hexadecimal digits>.tmp         in the folder of the final name
 
 The names of checkpoints and weights are upstream CheckpointMonitor's. A temporary name begins with a dot
@@ -23,6 +24,7 @@ from pathlib import Path
 
 DATA_SUFFIX = ".ckpt"
 MANIFEST_SUFFIX = ".manifest"
+PIN_SUFFIX = ".pin"
 META_NAME = "meta.json"
 TOKEN_BYTES = 8
 
@@ -39,7 +41,9 @@ _WEIGHTS = re.compile(
     r"-(?P<kind>network|trainable_params)-(?P<epoch>[0-9]+)_(?P<step>[0-9]+)\.ckpt",
     re.DOTALL,
 )
-_TEMPORARY = re.compile(r"\.(?P<final>.+\.(?:ckpt|manifest|json|txt))\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(
+    r"\.(?P<final>.+\.(?:ckpt|manifest|pin|json|txt|safetensors))\.[0-9a-f]{16}\.tmp", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,12 @@ def data_of(manifest_name: str) -> str:
     """The name of the data file that belongs to a manifest."""
     assert manifest_name.endswith(MANIFEST_SUFFIX)
     return manifest_name.removesuffix(MANIFEST_SUFFIX) + DATA_SUFFIX
+
+
+def pin_of(data_name: str) -> str:
+    """The name of the pin that belongs to a data file."""
+    assert data_name.endswith(DATA_SUFFIX)
+    return data_name.removesuffix(DATA_SUFFIX) + PIN_SUFFIX
 
 
 def temporary(final: str, token: str) -> str:

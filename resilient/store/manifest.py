@@ -143,6 +143,14 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def claims(data: bytes) -> Mapping[str, Any]:
+    """What a manifest says, without any proof; nothing when it cannot be read at all."""
+    try:
+        return _parse(data)[0]
+    except CorruptError:
+        return {}
+
+
 def claimed_generation(data: bytes) -> int:
     """The generation that a manifest claims without proof, 0 for one that makes no sense."""
     try:

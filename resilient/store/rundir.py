@@ -36,6 +36,7 @@ RUNNING = "running"
 STOPPED = "stopped"
 FAILED = "failed"
 COMPLETE = "complete"
+ADOPTING = "adopting"  # `resilient adopt` is at work, or was interrupted: its checkpoint is not there yet
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from resilient.codec import container
@@ -13,7 +13,7 @@ from resilient.codec.record import Record, Sink
 from resilient.config import Sealing
 from resilient.errors import CorruptError, WrongKeyError
 from resilient.host.entropy import Entropy, SystemEntropy
-from resilient.host.files import Files, Writer
+from resilient.host.files import Buffer, Files, Writer
 from resilient.store.entry import Entry
 from resilient.store.patience import PatientReader, patiently
 
@@ -31,10 +31,15 @@ def write_sealed(
     sealing: Sealing, entropy: Entropy, records: Iterable[Record], extra: bytes, writer: Writer
 ) -> Written:
     """Writes records and ``extra``, sealed block by block."""
+    return write_stream(sealing, entropy, container.encode(records, extra), writer)
+
+
+def write_stream(sealing: Sealing, entropy: Entropy, chunks: Iterable[Buffer], writer: Writer) -> Written:
+    """Writes a plaintext stream, sealed block by block. A chunk must stay as it is while it is written."""
     cipher = Cipher(sealing.mode, sealing.key, entropy)
     file_bytes = plain_bytes = 0
     tags = []
-    with closing(cipher.seal(container.encode(records, extra))) as blocks:
+    with closing(cipher.seal(chunks)) as blocks:
         for block in blocks:
             writer.write(block.data)
             file_bytes += len(block.data)
@@ -48,6 +53,28 @@ def read_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...], sink: Sink)
 
     Raises CorruptError, WrongKeyError when none of the keys is the one it was sealed with, StorageError.
     """
+    with opened(files, entry, keys) as blocks:
+        return container.decode(blocks, sink, entry.manifest.plain_bytes)
+
+
+@contextmanager
+def opened(files: Files, entry: Entry, keys: tuple[bytes, ...]) -> Iterator[Iterator[memoryview]]:
+    """The plaintext blocks of a data file, each checked against the manifest (see ``Cipher.open``)."""
+    with (
+        _reading(files, entry, keys) as (cipher, reader),
+        closing(cipher.open(reader, entry.manifest.tags)) as blocks,
+    ):
+        yield blocks
+
+
+def glance_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...]) -> None:
+    """Checks a data file against its manifest without decrypting (see ``Cipher.glance``)."""
+    with _reading(files, entry, keys) as (cipher, reader):
+        cipher.glance(reader, entry.manifest.tags)
+
+
+@contextmanager
+def _reading(files: Files, entry: Entry, keys: tuple[bytes, ...]) -> Iterator[tuple[Cipher, PatientReader]]:
     # Opening draws no randomness; sealing alone does.
     cipher = Cipher(entry.manifest.mode, _key_of(entry, keys), SystemEntropy())
     try:
@@ -58,8 +85,7 @@ def read_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...], sink: Sink)
         # Before any memory is taken for what the manifest promises.
         if reader.size_bytes != entry.manifest.file_bytes:
             raise CorruptError(f"has {reader.size_bytes} bytes instead of {entry.manifest.file_bytes}")
-        with closing(cipher.open(reader, entry.manifest.tags)) as blocks:
-            return container.decode(blocks, sink, entry.manifest.plain_bytes)
+        yield cipher, reader
     finally:
         reader.close()
 

@@ -42,14 +42,14 @@ from resilient.host.clock import Clock
 from resilient.host.entropy import Entropy
 from resilient.host.files import Files, Identity
 from resilient.store import commit as sequence
-from resilient.store import layout, manifest, meta
+from resilient.store import layout, manifest, meta, pins
 from resilient.store.commit import Place
 from resilient.store.entry import Draft, Entry, Failure, Loaded, Pruned, Recovery
 from resilient.store.leftovers import Leftovers
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.patience import patiently
 from resilient.store.quarantine import Quarantine
-from resilient.store.sealed import Written, read_sealed, write_sealed
+from resilient.store.sealed import Written, glance_sealed, read_sealed, write_sealed
 from resilient.store.survey import Survey, Surveyor
 
 
@@ -102,6 +102,10 @@ class Store:
         """
         return list(self._surveyor.survey().entries)
 
+    def survey(self) -> Survey:
+        """What the folder holds: the checkpoints, and what there is of ours that is none. Moves nothing."""
+        return self._surveyor.survey()
+
     def recover(self) -> Recovery:
         """Cleans up after writers that died, and sets aside what is corrupt. Idempotent.
 
@@ -144,6 +148,17 @@ class Store:
         Raises CorruptError, WrongKeyError or StorageError. Moves nothing.
         """
         self.load(entry, _skip)
+
+    def set_aside(self, failure: Failure) -> Failure:
+        """Moves a corrupt checkpoint to the quarantine; the result tells when that is impossible."""
+        return self._quarantine.set_aside(failure)
+
+    def glance(self, entry: Entry) -> None:
+        """Checks what can be told of a checkpoint without decrypting it (see ``Cipher.glance``).
+
+        Raises CorruptError, WrongKeyError or StorageError. It does not count as verified.
+        """
+        glance_sealed(self._files, entry, self._keys)
 
     def examine(self) -> Iterator[tuple[str, ResilientError | None]]:
         """Reads every checkpoint in full: its name, and what is wrong with it. Moves nothing."""
@@ -191,22 +206,24 @@ class Store:
     def prune(self, kept: Callable[[Sequence[Entry]], Collection[int]]) -> Pruned:
         """Removes the checkpoints whose generation is not in ``kept(valid checkpoints)``.
 
+        A pinned one is not asked about, counts for nothing, and stays.
         Before anything is removed, each one that stays has been verified; one that turns out corrupt is set
         aside, one that cannot be read does not count and stays. Failures are reported, not raised.
         """
         survey = self._surveyor.survey_names()
-        staying, surplus = self._divide(survey.entries, kept)
+        staying, surplus = self._divide(self._loose(survey), kept)
         # Without anything to remove the newest alone counts, which meta.json names.
         if not all(map(self._is_verified, staying if surplus else staying[:1])):
             # Not everything is as this process knows it: names say too little.
             survey, surplus = self._surveyor.survey(), []
         failures = self._quarantine.set_aside_corrupt(survey.failures)
-        surplus = surplus or self._surplus(survey.entries, kept, failures)
+        surplus = surplus or self._surplus(self._loose(survey), kept, failures)
         removed = tuple(self._remove_all(surplus, failures))
         quarantined, others = _split_corrupt(failures)
         gone = {entry.name for entry in removed} | {failure.name for failure in quarantined}
-        self._refresh_meta([entry for entry in survey.entries if entry.name not in gone])
-        return Pruned(removed, quarantined, others)
+        staying = tuple(entry for entry in survey.entries if entry.name not in gone)
+        self._refresh_meta(staying)
+        return Pruned(removed, quarantined, others, staying)
 
     def _identities(self, entry: Entry) -> tuple[Identity, Identity]:
         paths = entry.path, entry.manifest_path
@@ -290,6 +307,11 @@ class Store:
             entry, failure = bad
             failures.append(failure)
             valid.remove(entry)
+
+    def _loose(self, survey: Survey) -> list[Entry]:
+        """The checkpoints that are not pinned. Raises StorageError where that cannot be told."""
+        pinned = pins.pinned(self._files, survey.entries, survey.names)
+        return [entry for entry in survey.entries if entry.name not in pinned]
 
     def _divide(
         self, entries: Sequence[Entry], kept: Callable[[Sequence[Entry]], Collection[int]]

@@ -8,10 +8,12 @@ import pytest
 from mindspore import Tensor
 
 from chaos.entropy import SeededEntropy
-from resilient.codec import container
+from resilient.codec import container, stock
 from resilient.codec.cipher import BLOCK_BYTES, Cipher
 from resilient.codec.container import decode
 from resilient.codec.record import Record, info_record
+from resilient.errors import CorruptError
+from resilient.host.files import DiskFiles
 
 KEYS = {
     "AES-GCM": b"0123456789abcdef" * 2,
@@ -103,3 +105,29 @@ def test_we_open_stocks(tmp_path):
     assert {n: (dims, bytes(data)) for n, (dims, data) in found.items()} == {
         n: (a.shape, a.tobytes()) for n, a in full.items()
     }
+
+
+# (Encrypted and with a CRC, stock cannot read its own files.)
+@pytest.mark.parametrize(("mode", "crc"), [*((mode, False) for mode in MODES), (None, True)])
+def test_we_open_stocks_files_from_disk(tmp_path, mode, crc):
+    """Encrypted by stock in each mode, or plain with and without its CRC: the same plaintext."""
+    path = tmp_path / "stock.ckpt"
+    full = [{"name": n, "data": Tensor(a)} for n, a in ARRAYS.items() if a.size]
+    ms.save_checkpoint(full, str(tmp_path / "plain.ckpt"))
+    key = {"enc_key": KEYS[mode], "enc_mode": mode} if mode else {}
+    ms.save_checkpoint(full, str(path), crc_check=crc, **key)
+    reader = DiskFiles().open(path)
+    assert stock.mode_of(reader) == mode
+    found = b"".join(stock.plaintext(reader, mode, KEYS.get(mode)))
+    assert found == (tmp_path / "plain.ckpt").read_bytes()
+
+
+def test_a_wrong_crc_is_found(tmp_path):
+    """A plain file of stock's that has a CRC is held against it."""
+    path = tmp_path / "stock.ckpt"
+    ms.save_checkpoint([{"name": "w", "data": Tensor(ARRAYS["large"])}], str(path), crc_check=True)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CorruptError, match="CRC"):
+        list(stock.plaintext(DiskFiles().open(path), None, None))

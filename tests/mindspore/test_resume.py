@@ -136,7 +136,7 @@ def test_the_checkpoints_of_a_run_are_listed(stopped):
     found = [(line["step"], line["epoch"], line["reason"]) for line in map(json.loads, lines)]
     assert found == [(11, 2, "exception"), (10, 2, "schedule"), (5, 1, "schedule")]
     assert text.returncode == 0
-    assert [line.split()[1] for line in text.stdout.splitlines()] == ["11", "10", "5"]
+    assert [line.split()[0] for line in text.stdout.splitlines()] == ["STEP", "11", "10", "5"]
     nowhere = subprocess.run([*command[:-1], str(stopped)], capture_output=True, text=True)
     assert (nowhere.returncode, "is no run directory" in nowhere.stderr) == (64, True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, KeepPolicy, SavePolicy
+from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, Best, KeepPolicy, SavePolicy
 from resilient.errors import UsageError
 from supervisor.cli import main, parse
 from supervisor.workers import Program
@@ -44,6 +44,14 @@ def test_modules_and_commands(script):
     assert parse(["--keep-max=2", "--", script]).keep == KeepPolicy(max_count=2)
 
 
+def test_keep_rules_come_on_top_of_each_other(script):
+    """Each rule that is named is added; the newest five stay unless another number is named."""
+    words = ["--keep-every-steps", "100", "--keep-best", "3"]
+    assert parse([*words, script]).keep == KeepPolicy(5, every_steps=100, best=Best(3, "loss", "min"))
+    words += ["--keep-best-by", "accuracy:max", "--keep-per-n-minutes", "9"]
+    assert parse([*words, script]).keep == KeepPolicy(None, 9, 100, Best(3, "accuracy", "max"))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -53,6 +61,9 @@ def test_modules_and_commands(script):
         (["/"], "/ is not a file"),
         (["--save-steps", "3", "--save-seconds", "4", "SCRIPT"], "--save-steps and --save-seconds exclude"),
         (["--keep-max", "3", "--keep-per-n-minutes", "4", "SCRIPT"], "--keep-max and --keep-per-n-minutes"),
+        (["--keep-best-by", "accuracy:max", "SCRIPT"], "add --keep-best N"),
+        (["--keep-best", "2", "--keep-best-by", "accuracy", "SCRIPT"], "accuracy:max or :min"),
+        (["--keep-best", "0", "SCRIPT"], "'0' is not a whole number from 1 on"),
         (["--save-steps", "0", "SCRIPT"], "'0' is not a whole number from 1 on"),
         (["--save-seconds", "nan", "SCRIPT"], "'nan' is not a positive number"),
         (["--save-seconds", "inf", "SCRIPT"], "'inf' is not a positive number"),

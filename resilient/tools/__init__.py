@@ -1,0 +1,73 @@
+"""resilient: looks at the checkpoints of a run, and does with them what a run itself does not.
+
+    resilient ls RUN          every checkpoint: step, epoch, reason, size, age, whether it is valid, key
+    resilient verify RUN      reads every byte of each; exit status 1 names the bad ones and why
+    resilient export RUN      one checkpoint as a plain .ckpt or .safetensors
+    resilient pin RUN STEP    keeps a checkpoint whatever the keep policy says; unpin takes that back
+    resilient rekey RUN       seals everything anew under another key
+    resilient key make FILE   makes a key; key id FILE tells which one it is
+    resilient adopt FOLDER    makes a resumable run of what stock MindSpore or MindFormers has saved
+
+RUN is a run's directory (run.json is in it). One file a command; ``runs`` opens a run, ``console`` and
+``progress`` tell. Nothing here imports MindSpore or NumPy.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from resilient.errors import EXIT_USAGE, BusyError, ResilientError, UsageError
+from resilient.tools import adopt, export, key, listing, pin, rekey, verify
+from resilient.tools.console import EXIT_BAD, Parser, close_quietly, note, prepared
+
+_EPILOG = """\
+exit status: 0 all is well, 1 something is wrong with a checkpoint or a disk
+(it is named), 64 bad usage: an option, a key, a directory, or a run that is in
+use. Every command has --json: one object a line.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit status."""
+    if argv is None:
+        # What a stopped command leaves behind is cleared away, as after Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except (UsageError, BusyError) as error:
+        note(str(error))
+        return EXIT_USAGE
+    except ResilientError as error:
+        note(str(error))
+        return EXIT_BAD
+    except KeyboardInterrupt:
+        note("interrupted")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        close_quietly()
+        return 128 + signal.SIGPIPE
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = _parser()
+    if not argv:
+        parser.print_help()
+        return EXIT_USAGE
+    options = parser.parse_args(argv)
+    with prepared(options):
+        command: Callable[..., int] = options.function
+        return command(options)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="resilient",
+        description="Looks at the checkpoints of a run, and works on them. COMMAND --help tells more.",
+        epilog=_EPILOG,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (listing, verify, export, pin, rekey, key, adopt):
+        command.add(commands)
+    return parser

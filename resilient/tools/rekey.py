@@ -1,0 +1,127 @@
+"""resilient rekey: everything a run has saved, sealed anew under another key."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from resilient.codec import keys
+from resilient.config import ENC_MODES, Sealing
+from resilient.errors import StorageError, UsageError
+from resilient.store import layout
+from resilient.store.rekey import Rekey, Resealed
+from resilient.tools import console
+from resilient.tools.console import EXIT_BAD, Commands, Parser, add_command, note, say
+from resilient.tools.progress import Progress, watched
+from resilient.tools.runs import Run, add_keys, add_run, open_run
+
+_MORE = """\
+Each checkpoint is copied, the copy is read back, and only then the original
+goes: a crash, a full disk or Ctrl-C loses nothing, and the same command again
+finishes. In between, --key-file NEW --old-key-file OLD opens all of the run,
+also for resilient-run. Files get a number in their name
+(CKP_rank_0_1-2_3.ckpt), as stock gives one to a name that is taken. Step,
+order, time and reason stay. The run must not be running meanwhile.
+
+  resilient key make new.key
+  resilient rekey runs/a --key-file new.key         from your own key to new.key
+  resilient rekey runs/a --old-key-file old.key --key-file new.key
+  resilient rekey runs/a --key-file new.key --enc-mode AES-CBC
+  resilient rekey runs/a --old-key-file old.key --no-encrypt
+
+What is damaged goes to quarantine/, as when training resumes; what lies there
+stays as it is. Exit status 1 when something could not be sealed anew: it is
+named."""
+
+
+def add(commands: Commands) -> None:
+    """The command."""
+    parser = add_command(commands, "rekey", run, "seal everything of a run anew, under another key", _MORE)
+    parser.usage = "resilient rekey [OPTIONS] RUN --key-file NEW"
+    add_run(parser)
+    _add_new(parser)
+    add_keys(parser, "old-")
+
+
+def _add_new(parser: Parser) -> None:
+    group = parser.add_argument_group("the new key", "One of these four.")
+    choice = group.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--key-file", metavar="F", help="the new key; `resilient key make F` makes one")
+    choice.add_argument("--key-command", metavar="C", help="a command that prints the new key")
+    choice.add_argument("--passphrase-file", metavar="F", help="a passphrase the new key is derived from")
+    choice.add_argument("--no-encrypt", action="store_true", help="leave everything unencrypted")
+    group.add_argument("--enc-mode", choices=ENC_MODES, help="the new mode (default: the run's, or AES-GCM)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Rekeys; 1 when a file could not be sealed anew."""
+    run = open_run(options, "old-")
+    sealing = _sealing(run, options)
+    done = bad = 0
+    with run.locked(), Progress("sealing anew", _total_bytes(run), run.world.clock) as progress:
+        files = watched(run.world.files, progress)
+        stores = run.stores(sealing, files)
+        rekeying = Rekey(run.watched(files), sealing, stores)
+        for resealed in _told(rekeying.run(run.directory, run.record, run.weights())):
+            progress.clear()
+            failure = resealed.failure
+            done += failure is None
+            bad += failure is not None
+            error = str(failure.error) if failure else ""
+            facts = {"file": resealed.name, "ok": failure is None, "error": error}
+            say(options, facts, f"{resealed.name}  {f'BAD: {error}' if failure else 'sealed anew'}")
+    _summarize(options, run, sealing, done, bad)
+    return EXIT_BAD if bad else 0
+
+
+def _told(resealed: Iterator[Resealed]) -> Iterator[Resealed]:
+    try:
+        yield from resealed
+    except StorageError:
+        note("not finished, and nothing is lost: the same command again goes on")
+        raise
+
+
+def _sealing(run: Run, options: argparse.Namespace) -> Sealing:
+    if options.no_encrypt:
+        if options.enc_mode:
+            raise UsageError("--enc-mode and --no-encrypt exclude each other")
+        return Sealing(old_keys=run.keys)
+    mode = options.enc_mode or run.record.mode or ENC_MODES[0]
+    if options.key_file:
+        key = keys.from_file(Path(options.key_file), mode)
+    elif options.key_command:
+        key = keys.from_command(options.key_command, mode)
+    else:
+        # The salt stays the run's: another one would have to be safe on disk before anything is sealed.
+        salt = bytes.fromhex(run.record.salt)
+        key = keys.from_passphrase_file(Path(options.passphrase_file), salt, mode)
+    return Sealing(mode, key, tuple(old for old in run.keys if old != key))
+
+
+def _total_bytes(run: Run) -> int:
+    """Each file is read, written, and read back."""
+    entries = [entry for store in run.stores() for entry in store.entries()]
+    return 3 * sum(entry.manifest.file_bytes for entry in entries)
+
+
+def _summarize(options: argparse.Namespace, run: Run, sealing: Sealing, done: int, bad: int) -> None:
+    if not options.json:
+        now = (
+            f"sealed with {sealing.mode}, key {keys.key_id(sealing.key)}" if sealing.key else "NOT encrypted"
+        )
+        news = f"{console.count(done, 'file')} sealed anew" if done else "there was nothing to do"
+        print(f"{news}; the run is now {now}")
+        if options.key_file and done:
+            print(f"from now on it needs --key-file {options.key_file}, here and in resilient-run")
+    if bad:
+        note(f"{console.count(bad, 'file')} could not be sealed anew, see above")
+    aside = [
+        name
+        for place in run.places
+        for name in run.world.files.names(layout.quarantine_directory(place))
+        if name.endswith(layout.DATA_SUFFIX)
+    ]
+    if aside and run.keys:
+        note(f"in quarantine/ under the old key: {console.count(len(aside), 'file')}")

@@ -1,0 +1,173 @@
+"""A run as the tools see it: its record, the keys that open it, its stores, and its lock."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resilient.codec import keys
+from resilient.config import ENC_MODES, Environment, Sealing
+from resilient.errors import BusyError, KeySourceError, UnusableError, UsageError
+from resilient.host.files import Files
+from resilient.host.world import World
+from resilient.store import layout
+from resilient.store.opening import open_store
+from resilient.store.rundir import RunDirectory, RunRecord
+from resilient.store.store import Store
+from resilient.tools.console import Parser
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: where it is, who it is, and the keys that were named to open it."""
+
+    directory: RunDirectory
+    record: RunRecord
+    keys: tuple[bytes, ...] = field(repr=False)
+    world: World
+
+    @property
+    def root(self) -> Path:
+        return self.directory.root
+
+    @property
+    def places(self) -> list[Path]:
+        """The directories that hold its checkpoints, the last one in use first.
+
+        A run that was moved is found where it is now, not where its record has seen it.
+        """
+        named = [Path(name) for name in reversed(self.record.checkpoints)]
+        found = [place for place in named if _holds(place)]
+        if _holds(self.root) and self.root not in found:
+            found.append(self.root)
+        return found or [self.root]
+
+    @property
+    def ranks(self) -> range:
+        return range(self.record.world_size)
+
+    def stores(self, sealing: Sealing | None = None, files: Files | None = None) -> list[Store]:
+        """The stores of all ranks and places, opened for reading unless another sealing is given."""
+        world = self.world if files is None else self.watched(files)
+        return [
+            open_store(
+                place,
+                world,
+                sealing or Sealing(old_keys=self.keys),
+                self.record.run_id,
+                rank=rank,
+                world_size=self.record.world_size,
+                allow_plain=True,
+            )
+            for place in self.places
+            for rank in self.ranks
+        ]
+
+    def watched(self, files: Files) -> World:
+        """The world with these files in the place of its own."""
+        return World(files, self.world.clock, self.world.entropy)
+
+    def weights(self) -> list[Path]:
+        """The folders of its weights files."""
+        kinds = layout.network_directory, layout.trainable_directory
+        return [kind(place, rank) for place in self.places for rank in self.ranks for kind in kinds]
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run for as long as it is worked on. Raises BusyError, which says who has it."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.callback(self.directory.lock().release)
+                for place in self.places:
+                    if place != self.root:
+                        for rank in self.ranks:
+                            lock = self.world.files.lock(place / f".rank_{rank}.lock")
+                            stack.callback(lock.release)
+            except BusyError as error:
+                text = str(error.args[0])
+                hint = "stop it first; ls and verify work while it runs"
+                raise BusyError(text, pid=error.pid, hint=hint) from None
+            yield
+
+
+def _holds(place: Path) -> bool:
+    return (place / "checkpoint").is_dir()
+
+
+def add_run(parser: Parser) -> None:
+    """The run, as the first word of a command."""
+    parser.add_argument("run", metavar="RUN", help="the run's directory: run.json is in it")
+
+
+def add_keys(parser: Parser, prefix: str = "") -> None:
+    """The options that name the keys to open checkpoints with."""
+    group = parser.add_argument_group(
+        "keys", "Without any of these, your own key in ~/.config/resilient is tried."
+    )
+    group.add_argument(
+        f"--{prefix}key-file", metavar="F", action="append", default=[], help="a key; repeatable"
+    )
+    group.add_argument(f"--{prefix}key-command", metavar="C", help="a command that prints the key")
+    group.add_argument(f"--{prefix}passphrase-file", metavar="F", help="a passphrase the key is derived from")
+
+
+def open_run(options: argparse.Namespace, prefix: str = "") -> Run:
+    """The run that a command names. Raises UsageError for a directory without one."""
+    root = Path(options.run).absolute()
+    if not root.is_dir():
+        raise UsageError(f"there is no directory {options.run}", hint="runs are in runs/NAME by default")
+    world = World()
+    directory = RunDirectory(root, world)
+    record = _read(directory, options.run)
+    return Run(directory, record, tuple(_keys(options, record, prefix)), world)
+
+
+def _read(directory: RunDirectory, name: str) -> RunRecord:
+    try:
+        record = directory.read()
+    except UnusableError as error:
+        if (directory.root / "run.json").exists():
+            raise
+        raise UsageError(
+            f"{name} holds checkpoints of a run, but not its run.json",
+            hint="name the run's own directory, by default runs/NAME",
+        ) from error
+    if record is None:
+        raise UsageError(
+            f"{name} is no run directory",
+            hint="name the directory that run.json is in; what stock MindSpore saved becomes a run by adopt",
+        )
+    return record
+
+
+def _keys(options: argparse.Namespace, record: RunRecord, prefix: str) -> list[bytes]:
+    named = {
+        name: getattr(options, prefix.replace("-", "_") + name)
+        for name in ("key_file", "key_command", "passphrase_file")
+    }
+    mode = record.mode or ENC_MODES[0]
+    found = [keys.from_any_file(Path(name)) for name in named["key_file"]]
+    if named["key_command"]:
+        found.append(keys.from_command(named["key_command"], mode))
+    if named["passphrase_file"]:
+        salt = bytes.fromhex(record.salt)
+        found.append(keys.from_passphrase_file(Path(named["passphrase_file"]), salt, mode))
+    return found or _own_keys(record)
+
+
+def _own_keys(record: RunRecord) -> list[bytes]:
+    """The user's own keys. None is made here: a new one opens nothing."""
+    found = []
+    for mode in ENC_MODES:
+        path = keys.default_path(Environment.read().config_home, mode)
+        try:
+            if path.exists():
+                found.append(keys.from_file(path, mode))
+        except (KeySourceError, OSError):
+            # A run without encryption needs none.
+            if record.mode == mode:
+                raise
+    return list(dict.fromkeys(found))

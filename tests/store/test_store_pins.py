@@ -1,0 +1,132 @@
+"""Pins: what the user wants kept stays, whatever retention, recovery or a crash does."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from store_world import DIRECTORY, GCM, damage, draft, filled, make_store, names, newest, steps
+
+from chaos.crashes import ends, moments
+from chaos.disk import SimulatedDisk
+from chaos.faults import Fail
+from resilient.errors import StorageError
+from resilient.store import layout, pins
+
+TOKEN = "0" * 16
+
+
+def entry_of(store, step):
+    return next(entry for entry in store.entries() if entry.step == step)
+
+
+def test_a_pinned_checkpoint_stays_and_counts_for_nothing():
+    """Retention keeps as many others as it promised, and the pinned one; without its pin it goes."""
+    disk, store = filled(5)
+    pins.pin(disk, entry_of(store, 2), TOKEN)
+    store.prune(newest(2))
+    assert steps(store) == [5, 4, 2]
+    pins.unpin(disk, entry_of(store, 2))
+    store.prune(newest(2))
+    assert steps(store) == [5, 4]
+    assert not any(name.endswith(layout.PIN_SUFFIX) for name in names(disk))
+
+
+def test_a_pinned_newest_does_not_take_the_place_of_another():
+    """With the newest pinned, keep 1 leaves one more that is not."""
+    disk, store = filled(3)
+    pins.pin(disk, entry_of(store, 3), TOKEN)
+    store.prune(newest(1))
+    assert steps(store) == [3, 2]
+
+
+def test_recovery_leaves_pins_alone():
+    """Pins survive the recovery of a folder; a half-made one is cleared away."""
+    disk, store = filled(3)
+    pins.pin(disk, entry_of(store, 1), TOKEN)
+    disk.put(DIRECTORY / layout.temporary("CKP_rank_0-1_2.pin", TOKEN), b"{")
+    again = make_store(disk)
+    again.recover()
+    again.prune(newest(1))
+    assert steps(again) == [3, 1]
+    assert [n for n in names(disk) if "pin" in n] == ["CKP_rank_0-1_1.pin"]
+
+
+def test_a_pin_is_for_one_checkpoint_only():
+    """A pin whose checkpoint is gone says nothing of a new one with the same name."""
+    disk, store = filled(2)
+    gone = entry_of(store, 2)
+    pins.pin(disk, gone, TOKEN)
+    for path in (gone.path, gone.manifest_path):
+        disk.remove(path)
+    fresh = make_store(disk)
+    fresh.commit(draft(3))
+    fresh.commit(draft(2))
+    assert entry_of(fresh, 2).name == gone.name
+    fresh.commit(draft(4))
+    fresh.prune(newest(1))
+    assert steps(fresh) == [4]
+    pins.remove_stale(disk, fresh.entries())
+    assert not any(name.endswith(layout.PIN_SUFFIX) for name in names(disk))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"generation": 1}', b"\xff"])
+def test_an_unreadable_pin_keeps(content):
+    """Whoever puts a file there, however made, wants the checkpoint kept."""
+    disk, store = filled(3)
+    disk.put(DIRECTORY / "CKP_rank_0-1_1.pin", content)
+    store.prune(newest(1))
+    assert steps(store) == [3, 1]
+
+
+def test_nothing_goes_while_the_pins_cannot_be_seen():
+    """A folder that cannot be listed any more is an error, and no reason to remove what may be pinned."""
+    disk, _ = filled(3)
+    listings = []
+
+    def plan(number, operation):
+        if operation.kind == "names" and operation.path == DIRECTORY:
+            listings.append(number)
+        return Fail(errno.EACCES) if len(listings) > 1 and number == listings[-1] else None
+
+    store = make_store(disk.restart(plan))
+    with pytest.raises(StorageError):
+        store.prune(newest(1))
+    assert len(filled(3)[1].entries()) == 3
+    assert steps(make_store(disk)) == [3, 2, 1]
+
+
+@pytest.mark.parametrize("act", ["pin", "unpin"])
+def test_a_crash_while_pinning(act):
+    """After a crash at any moment the checkpoint is pinned or not, and the folder is as whole as before."""
+    disk, store = filled(2)
+    entry = entry_of(store, 1)
+    if act == "unpin":
+        pins.pin(disk, entry, TOKEN)
+    seen = []
+
+    def run():
+        pins.pin(disk, entry, "1" * 16) if act == "pin" else pins.unpin(disk, entry)
+
+    moments(disk, run, lambda state: seen.extend(ends(state)))
+    outcomes = set()
+    for state in seen:
+        found = SimulatedDisk(state)
+        store = make_store(found)
+        recovery = store.recover()
+        assert (recovery.quarantined, recovery.failures) == ((), ())
+        outcomes.add(entry.name in pins.pinned(found, store.entries()))
+        assert steps(store) == [2, 1]
+        assert not any(layout.is_temporary(name) for name in names(found))
+    assert outcomes == {True, False}
+    assert (entry.name in pins.pinned(disk, store.entries())) == (act == "pin")
+
+
+def test_a_corrupt_pinned_checkpoint_fills_no_place():
+    """A pinned one that is damaged is found when it is read; it never stood for another."""
+    disk, store = filled(4)
+    pins.pin(disk, entry_of(store, 1), TOKEN)
+    damage(disk, entry_of(store, 1).path)
+    fresh = make_store(disk, sealing=GCM)
+    fresh.prune(newest(2))
+    assert [entry.step for entry in fresh.entries()] == [4, 3, 1]
