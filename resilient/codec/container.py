@@ -95,7 +95,7 @@ def stock_part(chunks: Iterable[Buffer], left_out: list[str]) -> Iterator[bytes]
     Names of section 0 that stock cannot read are added to ``left_out``. The stream is one that was
     authenticated: only what is left out is looked at. Raises CorruptError.
     """
-    source = _Source(chunks)
+    source = _Source(chunks, None)
     while not source.at_end():
         field = source.varint()
         if field == FIELD_VALUE << 3 | _LENGTH_DELIMITED:

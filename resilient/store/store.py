@@ -221,9 +221,9 @@ class Store:
         removed = tuple(self._remove_all(surplus, failures))
         quarantined, others = _split_corrupt(failures)
         gone = {entry.name for entry in removed} | {failure.name for failure in quarantined}
-        staying = tuple(entry for entry in survey.entries if entry.name not in gone)
-        self._refresh_meta(staying)
-        return Pruned(removed, quarantined, others, staying)
+        left = tuple(entry for entry in survey.entries if entry.name not in gone)
+        self._refresh_meta(left)
+        return Pruned(removed, quarantined, others, left)
 
     def _identities(self, entry: Entry) -> tuple[Identity, Identity]:
         paths = entry.path, entry.manifest_path

@@ -71,7 +71,7 @@ def test_a_key_file_of_another_user_is_refused():
 
 def test_a_key_that_another_process_has_just_made_stays(tmp_path):
     """Between the look and the making another process may have been faster: its key is the key."""
-    path = tmp_path / "resilient" / "key"
+    path = tmp_path / "key"
     assert keys._make_key_file(path, 32)
     before = path.read_bytes()
     assert not keys._make_key_file(path, 32)
