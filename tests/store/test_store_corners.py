@@ -235,6 +235,18 @@ def interrupted():
     return disk.restart()
 
 
+def test_a_save_that_died_before_any_name_was_given_is_cleared_away():
+    """Both temporary files go; nothing else was there."""
+    disk, store = filled(1)
+    disk.obey(lambda n, o: Kill() if (o.kind, o.target) == ("rename", DATA[2]) else None)
+    with pytest.raises(Killed):
+        store.commit(draft(2))
+    after = disk.restart()
+    recovery = make_store(after).recover()
+    assert [layout.final_of(name) for name in recovery.removed] == [DATA[2].name, MANIFESTS[2].name]
+    assert steps(make_store(after)) == [1]
+
+
 def test_nothing_is_cleared_away_while_names_may_not_be_durable():
     """Where the folder cannot be synced, recovery leaves what dead writers left, and says so."""
     disk = interrupted()
