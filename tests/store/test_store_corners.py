@@ -106,6 +106,25 @@ def test_a_save_that_fails_at_any_sync_of_its_names_is_taken_back(last):
     assert steps(store) == [1]
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_save_that_cannot_create_its_files_leaves_nothing(which):
+    """The data file or the manifest cannot be made: there is nothing, or little, to take back."""
+    disk, store = filled(1)
+    before = names(disk)
+    made = []
+
+    def plan(number, operation):
+        if operation.kind == "create":
+            made.append(number)
+        return Fail(errno.ENOSPC) if operation.kind == "create" and len(made) == which + 1 else None
+
+    disk.obey(plan)
+    with pytest.raises(StorageError):
+        store.commit(draft(2))
+    assert names(disk) == before
+    assert steps(store) == [1]
+
+
 def test_unfinished_reasons_are_cleared_away_by_their_own_rank():
     """What a dead writer of this rank left in the quarantine goes; another rank's may be in the making."""
     disk, _ = filled(1)
@@ -189,6 +208,22 @@ def test_what_cannot_be_looked_at_during_retention_does_not_count():
     assert steps(store) == [3, 2]
 
 
+def test_retention_of_nothing_removes_nothing():
+    """An empty folder, or none at all, is no trouble."""
+    pruned = make_store(SimulatedDisk()).prune(newest(1))
+    assert (pruned.removed, pruned.quarantined, pruned.failures) == ((), (), ())
+
+
+def test_a_removal_that_died_before_its_last_step_is_finished():
+    """The data has gone and only the hidden manifest is left: recovery removes that, and nothing else."""
+    disk, store = filled(2)
+    hidden = DIRECTORY / layout.temporary(MANIFESTS[1].name, "0" * 16)
+    disk.rename(MANIFESTS[1], hidden)
+    disk.remove(DATA[1])
+    assert make_store(disk).recover().removed == (hidden.name,)
+    assert steps(store) == [2]
+
+
 def test_what_others_remove_first_is_no_failure():
     """A surplus checkpoint that has gone by itself is neither removed nor reported."""
     disk, store = filled(3)
@@ -205,6 +240,18 @@ def interrupted():
     with pytest.raises(Killed):
         make_store(disk).commit(draft(2))
     return disk.restart()
+
+
+def test_a_save_that_died_before_any_name_was_given_is_cleared_away():
+    """Both temporary files go; nothing else was there."""
+    disk, store = filled(1)
+    disk.obey(lambda n, o: Kill() if (o.kind, o.target) == ("rename", DATA[2]) else None)
+    with pytest.raises(Killed):
+        store.commit(draft(2))
+    after = disk.restart()
+    recovery = make_store(after).recover()
+    assert [layout.final_of(name) for name in recovery.removed] == [DATA[2].name, MANIFESTS[2].name]
+    assert steps(make_store(after)) == [1]
 
 
 def test_nothing_is_cleared_away_while_names_may_not_be_durable():
