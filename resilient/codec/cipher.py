@@ -203,7 +203,7 @@ class _Plain:
         return min(remaining, BLOCK_BYTES)
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
-        return block if self.has_tag(block, tag) else None
+        return block if hmac.compare_digest(hashlib.sha256(block).digest(), tag) else None
 
 
 class _Gcm:
