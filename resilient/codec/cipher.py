@@ -92,34 +92,7 @@ class Cipher:
         if offset != reader.size_bytes:
             raise CorruptError(f"the file has {reader.size_bytes - offset} bytes too many")
 
-    def glance(self, reader: Reader, tags: Sequence[bytes]) -> None:
-        """Checks what can be told of a sealed file without decrypting.
-
-        The order and the lengths of its blocks, and of each its tag: CBC and plain blocks are read in full,
-        of AES-GCM the header alone, which names the tag but does not prove that the block has it. Raises
-        CorruptError.
-        """
-        room = self._format.header_bytes if self._format.header_has_tag else BLOCK_BYTES
-        block = memoryview(bytearray(self._format.overhead_bytes + room))
-        offset = 0
-        for number, tag in enumerate(tags):
-            size_bytes = self._block_bytes(reader, offset, block, number)
-            if not self._format.header_has_tag:
-                _read_exactly(reader, block[:size_bytes], offset)
-            if not self._format.has_tag(block[:size_bytes], tag):
-                raise CorruptError(f"block {number} is not the one that was written")
-            offset += size_bytes
-        if offset != reader.size_bytes:
-            raise CorruptError(f"the file has {reader.size_bytes - offset} bytes too many")
-
     def _read_block(self, reader: Reader, offset: int, into: memoryview, number: int) -> memoryview:
-        size_bytes = self._block_bytes(reader, offset, into, number)
-        header_bytes = self._format.header_bytes
-        _read_exactly(reader, into[header_bytes:size_bytes], offset + header_bytes)
-        return into[:size_bytes]
-
-    def _block_bytes(self, reader: Reader, offset: int, into: memoryview, number: int) -> int:
-        """Reads a block's header and tells the block's size. No header is believed beyond the file's size."""
         header_bytes = self._format.header_bytes
         remaining = reader.size_bytes - offset - header_bytes
         if remaining <= 0:
@@ -128,7 +101,8 @@ class Cipher:
         body_bytes = self._format.body_bytes(into[:header_bytes], remaining)
         if body_bytes is None or not 0 < body_bytes <= remaining:
             raise CorruptError(f"the header of block {number} makes no sense")
-        return header_bytes + body_bytes
+        _read_exactly(reader, into[header_bytes : header_bytes + body_bytes], offset + header_bytes)
+        return into[: header_bytes + body_bytes]
 
 
 def cut(chunks: Iterable[Buffer], size_bytes: int) -> Iterator[memoryview]:
@@ -168,11 +142,6 @@ class _Format(Protocol):
     header_bytes: int
     overhead_bytes: int  # the most that a block is larger than its plaintext
     tag_bytes: int
-    header_has_tag: bool
-
-    def has_tag(self, block: memoryview, tag: bytes) -> bool:
-        """Whether this is the block with this tag, as far as that shows without decrypting."""
-        ...
 
     def seal(self, plain: memoryview, out: memoryview) -> tuple[memoryview, bytes]:
         """The block on disk (in ``out``, or ``plain`` itself) and its tag."""
@@ -191,10 +160,6 @@ class _Plain:
     header_bytes = 0
     overhead_bytes = 0
     tag_bytes = 32
-    header_has_tag = False
-
-    def has_tag(self, block: memoryview, tag: bytes) -> bool:
-        return hmac.compare_digest(hashlib.sha256(block).digest(), tag)
 
     def seal(self, plain: memoryview, out: memoryview) -> tuple[memoryview, bytes]:
         return plain, hashlib.sha256(plain).digest()
@@ -213,14 +178,10 @@ class _Gcm:
     header_bytes = _header.size
     overhead_bytes = _header.size
     tag_bytes = 16
-    header_has_tag = True
 
     def __init__(self, key: bytes, entropy: Entropy) -> None:
         self._cipher = algorithms.AES(key)
         self._entropy = entropy
-
-    def has_tag(self, block: memoryview, tag: bytes) -> bool:
-        return hmac.compare_digest(self._header.unpack(block[: self.header_bytes])[1], tag)
 
     def seal(self, plain: memoryview, out: memoryview) -> tuple[memoryview, bytes]:
         nonce = self._entropy.token(_NONCE_BYTES)
@@ -239,8 +200,8 @@ class _Gcm:
         return size if sane and size <= BLOCK_BYTES else None
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
-        _, _, _, _, nonce, _, size = self._header.unpack(block[: self.header_bytes])
-        if not self.has_tag(block, tag):
+        _, found, _, _, nonce, _, size = self._header.unpack(block[: self.header_bytes])
+        if not hmac.compare_digest(found, tag):
             return None
         decryptor = _OpenSSL(self._cipher, modes.GCM(nonce, tag)).decryptor()
         decryptor.update_into(block[self.header_bytes :], out)
@@ -256,7 +217,6 @@ class _Cbc:
     header_bytes = _header.size
     overhead_bytes = _header.size + 16
     tag_bytes = 32
-    header_has_tag = False
 
     def __init__(self, magic: bytes, key: bytes, cipher: _Algorithm, entropy: Entropy) -> None:
         self._magic = magic
@@ -283,7 +243,7 @@ class _Cbc:
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
         # Before decrypting: what an attacker changed must not even reach the padding check.
-        if not self.has_tag(block, tag):
+        if not hmac.compare_digest(self._tag(block), tag):
             return None
         iv = self._header.unpack(block[: self.header_bytes])[3]
         decryptor = _OpenSSL(self._cipher, modes.CBC(iv)).decryptor()
@@ -293,9 +253,6 @@ class _Cbc:
         if not 1 <= padding <= 16 or out[size - padding : size] != bytes([padding]) * padding:
             return None
         return out[: size - padding]
-
-    def has_tag(self, block: memoryview, tag: bytes) -> bool:
-        return hmac.compare_digest(self._tag(block), tag)
 
     def _tag(self, block: memoryview) -> bytes:
         return hmac.digest(self._mac_key, block, "sha256")

@@ -54,10 +54,6 @@ class Entry:
         return self.manifest.created
 
     @property
-    def info(self) -> Mapping[str, Any]:
-        return self.manifest.info
-
-    @property
     def name(self) -> str:
         return self.manifest.file_name
 
@@ -68,6 +64,10 @@ class Entry:
     @property
     def manifest_path(self) -> Path:
         return self.directory / layout.manifest_of(self.name)
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        return self.manifest.info
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from resilient.errors import StorageError
 from resilient.host.files import Files
@@ -33,6 +33,19 @@ def pinned(files: Files, entries: Collection[Entry]) -> set[str]:
     directory = next(iter(entries)).directory
     names = set(files.names(directory))
     return {e.name for e in entries if layout.pin_of(e.name) in names and _is_for(files, e)}
+
+
+def respecting(
+    files: Files, kept: Callable[[Sequence[Entry]], Collection[int]]
+) -> Callable[[Sequence[Entry]], Collection[int]]:
+    """The same decision of retention, with every pinned checkpoint kept, and not asked about."""
+
+    def decide(entries: Sequence[Entry]) -> Collection[int]:
+        held = pinned(files, entries)
+        loose = [entry for entry in entries if entry.name not in held]
+        return {e.generation for e in entries if e.name in held}.union(kept(loose))
+
+    return decide
 
 
 def pin(files: Files, entry: Entry, token: str) -> None:

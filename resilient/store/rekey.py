@@ -40,9 +40,10 @@ from resilient.store.commit import Place
 from resilient.store.entry import Entry, Failure
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.rundir import RunDirectory, RunRecord
-from resilient.store.sealed import Written, opened, write_stream
+from resilient.store.sealed import Written
 from resilient.store.stockfile import Opening
 from resilient.store.store import Store
+from resilient.store.stream import opened, write_stream
 from resilient.store.weights import remove_temporaries
 
 ORIGIN = "rekeyed_from"
@@ -177,8 +178,7 @@ class Rekey:
 
     def _write(self, original: Entry, writer: Writer) -> Written:
         with opened(self._files, original, self._keys) as blocks:
-            # A block is only valid until the next one is asked for, and may still be on its way to the disk.
-            written = write_stream(self._sealing, self._entropy, map(bytes, blocks), writer)
+            written = write_stream(self._sealing, self._entropy, blocks, writer)
         if written.plain_bytes != original.manifest.plain_bytes:
             raise CorruptError("it does not hold as much as its manifest says")
         return written

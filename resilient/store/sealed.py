@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from resilient.codec import container
@@ -13,7 +12,7 @@ from resilient.codec.record import Record, Sink
 from resilient.config import Sealing
 from resilient.errors import CorruptError, WrongKeyError
 from resilient.host.entropy import Entropy, SystemEntropy
-from resilient.host.files import Buffer, Files, Writer
+from resilient.host.files import Files, Writer
 from resilient.store.entry import Entry
 from resilient.store.patience import PatientReader, patiently
 
@@ -31,15 +30,10 @@ def write_sealed(
     sealing: Sealing, entropy: Entropy, records: Iterable[Record], extra: bytes, writer: Writer
 ) -> Written:
     """Writes records and ``extra``, sealed block by block."""
-    return write_stream(sealing, entropy, container.encode(records, extra), writer)
-
-
-def write_stream(sealing: Sealing, entropy: Entropy, chunks: Iterable[Buffer], writer: Writer) -> Written:
-    """Writes a plaintext stream, sealed block by block. A chunk must stay as it is while it is written."""
     cipher = Cipher(sealing.mode, sealing.key, entropy)
     file_bytes = plain_bytes = 0
     tags = []
-    for block in cipher.seal(chunks):
+    for block in cipher.seal(container.encode(records, extra)):
         writer.write(block.data)
         file_bytes += len(block.data)
         plain_bytes += block.plain_bytes
@@ -52,38 +46,21 @@ def read_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...], sink: Sink)
 
     Raises CorruptError, WrongKeyError when none of the keys is the one it was sealed with, StorageError.
     """
-    with opened(files, entry, keys) as blocks:
-        return container.decode(blocks, sink, entry.manifest.plain_bytes)
-
-
-@contextmanager
-def opened(files: Files, entry: Entry, keys: tuple[bytes, ...]) -> Iterator[Iterator[memoryview]]:
-    """The plaintext blocks of a data file, each checked against the manifest (see ``Cipher.open``)."""
-    with _reading(files, entry, keys) as (cipher, reader):
-        yield cipher.open(reader, entry.manifest.tags)
-
-
-def glance_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...]) -> None:
-    """Checks a data file against its manifest without decrypting (see ``Cipher.glance``)."""
-    with _reading(files, entry, keys) as (cipher, reader):
-        cipher.glance(reader, entry.manifest.tags)
-
-
-@contextmanager
-def _reading(files: Files, entry: Entry, keys: tuple[bytes, ...]) -> Iterator[tuple[Cipher, PatientReader]]:
     # Opening draws no randomness; sealing alone does.
-    cipher = Cipher(entry.manifest.mode, _key_of(entry, keys), SystemEntropy())
+    cipher = Cipher(entry.manifest.mode, key_of(entry, keys), SystemEntropy())
     try:
         reader = patiently(files.open, entry.path)
     except FileNotFoundError as error:
         raise CorruptError("the data file is missing") from error
     try:
-        yield cipher, PatientReader(reader)
+        blocks = cipher.open(PatientReader(reader), entry.manifest.tags)
+        return container.decode(blocks, sink, entry.manifest.plain_bytes)
     finally:
         reader.close()
 
 
-def _key_of(entry: Entry, keys: tuple[bytes, ...]) -> bytes | None:
+def key_of(entry: Entry, keys: tuple[bytes, ...]) -> bytes | None:
+    """The key that a checkpoint was sealed with; None for one without. Raises WrongKeyError."""
     wanted = entry.manifest.key_id
     if wanted is None:
         return None

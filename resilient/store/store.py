@@ -49,7 +49,8 @@ from resilient.store.leftovers import Leftovers
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.patience import patiently
 from resilient.store.quarantine import Quarantine
-from resilient.store.sealed import Written, glance_sealed, read_sealed, write_sealed
+from resilient.store.sealed import Written, read_sealed, write_sealed
+from resilient.store.stream import glance_sealed
 from resilient.store.survey import Survey, Surveyor
 
 
@@ -154,7 +155,7 @@ class Store:
         return self._quarantine.set_aside(failure)
 
     def glance(self, entry: Entry) -> None:
-        """Checks what can be told of a checkpoint without decrypting it (see ``Cipher.glance``).
+        """Checks what can be told of a checkpoint without decrypting it (see ``codec.glance``).
 
         Raises CorruptError, WrongKeyError or StorageError. It does not count as verified.
         """
@@ -210,11 +211,10 @@ class Store:
         Before anything is removed, each one that stays has been verified; one that turns out corrupt is set
         aside, one that cannot be read does not count and stays. Failures are reported, not raised.
         """
+        kept = pins.respecting(self._files, kept)
         survey = self._surveyor.survey()
         failures = self._quarantine.set_aside_corrupt(survey.failures)
-        pinned = pins.pinned(self._files, survey.entries)
-        loose = [entry for entry in survey.entries if entry.name not in pinned]
-        surplus = self._surplus(loose, kept, failures)
+        surplus = self._surplus(survey.entries, kept, failures)
         removed = tuple(self._remove_all(surplus, failures))
         quarantined, others = _split_corrupt(failures)
         gone = {entry.name for entry in removed} | {failure.name for failure in quarantined}

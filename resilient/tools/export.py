@@ -13,7 +13,8 @@ from resilient.host.entropy import Entropy
 from resilient.host.files import Files, Writer
 from resilient.store import commit, layout
 from resilient.store.entry import Entry
-from resilient.store.sealed import opened, read_sealed, write_stream
+from resilient.store.sealed import read_sealed
+from resilient.store.stream import opened, write_stream
 from resilient.tools import safetensors
 from resilient.tools.console import Commands, add_command, count, note, say, size
 from resilient.tools.pin import chosen

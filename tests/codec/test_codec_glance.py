@@ -7,6 +7,7 @@ import pytest
 from chaos.entropy import SeededEntropy
 from resilient.codec import cipher
 from resilient.codec.cipher import Cipher
+from resilient.codec.glance import glance
 from resilient.errors import CorruptError
 
 KEY = bytes(range(32))
@@ -37,9 +38,20 @@ class Bytes:
         pass
 
 
+class Ours:
+    """A cipher that can also glance."""
+
+    def __init__(self, mode, key):
+        self._mode, self._key = mode, key
+        cipher = Cipher(mode, key, SeededEntropy(1))
+        self.seal, self.open = cipher.seal, cipher.open
+
+    def glance(self, reader, tags):
+        glance(reader, self._mode, self._key, tags)
+
+
 def sealed(mode, blocks=3):
-    key = None if mode is None else KEY[:16] if mode == "SM4-CBC" else KEY
-    ours = Cipher(mode, key, SeededEntropy(1))
+    ours = Ours(mode, None if mode is None else KEY[:16] if mode == "SM4-CBC" else KEY)
     made = [(bytes(b.data), b.tag) for b in ours.seal([bytes(range(64)) * blocks])]
     return ours, [data for data, _ in made], [tag for _, tag in made]
 
@@ -51,7 +63,7 @@ def test_what_was_written_passes(mode):
     reader = Bytes(b"".join(blocks))
     ours.glance(reader, tags)
     wanted = len(blocks) * HEADER_BYTES[mode] if mode == "AES-GCM" else reader.size_bytes
-    assert reader.read_bytes == wanted + (len(blocks) * 32 if mode in ("AES-CBC", "SM4-CBC") else 0)
+    assert reader.read_bytes == wanted
 
 
 @pytest.mark.parametrize("mode", MODES)
