@@ -144,14 +144,6 @@ def claimed_owner(data: bytes) -> Owner | None:
         return None
 
 
-def claims(data: bytes) -> Mapping[str, Any]:
-    """What a manifest says, without any proof; nothing when it cannot be read at all."""
-    try:
-        return _parse(data)[0]
-    except CorruptError:
-        return {}
-
-
 def claimed_generation(data: bytes) -> int:
     """The generation that a manifest claims without proof, 0 for one that makes no sense."""
     try:
@@ -160,6 +152,14 @@ def claimed_generation(data: bytes) -> int:
         return 0
     # A forged claim must not be able to use up the numbers.
     return generation if isinstance(generation, int) and 0 < generation < 2**40 else 0
+
+
+def claims(data: bytes) -> Mapping[str, Any]:
+    """What a manifest says, without any proof; nothing when it cannot be read at all."""
+    try:
+        return _parse(data)[0]
+    except CorruptError:
+        return {}
 
 
 def _canonical(value: Any) -> bytes:
