@@ -77,8 +77,9 @@ def test_keep_rules_come_on_top_of_each_other(script):
         (["--hang-timeout", "3", "SCRIPT"], "--hang-timeout"),
     ],
 )
-def test_bad_usage_is_refused_with_words(script, words, said, capfd):
+def test_bad_usage_is_refused_with_words(script, words, said, capfd, tmp_path, monkeypatch):
     """Every mistake ends with status 64 and one line that names it; nothing is created."""
+    monkeypatch.chdir(tmp_path)
     words = [script if word == "SCRIPT" else word for word in words]
     with pytest.raises(UsageError, match=None):
         parse(words)
