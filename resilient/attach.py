@@ -25,9 +25,12 @@ from typing import TYPE_CHECKING, Any
 from resilient import session as sessions
 from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, UsageError
+from resilient.heartbeat import Heartbeat
 from resilient.link import Link
+from resilient.mirror import Mirror, MirrorError, SharedMemory
 from resilient.session import Session
 from resilient.settings import Settings
+from resilient.shared import Shared
 
 if TYPE_CHECKING:
     from resilient.calls import Course
@@ -55,10 +58,22 @@ def _begin_session() -> Session:
     forget_link()
     _die_with_parent()
     link = Link.from_fd(descriptor)
-    message, _ = link.receive()
-    session = sessions.begin(Session(WorkerConfig.from_message(message), link))
+    message, descriptors = link.receive()
+    shared = _shared(descriptors)
+    session = sessions.begin(Session(WorkerConfig.from_message(message), link, shared=shared))
     session.tell("hello", pid=os.getpid())
     return session
+
+
+def _shared(descriptors: Sequence[int]) -> Shared:
+    """The memory that came with the configuration: the heartbeat's page, and the last attempt's mirror."""
+    shared = Shared(Heartbeat(descriptors[0])) if descriptors else Shared()
+    for descriptor in descriptors[1:]:
+        try:
+            shared.mirror = Mirror(SharedMemory(descriptor))
+        except (MirrorError, OSError) as error:
+            print(f"resilient: the memory of the last attempt cannot be used: {error}", file=sys.stderr)
+    return shared
 
 
 def _die_with_parent() -> None:
@@ -122,7 +137,7 @@ class _Worker:
 
 def _defaults(config: WorkerConfig) -> Settings:
     """How a script without a CheckpointMonitor is saved: as the command line says."""
-    return Settings(save=config.save, keep=config.keep)
+    return Settings(save=config.save, keep=config.keep, asynchronous="mirror" if config.mirror.on else None)
 
 
 def _status(code: Any) -> int:

@@ -19,9 +19,9 @@ from typing import Any
 
 from mindspore import nn
 
+from resilient.composition import Call
 from resilient.config import KeepPolicy, SavePolicy
 from resilient.errors import MismatchError, UsageError
-from resilient.recorder import Call
 from resilient.session import Session, current
 from resilient.settings import Settings, asynchronous, check_directory, check_prefix, sealing_of
 from resilient.state import pipeline, streams

@@ -36,7 +36,8 @@ class Snapshot:
     """A training state at one step boundary, with why it is to be saved.
 
     ``records`` and ``extra`` make the checkpoint; ``weights`` are further files by kind (see
-    ``store.layout``). Unless it was detached, the records are views of memory that training changes.
+    ``store.layout``). Unless it was detached, the records are views of memory that training changes;
+    ``check`` raises when that has happened (see ``store.entry.Draft``).
     """
 
     prefix: str
@@ -48,6 +49,7 @@ class Snapshot:
     records: tuple[Record, ...]
     extra: bytes
     weights: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
     def detached(self) -> Snapshot:
         """The same state in memory of its own; what several files share is copied once."""
@@ -230,4 +232,5 @@ def _draft(snapshot: Snapshot) -> Draft:
         extra=snapshot.extra,
         reason=snapshot.reason,
         failure=snapshot.failure,
+        check=snapshot.check,
     )

@@ -66,6 +66,7 @@ def _run(
         keep=options.keep,
         sealing=sealing,
         allow_plain=record.plain,
+        mirror=options.mirror,
     )
     encrypted = f"encrypted with {sealing.mode}" if sealing.mode else "NOT encrypted"
     going_on = "going on with the run" if record.attempts else "new run"

@@ -41,12 +41,17 @@ class Story:
         kind = message["type"]
         if kind == "resumed":
             self._console.say(str(message.get("message")))
-        elif kind == "saved":
-            self._saved(message)
-        elif kind == "save_failed":
-            self._save_failed(message)
         elif kind == "warning":
             self._console.warn(f"warning: {message.get('text')}")
+        else:
+            self.saver_message(message)
+
+    def saver_message(self, message: Mapping[str, Any]) -> None:
+        """A save has succeeded or failed."""
+        if message["type"] == "saved":
+            self._saved(message)
+        elif message["type"] == "save_failed":
+            self._save_failed(message)
 
     def _save_failed(self, message: Mapping[str, Any]) -> None:
         self._failed_saves += 1
@@ -75,10 +80,14 @@ class Story:
         where = f"step {message.get('step')} of epoch {message.get('epoch')}"
         self._console.say(f"saved {where}{why} as {message.get('file')}")
 
-    def restarting(self, incident: Incident, verdict: Verdict, attempt: Attempt | None) -> None:
-        """An attempt has failed, and another one follows."""
+    def restarting(
+        self, incident: Incident, verdict: Verdict, attempt: Attempt | None, kept_step: int
+    ) -> None:
+        """An attempt has failed, and another one follows; ``kept_step`` is the newest one in memory."""
+        durable_step = verdict.history.durable_step
+        kept = f"step {kept_step} is in memory, and being saved"
         self._console.warn(
-            f"{_what(incident, attempt)}; {_safe(verdict.history.durable_step)}; "
+            f"{_what(incident, attempt)}; {kept if kept_step > durable_step else _safe(durable_step)}; "
             f"starting again in {verdict.delay_s:.1f} s ({verdict.reason})"
         )
 
@@ -146,7 +155,7 @@ class Story:
 def _what(incident: Incident, attempt: Attempt | None) -> str:
     if attempt is None or incident.at_start:
         return f"the worker ended before completing a step: {incident.cause}"
-    return f"the worker ended after step {attempt.step} or later: {incident.cause}"
+    return f"the worker ended after step {attempt.step}: {incident.cause}"
 
 
 def _safe(durable_step: int) -> str:
