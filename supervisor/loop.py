@@ -9,35 +9,31 @@ elsewhere: why an attempt ended (``classify``), whether another follows (``resta
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from resilient.config import KeepPolicy, Sealing, WorkerConfig
+from resilient.config import WorkerConfig
 from resilient.errors import EXIT_STOPPED, LinkError, StorageError
 from resilient.heartbeat import Heartbeat
 from resilient.host.world import World
-from resilient.mirror import Mirror, SharedMemory, Slot
 from resilient.store import rundir
 from resilient.store.rundir import RunDirectory
 from supervisor.attempt import Attempt
 from supervisor.classify import FINISHED, Evidence, Incident, classify, death_reason
+from supervisor.commits import Commits
 from supervisor.journal import Journal
 from supervisor.machine import Action, Event, Machine, State
 from supervisor.restart import History, RestartPolicy, Verdict, decide
-from supervisor.saver import Outcome, Save, Saver
 from supervisor.story import Story
 from supervisor.workers import Worker, Workers
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 _MESSAGES_AT_ONCE = 200
-_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -85,14 +81,9 @@ class Supervisor:
         self._incident = Incident(FINISHED, "", 0)
         self._verdict = Verdict(None, "", self._history)
         self._stop_signal = 0
-        self._saver = Saver(lambda config: workers.spawn_saver(config, directory.saver_log), self)
-        self._last_commit_s = 0.0
-        self._requests: Mapping[str, Callable[[Worker, dict[str, Any], list[int]], None]] = {
-            "store": self._open_store,
-            "mirror": self._hold_mirror,
-            "mirror_off": self._drop_mirror,
-            "save": self._save,
-        }
+        self._commits = Commits(
+            plan.worker, lambda config: workers.spawn_saver(config, directory.saver_log), self._selector, self
+        )
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._wait,
@@ -113,7 +104,7 @@ class Supervisor:
                     self._step()
             finally:
                 # Whatever went wrong with us, nothing of the run is left behind.
-                self._saver.close()
+                self._commits.close()
                 self._workers.sweep()
         return self.status
 
@@ -159,7 +150,7 @@ class Supervisor:
     def _on_signals(self, numbers: bytes) -> None:
         if signal.SIGCHLD in numbers and self._attempt is not None:
             ours = [worker.pid for worker in self._attempt.workers]
-            self._workers.reap_orphans([*ours, *self._saver.pids])
+            self._workers.reap_orphans([*ours, *self._commits.pids])
         for number in numbers:
             if number in STOP_SIGNALS:
                 self._on_stop(number)
@@ -181,7 +172,7 @@ class Supervisor:
         config = replace(self._plan.worker, attempt=number)
         try:
             heartbeat = Heartbeat.create()
-            shared = [heartbeat.descriptor, *self._offered_mirror()]
+            shared = [heartbeat.descriptor, *self._commits.offer(self._history.durable_step)]
             worker = self._workers.spawn(config, self._directory.log(number, config.rank), shared)
         except OSError as error:
             self._journal.write("spawn_failed", attempt=number, error=str(error))
@@ -195,19 +186,6 @@ class Supervisor:
         self._selector.register(worker.end_fd, selectors.EVENT_READ, self._on_end)
         self._selector.register(worker.link, selectors.EVENT_READ, lambda: self._on_link(worker))
 
-    def _offered_mirror(self) -> list[int]:
-        """The memory that the next attempt goes on from, if it is as new as what is on disk."""
-        mirror = self._saver.mirror
-        slot = mirror.newest() if mirror is not None else None
-        if mirror is None or slot is None or slot.step == 0 or slot.step < self._history.durable_step:
-            # The next worker cleans up, and commits, by itself at first: it needs the rank's lock.
-            self._saver.let_mirror_go()
-            self._saver.close_when_idle()
-            return []
-        self._saver.free_slots()
-        assert isinstance(mirror.memory, SharedMemory)
-        return [mirror.memory.descriptor]
-
     def _on_link(self, worker: Worker) -> None:
         try:
             # Not more at once: the other events get their turn however much a worker says.
@@ -220,26 +198,27 @@ class Supervisor:
             self._selector.unregister(worker.link)
 
     def _hear(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
-        if message["type"] in self._requests:
-            self._requests[message["type"]](worker, message, descriptors)
-            return
-        for descriptor in descriptors:
-            os.close(descriptor)
-        self._note(message)
+        if not self._commits.hear(worker, message, descriptors):
+            self.heard(worker, message)
 
-    def _note(self, message: dict[str, Any]) -> None:
-        attempt = self._attempt
-        assert attempt is not None
-        attempt.hear(message)
+    def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
+        """Takes note of what a worker has said, or (None) of what is said of one that lives no more."""
         fields = {name: value for name, value in message.items() if name != "type"}
+        attempt = self._attempt
+        if attempt is not None and worker in attempt.workers:
+            attempt.hear(message)
+            fields = {"attempt": attempt.number, **fields}
         if message["type"] != "progress":
-            self._journal.write(message["type"], attempt=attempt.number, **fields)
-        if message["type"] == "place":
-            known = self._record.checkpoints
-            if message["directory"] not in known:
-                self._update(checkpoints=(*known, message["directory"]))
+            self._journal.write(message["type"], **fields)
+        if message["type"] == "place" and message["directory"] not in self._record.checkpoints:
+            self._update(checkpoints=(*self._record.checkpoints, message["directory"]))
         self._note_durable(message)
-        self._story.message(attempt, message)
+        self._story.message(message)
+
+    def settled(self) -> None:
+        """Nothing is being saved any more."""
+        if self._machine.state is State.SAVING:
+            self._feed(Event.SETTLED)
 
     def _note_durable(self, message: Mapping[str, Any]) -> None:
         step = message.get("step")
@@ -254,7 +233,7 @@ class Supervisor:
         assert attempt is not None
         if not attempt.reap():
             return
-        left = self._workers.sweep(self._saver.pids)
+        left = self._workers.sweep(self._commits.pids)
         if left:
             self._story.left_behind(left)
         for worker in attempt.workers:
@@ -273,7 +252,8 @@ class Supervisor:
 
     def _judge(self, evidence: Evidence) -> None:
         self._incident = classify(evidence)
-        self._save_mirror()
+        why = "end" if self._incident.kind == FINISHED else death_reason(self._incident)
+        self._commits.save_newer(self._history.durable_step, why, failure=self._incident.kind != FINISHED)
         jitter = int.from_bytes(self._entropy.token(4), "little") / 2**32
         self._verdict = decide(
             self._history, self._incident, self._plan.restart, self._clock.monotonic(), jitter
@@ -289,111 +269,20 @@ class Supervisor:
         )
         self._feed(Event.GROUP_OVER if self._verdict.delay_s is None else Event.GROUP_FAILED)
 
-    # What is saved for the workers
-
-    def _open_store(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
-        """A worker hands the committing over to the saver. The message holds a key: it goes no further."""
-        config = replace(
-            self._plan.worker,
-            directory=Path(message["directory"]),
-            keep=KeepPolicy.from_message(message["keep"]),
-            sealing=Sealing.from_message(message["sealing"]),
-        )
-
-        def opened(error: str, remarks: tuple[str, ...]) -> None:
-            for remark in remarks:
-                self._note({"type": "warning", "text": remark})
-            self._answer(worker, {"type": "opened", "error": error})
-
-        self._saver.open(config, opened)
-
-    def _hold_mirror(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
-        for descriptor in descriptors[:1]:
-            self._saver.hold(descriptor)
-
-    def _drop_mirror(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
-        self._saver.let_mirror_go()
-        self._saver.close_when_idle()
-
-    def _save(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
-        """A worker asks for a commit, of its mirror or of memory that comes with the message."""
-        mirror = Mirror(SharedMemory(descriptors[0])) if descriptors else self._saver.mirror
-        slot = Slot.from_message(message)
-        if mirror is None:
-            self._answer(worker, {"type": "done", "error": "there is no mirror"})
-            return
-        why = str(message["reason"]), bool(message["failure"])
-        self._saver.commit(Save(mirror, slot, int(message["epoch"]), *why, worker))
-
-    def _save_mirror(self) -> None:
-        """The workers have ended: what they had completed and not saved is saved for them."""
-        slot = self._saver.newer_than(self._history.durable_step)
-        if slot is not None and self._saver.mirror is not None:
-            finished = self._incident.kind == FINISHED
-            reason = "end" if finished else death_reason(self._incident)
-            self._saver.commit(Save(self._saver.mirror, slot, 0, reason, not finished))
-
-    def _answer(self, worker: Worker, message: dict[str, Any]) -> None:
-        with contextlib.suppress(LinkError, OSError):
-            worker.link.send(message)
-
-    # What the saver tells
-
-    def watch(self, child: Worker) -> None:
-        """Listens to a saver."""
-        self._selector.register(child.end_fd, selectors.EVENT_READ, self._saver.on_end)
-        self._selector.register(child.link, selectors.EVENT_READ, self._saver.on_message)
-
-    def unwatch(self, child: Worker) -> None:
-        """Stops listening to a saver."""
-        for source in (child.end_fd, child.link):
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(source)
-
-    def saved(self, outcome: Outcome) -> None:
-        """A commit has succeeded or failed."""
-        save = outcome.save
-        common = {"step": save.slot.step, "reason": save.reason}
-        if outcome.error:
-            self._note_for(save, {"type": "save_failed", **common, "error": outcome.error})
-        else:
-            self._last_commit_s = outcome.seconds
-            fields = {"epoch": outcome.epoch, "file": outcome.file, "seconds": round(outcome.seconds, 3)}
-            self._note_for(save, {"type": "saved", **common, **fields})
-        for remark in outcome.remarks:
-            self._story.trouble(remark)
-        if save.worker is not None:
-            self._answer(save.worker, {"type": "done", "error": outcome.error})
-
-    def _note_for(self, save: Save, message: dict[str, Any]) -> None:
-        """Takes note of a save's outcome; that of an attempt before is not this one's doing."""
-        if save.worker is not None and self._attempt is not None and save.worker in self._attempt.workers:
-            self._note(message)
-            return
-        self._journal.write(message["type"], **{k: v for k, v in message.items() if k != "type"})
-        self._note_durable(message)
-        self._story.saver_message(message)
-
-    def settled(self) -> None:
-        """Nothing is being saved any more."""
-        if self._machine.state is State.SAVING:
-            self._feed(Event.SETTLED)
-
     # What the table asks for
 
     def _await_save(self) -> None:
         self._timer = None
-        if not self._saver.busy:
+        if not self._commits.busy:
             self._feed(Event.SETTLED)
             return
-        limit_s = self._plan.grace_s if self._stop_signal else max(_PATIENCE_S, 10 * self._last_commit_s)
+        limit_s = self._plan.grace_s if self._stop_signal else self._commits.patience_s
         self._timer = _Timer(self._clock.monotonic() + limit_s, Event.GRACE_OVER)
 
     def _wait(self) -> None:
         assert self._verdict.delay_s is not None
         self._timer = _Timer(self._clock.monotonic() + self._verdict.delay_s, Event.BACKOFF_OVER)
-        kept_step = self._saver.kept_step
-        self._story.restarting(self._incident, self._verdict, self._attempt, kept_step)
+        self._story.restarting(self._incident, self._verdict, self._attempt, self._commits.kept_step)
 
     def _cancel_timer(self) -> None:
         self._timer = None

@@ -257,12 +257,14 @@ class Saver:
     def _land(self, outcome: Outcome) -> None:
         """A commit is over; the next one, if one waits, begins."""
         self._flying = None
+        if outcome.save.mirror is not self.mirror:
+            self._retired.append(outcome.save.mirror)
         self._tell(outcome)
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             self.commit(waiting)
-        elif self._flying is None:
-            self._let_go()
+        self._let_go()
+        if not self.busy:
             if self._leaving:
                 self.close()
             self._open_next()
@@ -281,10 +283,11 @@ class Saver:
     def _let_go(self) -> None:
         """Closes mirrors that nobody needs any more."""
         needed = {id(save.mirror) for save in (self._flying, self._waiting) if save is not None}
-        for mirror in [mirror for mirror in self._retired if id(mirror) not in needed]:
-            self._retired.remove(mirror)
-            assert isinstance(mirror.memory, SharedMemory)
-            mirror.memory.close()
+        for mirror in self._retired:
+            if id(mirror) not in needed:
+                assert isinstance(mirror.memory, SharedMemory)
+                mirror.memory.close()
+        self._retired = [mirror for mirror in self._retired if id(mirror) in needed]
 
 
 def _request(save: Save) -> dict[str, Any]:

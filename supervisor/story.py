@@ -36,21 +36,16 @@ class Story:
         """An attempt has been launched."""
         self._console.say(f"attempt {attempt.number} started (process {attempt.workers[0].pid})")
 
-    def message(self, attempt: Attempt, message: Mapping[str, Any]) -> None:
-        """A worker has said something."""
+    def message(self, message: Mapping[str, Any]) -> None:
+        """A worker has said something, or something is said of its saves."""
         kind = message["type"]
         if kind == "resumed":
             self._console.say(str(message.get("message")))
         elif kind == "warning":
             self._console.warn(f"warning: {message.get('text')}")
-        else:
-            self.saver_message(message)
-
-    def saver_message(self, message: Mapping[str, Any]) -> None:
-        """A save has succeeded or failed."""
-        if message["type"] == "saved":
+        elif kind == "saved":
             self._saved(message)
-        elif message["type"] == "save_failed":
+        elif kind == "save_failed":
             self._save_failed(message)
 
     def _save_failed(self, message: Mapping[str, Any]) -> None:
