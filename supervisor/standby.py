@@ -1,8 +1,8 @@
 """A standby: a worker that has been started ahead of its time, has imported the framework, and waits.
 
 Importing MindSpore takes seconds. A standby has them behind it when the worker before it fails, and takes
-over at once. It is started after the first completed step, so that it does not slow the start; it does not touch
-the device, and runs nothing of the script, before it is told what it is to do.
+over at once. It is started after the first completed step, so that it does not slow the start; it does not
+touch the device, and runs nothing of the script, before it is told what it is to do.
 """
 
 from __future__ import annotations
