@@ -22,12 +22,17 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from resilient import session as sessions
 from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, UsageError
+from resilient.heartbeat import Heartbeat
 from resilient.link import Link
+from resilient.mirror import Mirror, MirrorError, SharedMemory
 from resilient.session import Session
 from resilient.settings import Settings
+from resilient.shared import Shared
 
 if TYPE_CHECKING:
     from resilient.calls import Course
@@ -55,10 +60,32 @@ def _begin_session() -> Session:
     forget_link()
     _die_with_parent()
     link = Link.from_fd(descriptor)
-    message, _ = link.receive()
-    session = sessions.begin(Session(WorkerConfig.from_message(message), link))
+    message, descriptors = link.receive()
+    if message["type"] == "stand_by":
+        _prepare(link)
+        message, descriptors = link.receive()
+    shared = _shared(descriptors)
+    session = sessions.begin(Session(WorkerConfig.from_message(message), link, shared=shared))
     session.tell("hello", pid=os.getpid())
     return session
+
+
+def _prepare(link: Link) -> None:
+    """A standby does beforehand what takes long and is the same for every script; no device is touched."""
+    importlib.import_module("mindspore")
+    importlib.import_module("resilient.calls")
+    link.send({"type": "standing_by", "memory_bytes": psutil.Process().memory_info().rss})
+
+
+def _shared(descriptors: Sequence[int]) -> Shared:
+    """The memory that came with the configuration: the heartbeat's page, and the last attempt's mirror."""
+    shared = Shared(Heartbeat(descriptors[0])) if descriptors else Shared()
+    for descriptor in descriptors[1:]:
+        try:
+            shared.mirror = Mirror(SharedMemory(descriptor))
+        except (MirrorError, OSError) as error:
+            print(f"resilient: the memory of the last attempt cannot be used: {error}", file=sys.stderr)
+    return shared
 
 
 def _die_with_parent() -> None:
@@ -79,8 +106,8 @@ class _Worker:
         config = self._session.config
         assert config is not None
         random.seed(config.seed)
-        sys.meta_path.insert(0, _AfterImport("numpy", self._on_numpy))
-        sys.meta_path.insert(0, _AfterImport("mindspore", self._on_mindspore))
+        _when_imported("numpy", self._on_numpy)
+        _when_imported("mindspore", self._on_mindspore)
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A terminal would see each line at once; the supervisor passes on what it gets.
             sys.stdout.reconfigure(line_buffering=True)
@@ -122,7 +149,7 @@ class _Worker:
 
 def _defaults(config: WorkerConfig) -> Settings:
     """How a script without a CheckpointMonitor is saved: as the command line says."""
-    return Settings(save=config.save, keep=config.keep)
+    return Settings(save=config.save, keep=config.keep, asynchronous="mirror" if config.mirror.on else None)
 
 
 def _status(code: Any) -> int:
@@ -212,6 +239,14 @@ def _module(name: str) -> _Program:
 
 
 # Imports
+
+
+def _when_imported(name: str, function: Callable[[ModuleType], None]) -> None:
+    """Calls a function with a module: when the script imports it, or now where a standby has done so."""
+    if name in sys.modules:
+        function(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _AfterImport(name, function))
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

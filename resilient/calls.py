@@ -17,11 +17,11 @@ from typing import Any
 from mindspore import nn
 from mindspore.train import Model
 
+from resilient.composition import Call
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
 from resilient.errors import MismatchError
 from resilient.monitor import CheckpointMonitor
 from resilient.passage import Arguments, Passage
-from resilient.recorder import Call
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.state import capture, streams

@@ -111,6 +111,40 @@ class Sealing:
         assert (self.mode is None) == (self.key is None), "a mode needs a key, and a key a mode"
         assert self.mode is None or self.mode in ENC_MODES
 
+    def to_message(self) -> dict[str, Any]:
+        """The keys as JSON for the link. Never log it."""
+        return {
+            "mode": self.mode,
+            "key": _to_text(self.key),
+            "old_keys": [_to_text(key) for key in self.old_keys],
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Sealing:
+        """The inverse of :meth:`to_message`."""
+        return cls(
+            mode=message["mode"],
+            key=_to_bytes(message["key"]),
+            old_keys=tuple(base64.b64decode(key) for key in message["old_keys"]),
+        )
+
+
+@dataclass(frozen=True)
+class MirrorPolicy:
+    """Whether a worker keeps its newest state in memory that outlives it, and how often.
+
+    ``every`` is a number of steps, None for as often as costs little; ``slots`` is 2 or 3, None for as many
+    as the saving needs.
+    """
+
+    on: bool = True
+    every: int | None = None
+    slots: int | None = None
+
+    def __post_init__(self) -> None:
+        assert self.every is None or self.every > 0
+        assert self.slots in (None, 2, 3)
+
 
 DEFAULT_SAVE = SavePolicy(every_s=300.0)
 DEFAULT_KEEP = KeepPolicy(max_count=5)
@@ -135,6 +169,7 @@ class WorkerConfig:
     keep: KeepPolicy = DEFAULT_KEEP
     sealing: Sealing = Sealing()
     allow_plain: bool = False
+    mirror: MirrorPolicy = MirrorPolicy(on=False)
 
     def to_message(self) -> dict[str, Any]:
         """The configuration as one JSON-able message for the link. Holds the key: never log it."""
@@ -148,10 +183,9 @@ class WorkerConfig:
             "world_size": self.world_size,
             "save": [self.save.every_steps, self.save.every_s],
             "keep": self.keep.to_json(),
-            "mode": self.sealing.mode,
+            **self.sealing.to_message(),
             "allow_plain": self.allow_plain,
-            "key": _to_text(self.sealing.key),
-            "old_keys": [_to_text(key) for key in self.sealing.old_keys],
+            "mirror": [self.mirror.on, self.mirror.every, self.mirror.slots],
         }
 
     @classmethod
@@ -167,11 +201,8 @@ class WorkerConfig:
             save=SavePolicy(*message["save"]),
             keep=KeepPolicy.from_json(message["keep"]),
             allow_plain=message["allow_plain"],
-            sealing=Sealing(
-                mode=message["mode"],
-                key=_to_bytes(message["key"]),
-                old_keys=tuple(base64.b64decode(key) for key in message["old_keys"]),
-            ),
+            mirror=MirrorPolicy(*message["mirror"]),
+            sealing=Sealing.from_message(message),
         )
 
 

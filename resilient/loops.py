@@ -19,9 +19,9 @@ from typing import Any
 
 from mindspore import nn
 
+from resilient.composition import Call
 from resilient.config import SavePolicy
 from resilient.errors import MismatchError, UsageError
-from resilient.recorder import Call
 from resilient.session import Session, current
 from resilient.settings import (
     Settings,
@@ -206,7 +206,7 @@ class Training:
             loss, metrics = self._loss, {name: _number(value) for name, value in self._metrics.items()}
             self._loss, self._metrics = None, {}
             watch.recorder.update_done(done, loss)
-            watch.boundary(done)
+            watch.boundary(done, judged=bool(metrics))
             watch.recorder.evaluated(metrics)
             batch = next(batches, None)
         self._end_loop()

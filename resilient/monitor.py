@@ -12,7 +12,7 @@ from typing import Any
 from mindspore.train import Callback, CheckpointConfig
 
 from resilient import settings as arguments
-from resilient.recorder import Call
+from resilient.composition import Call
 from resilient.session import Session, current
 from resilient.settings import KEEP_MAX, KEEP_MINUTES, SAVE_SECONDS, SAVE_STEPS, Settings
 from resilient.state import streams

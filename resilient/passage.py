@@ -18,7 +18,7 @@ import mindspore
 from mindspore.train import Callback
 from mindspore.train.callback import _CallbackManager
 
-from resilient.recorder import Call
+from resilient.composition import Call
 from resilient.state import counters, pipeline, streams
 from resilient.state.snapshot import Progress, Recovered
 from resilient.watch import Watch

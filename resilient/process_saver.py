@@ -1,41 +1,51 @@
-"""``async_save='process'``: commits in a process of its own, which shares no interpreter with the training.
+"""The saver: a process of its own that commits slots of mirrors, with neither mindspore nor numpy.
 
-    training process                                   saving process
-      one packet: WorkerConfig (the key is in it)  ─►    opens the store
-      one packet and a memfd per snapshot          ─►    maps it, commits, keeps retention
-                                                   ◄─    one packet: where it is, or the error
+    training process, or supervisor                saver
+      config (the key is in it)               ─►     opens the store
+      open?                                   ─►     takes the rank's lock, cleans up after the dead
+                                              ◄─     opened, or the error
+      commit, with the mirror's descriptor    ─►     maps the slot, commits it, keeps retention
+                                              ◄─     saved, or the error
 
-The memfd holds the records' bytes one after the other, then their description as JSON, so that no packet
-grows with the number of parameters. Nothing of it touches a disk. When the training process dies, the link
-ends: the commit in hand is brought to its end, and the process leaves.
+Under ``resilient-run`` it is the supervisor's child and outlives the worker (``supervisor.saver``). With
+``async_save='process'`` and no supervisor it is the training's child, which holds the lock itself. It keeps
+no state: whoever starts another one and sends the same again loses nothing. When the link ends, the commit
+in hand is brought to its end, and the process leaves.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import mmap
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resilient.codec.record import Record
+import psutil
+import tenacity
+
+from resilient import mirrored
 from resilient.config import WorkerConfig
-from resilient.errors import LinkError
-from resilient.host.files import Buffer
+from resilient.errors import BusyError, LinkError, ResilientError
+from resilient.host.files import Files, Lock
 from resilient.host.world import World
 from resilient.link import Link
+from resilient.mirror import Mirror, SharedMemory, Slot
 from resilient.saving import Committer, Saved, Snapshot
+from resilient.store import layout
 from resilient.store.opening import open_store
+from resilient.store.weights import remove_temporaries
+
+_LOCK_S = 60.0  # a worker whose supervisor has died commits by itself, and then ends
+_IN_NO_HURRY = 7  # the last of the best-effort I/O priorities
 
 
 class ProcessCommit:
-    """Commits snapshots in another process, which it starts when it is first needed, and again if it died."""
+    """Commits snapshots in a saver of the training's own, started when needed and again if it died."""
 
     def __init__(self, committer: Committer, run_id: str) -> None:
         self._committer = committer
@@ -70,12 +80,14 @@ class ProcessCommit:
 
     def _ask(self, snapshot: Snapshot) -> Saved:
         link = self._link or self._start()
-        descriptor = os.memfd_create("resilient-snapshot", os.MFD_CLOEXEC)
+        mirror, slot = mirrored.mirror_of(snapshot, self._config.run_id, self._config.rank)
+        memory = mirror.memory
+        assert isinstance(memory, SharedMemory)
         try:
-            described_at = _write(descriptor, snapshot)
-            link.send({"type": "save", "described_at": described_at}, [descriptor])
+            why = {"reason": snapshot.reason, "failure": snapshot.failure, "hurry": True}
+            link.send({"type": "commit", **slot.to_message(), **why}, [memory.descriptor])
         finally:
-            os.close(descriptor)
+            memory.close()
         answer, _ = link.receive()
         path = Path(answer["path"]) if answer["path"] else None
         return Saved(snapshot, answer["seconds"], path, answer["error"], tuple(answer["remarks"]))
@@ -83,7 +95,7 @@ class ProcessCommit:
     def _start(self) -> Link:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", "resilient.process_saver", str(theirs.fileno())]
+            command = [*COMMAND, str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._link = Link(ours)
         self._link.send(self._config.to_message())
@@ -99,107 +111,102 @@ class ProcessCommit:
             self._process = None
 
 
-def _write(descriptor: int, snapshot: Snapshot) -> int:
-    """Writes a snapshot into a memfd; returns where its description begins."""
-    offsets: dict[int, int] = {}
-    end = 0
-    with open(descriptor, "wb", closefd=False) as memory:
-
-        def place(record: Record) -> list[Any]:
-            nonlocal end
-            if id(record.data) not in offsets:
-                offsets[id(record.data)] = end
-                end += memory.write(record.data)
-            size = memoryview(record.data).nbytes
-            return [record.name, record.dtype, record.dims, record.section, offsets[id(record.data)], size]
-
-        description = {
-            "prefix": snapshot.prefix,
-            "step": snapshot.step,
-            "epoch": snapshot.epoch,
-            "step_in_epoch": snapshot.step_in_epoch,
-            "reason": snapshot.reason,
-            "failure": snapshot.failure,
-            "records": [place(record) for record in snapshot.records],
-            "weights": {kind: [place(r) for r in records] for kind, records in snapshot.weights.items()},
-            "extra": snapshot.extra.decode(),
-            "info": snapshot.info,
-        }
-        memory.write(json.dumps(description).encode())
-    return end
+COMMAND = (sys.executable, "-m", "resilient.process_saver")
+"""How a saver is started; the descriptor of its end of the link follows."""
 
 
-def _read(memory: Buffer | mmap.mmap, described_at: int) -> Snapshot:
-    """The inverse of :func:`_write`, over the mapped memory. Raises LinkError for anything else."""
-    view = memoryview(memory)
-    try:
-        return _snapshot(view, json.loads(bytes(view[described_at:])))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LinkError(f"a snapshot on the link makes no sense: {error}") from error
-
-
-def _snapshot(view: memoryview, description: Mapping[str, Any]) -> Snapshot:
-    def record(placed: list[Any]) -> Record:
-        name, dtype, dims, section, offset, size = placed
-        return Record(name, dtype, tuple(dims), view[offset : offset + size], section)
-
-    return Snapshot(
-        prefix=description["prefix"],
-        step=description["step"],
-        epoch=description["epoch"],
-        step_in_epoch=description["step_in_epoch"],
-        reason=description["reason"],
-        failure=description["failure"],
-        records=tuple(map(record, description["records"])),
-        extra=description["extra"].encode(),
-        weights={kind: tuple(map(record, placed)) for kind, placed in description["weights"].items()},
-        info=description["info"],
-    )
+# The process itself
 
 
 def main() -> None:
-    """The saving process: commits what comes over the link until the link ends."""
-    # A Ctrl-C or a stop request is for the training process; it decides what is still to be saved.
+    """Commits what comes over the link until the link ends."""
+    # A Ctrl-C or a stop request is for the training; it decides what is still to be saved.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    link = Link(socket.socket(fileno=int(sys.argv[1])))
-    try:
-        message, _ = link.receive()
-        committer = _committer(WorkerConfig.from_message(message))
+    link = Link.from_fd(int(sys.argv[1]))
+    with contextlib.suppress(LinkError):
+        config, _ = link.receive()
+        saver = Saver(WorkerConfig.from_message(config), World())
         while True:
-            request, descriptors = link.receive()
-            saved = _commit(committer, descriptors[0], request["described_at"])
-            path = str(saved.path) if saved.path else ""
-            link.send(
-                {
-                    "type": "saved",
-                    "path": path,
-                    "error": saved.error,
-                    "seconds": saved.seconds,
-                    "remarks": saved.remarks,
-                }
-            )
-    except LinkError:
-        return
+            message, descriptors = link.receive()
+            link.send(saver.answer(message, descriptors))
 
 
-def _commit(committer: Committer, descriptor: int, described_at: int) -> Saved:
-    memory = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
-    os.close(descriptor)
-    return committer.commit(_read(memory, described_at))
+class Saver:
+    """Does what it is asked over the link."""
+
+    def __init__(self, config: WorkerConfig, world: World) -> None:
+        self._config = config
+        self._world = world
+        self._lock: Lock | None = None
+        store = open_store(
+            config.directory,
+            world,
+            config.sealing,
+            config.run_id,
+            rank=config.rank,
+            world_size=config.world_size,
+            allow_plain=config.allow_plain,
+        )
+        self._committer = Committer(store, config.directory, config.rank, config.keep, config.sealing, world)
+
+    def answer(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
+        """The answer to one message. Never raises: whoever asked must not wait for ever."""
+        try:
+            return self.open() if message["type"] == "open" else self.commit(message, descriptors)
+        except Exception as error:  # noqa: BLE001 - told to the other side, which decides
+            text = str(error) if isinstance(error, ResilientError) else f"{type(error).__name__}: {error}"
+            return {"type": message["type"], **_outcome(0.0, "", text, ())}
+
+    def open(self) -> dict[str, Any]:
+        """Takes the rank's lock, so that nobody else commits here, and cleans up after the dead."""
+        root, rank, files = self._config.directory, self._config.rank, self._world.files
+        files.make_directory(root)
+        self._lock = self._lock or take_lock(files, layout.rank_lock(root, rank))
+        recovery = self._committer.store.recover()
+        for folder in (layout.network_directory(root, rank), layout.trainable_directory(root, rank)):
+            remove_temporaries(files, folder)
+        aside = [
+            f"set aside in {layout.quarantine_directory(root)}: {found}" for found in recovery.quarantined
+        ]
+        return {"type": "open", **_outcome(0.0, "", "", aside)}
+
+    def commit(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
+        """Commits one slot."""
+        _be_polite(not message["hurry"])
+        memory = SharedMemory(descriptors[0])
+        try:
+            slot = Slot.from_message(message)
+            reason, failure = message["reason"], message["failure"]
+            saved = self._committer.commit(mirrored.snapshot(Mirror(memory), slot, reason, failure=failure))
+        finally:
+            memory.close()
+        path = str(saved.path) if saved.path else ""
+        outcome = _outcome(saved.seconds, path, saved.error, saved.remarks)
+        return {"type": "commit", "epoch": saved.snapshot.epoch, **outcome}
 
 
-def _committer(config: WorkerConfig) -> Committer:
-    world = World()
-    store = open_store(
-        config.directory,
-        world,
-        config.sealing,
-        config.run_id,
-        rank=config.rank,
-        world_size=config.world_size,
-    )
-    return Committer(store, config.directory, config.rank, config.keep, config.sealing, world)
+def take_lock(files: Files, path: Path) -> Lock:
+    """Takes a rank's lock, once a process that is about to end has let go of it. Raises BusyError."""
+    for attempt in tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(BusyError),
+        wait=tenacity.wait_fixed(0.05),
+        stop=tenacity.stop_after_delay(_LOCK_S),
+        reraise=True,
+    ):
+        with attempt:
+            return files.lock(path, str(os.getpid()).encode())
+    raise AssertionError("unreachable")
+
+
+def _outcome(seconds: float, path: str, error: str, remarks: Sequence[str]) -> dict[str, Any]:
+    return {"path": path, "error": error, "seconds": seconds, "remarks": list(remarks)}
+
+
+def _be_polite(polite: bool) -> None:
+    """While the training runs, its own reading comes first."""
+    with contextlib.suppress(psutil.Error, OSError, AttributeError):
+        psutil.Process(os.getpid()).ionice(psutil.IOPRIO_CLASS_BE, _IN_NO_HURRY if polite else 4)
 
 
 if __name__ == "__main__":

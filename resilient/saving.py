@@ -37,7 +37,8 @@ class Snapshot:
 
     ``records`` and ``extra`` make the checkpoint; ``weights`` are further files by kind (see
     ``store.layout``). ``info`` is what retention may judge it by: its ``loss`` and its ``metrics``. Unless it
-    was detached, the records are views of memory that training changes.
+    was detached, the records are views of memory that training changes; ``check`` raises when that has
+    happened (see ``store.entry.Draft``).
     """
 
     prefix: str
@@ -50,6 +51,7 @@ class Snapshot:
     extra: bytes
     weights: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
     def detached(self) -> Snapshot:
         """The same state in memory of its own; what several files share is copied once."""
@@ -240,4 +242,5 @@ def _draft(snapshot: Snapshot) -> Draft:
         reason=snapshot.reason,
         failure=snapshot.failure,
         info=snapshot.info,
+        check=snapshot.check,
     )

@@ -8,7 +8,12 @@ Seconds count from the last checkpoint of this process, by the monotonic clock.
 
 from __future__ import annotations
 
+import math
+
 from resilient.config import SavePolicy
+
+MIRROR_SHARE = 0.02
+"""How much of the training's time the mirror may take."""
 
 
 def due(policy: SavePolicy, step: int, last_step: int, now_s: float, last_s: float) -> bool:
@@ -25,3 +30,13 @@ def due(policy: SavePolicy, step: int, last_step: int, now_s: float, last_s: flo
     if policy.every_s is not None:
         return now_s - last_s >= policy.every_s
     return False
+
+
+def mirror_every(copy_s: float, step_s: float) -> int:
+    """Every how many steps the state is mirrored, so that copying takes at most 2% of the steps' time.
+
+    ``copy_s`` is what one copy costs, ``step_s`` what one step takes without it, both in seconds.
+    """
+    if copy_s <= 0.0 or step_s <= 0.0:
+        return 1
+    return max(1, math.ceil(copy_s / (MIRROR_SHARE * step_s)))

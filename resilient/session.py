@@ -20,17 +20,21 @@ from resilient.config import Sealing, WorkerConfig
 from resilient.errors import (
     EXIT_UNUSABLE,
     BusyError,
+    CorruptError,
     LinkError,
     MismatchError,
     UnusableError,
     UsageError,
 )
+from resilient.heartbeat import Phase
 from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.link import Link
+from resilient.mirror import MirrorError
 from resilient.saving import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.settings import Settings
-from resilient.state.snapshot import Recovered, Tensor, decode_extra
+from resilient.shared import Shared, recover_from
+from resilient.state.snapshot import Progress, Recovered, Tensor, decode_extra
 from resilient.store import layout
 from resilient.store.entry import Entry
 from resilient.store.opening import open_store
@@ -40,6 +44,7 @@ from resilient.store.weights import remove_temporaries
 
 if TYPE_CHECKING:
     # It imports MindSpore, and a session begins before the script does.
+    from resilient.mirroring import Mirroring
     from resilient.timeline import Timeline
 
 PLAIN_DIRECTORY = Path("output")
@@ -60,17 +65,24 @@ class Session:
     """One process's part in a run. ``config`` and ``link`` are None without a supervisor."""
 
     def __init__(
-        self, config: WorkerConfig | None = None, link: Link | None = None, world: World | None = None
+        self,
+        config: WorkerConfig | None = None,
+        link: Link | None = None,
+        world: World | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.config = config
         self.world = world or World()
         self.place: Place | None = None
         self.timeline: Timeline | None = None
-        self._link = link
+        self.mirroring: Mirroring | None = None
+        self.shared = shared or Shared()
+        self.link = link
+        self._rank_lock: Lock | None = None
         self._saver: tuple[Settings, Saver] | None = None
         self._locks: list[Lock] = []
         self._warned: set[str] = set()
-        self._told_step_s = 0.0
+        self._told_step = False
 
     @property
     def supervised(self) -> bool:
@@ -80,10 +92,10 @@ class Session:
 
     def tell(self, what: str, /, **fields: Any) -> None:
         """Sends the supervisor a message. Never raises: the training does not depend on being heard."""
-        if self._link is None:
+        if self.link is None:
             return
         with contextlib.suppress(LinkError):
-            self._link.send({"type": what, **fields})
+            self.link.send({"type": what, **fields})
 
     def say(self, line: str) -> None:
         """One line to the person, where no supervisor does the talking."""
@@ -100,11 +112,15 @@ class Session:
         self.say(f"warning: {text}")
 
     def tell_step(self, step: int) -> None:
-        """Tells the newest completed step, at most once a second."""
-        now_s = self.world.clock.monotonic()
-        if now_s - self._told_step_s >= 1.0 or self._told_step_s == 0.0:
-            self._told_step_s = now_s
+        """Tells that the first step of this process is complete; the heartbeat says the rest."""
+        if not self._told_step:
+            self._told_step = True
             self.tell("progress", step=step)
+
+    def beat(self, phase: Phase, step: int) -> None:
+        """Says where the training is, to whoever looks."""
+        if self.shared.heartbeat is not None:
+            self.shared.heartbeat.beat(phase, step)
 
     def tell_incident(self, error: BaseException, kind: str, step: int, phase: str) -> None:
         """Tells which exception leaves the training, and where."""
@@ -126,7 +142,7 @@ class Session:
         if self.place is None:
             with self._telling_errors():
                 self.place = self._open(settings)
-            self.tell("store", directory=str(self.place.root))
+            self.tell("place", directory=str(self.place.root))
         else:
             wanted = self._root(settings)
             if wanted != self.place.root:
@@ -146,12 +162,21 @@ class Session:
             world_size=world_size,
             allow_plain=self.config is not None and self.config.allow_plain,
         )
+        if not self._resumes_from_memory():
+            self._clean(root, rank, store)
+        return Place(root, store, sealing, run_id)
+
+    def _resumes_from_memory(self) -> bool:
+        """Then the saver is at work: it holds the rank's lock, and has cleaned up."""
+        return self.shared.mirror is not None
+
+    def _clean(self, root: Path, rank: int, store: Store) -> None:
+        """Clears away what writers that died have left."""
         recovery = store.recover()
         for failure in recovery.quarantined:
             self.warn(f"set aside in {layout.quarantine_directory(root)}: {failure}")
         for folder in (layout.network_directory(root, rank), layout.trainable_directory(root, rank)):
             remove_temporaries(self.world.files, folder)
-        return Place(root, store, sealing, run_id)
 
     def _root(self, settings: Settings) -> Path:
         if settings.directory is not None:
@@ -164,10 +189,23 @@ class Session:
             run = RunDirectory(root, self.world)
             self._locks.append(run.lock())
             return run.open().run_id, 0, 1
-        if root != self.config.directory:
-            self.world.files.make_directory(root)
-            self._locks.append(self.world.files.lock(root / f".rank_{self.config.rank}.lock"))
+        if not self._resumes_from_memory():
+            self.lock_rank(root)
         return self.config.run_id, self.config.rank, self.config.world_size
+
+    def lock_rank(self, root: Path) -> None:
+        """Whoever commits a rank's checkpoints holds its lock: this process from now on."""
+        assert self.config is not None
+        if self._rank_lock is None:
+            self.world.files.make_directory(root)
+            path = layout.rank_lock(root, self.config.rank)
+            self._rank_lock = process_saver.take_lock(self.world.files, path)
+
+    def unlock_rank(self) -> None:
+        """The saver is about to commit."""
+        if self._rank_lock is not None:
+            self._rank_lock.release()
+            self._rank_lock = None
 
     # Recovering
 
@@ -179,7 +217,7 @@ class Session:
         """
         assert self.place is not None
         try:
-            recovered = self._recover(self.place.store)
+            recovered = self._recover_from_memory() or self._recover(self.place.store)
         except UnusableError as error:
             self.tell("unusable", error=str(error.args[0]), hint=error.hint)
             if self.supervised:
@@ -188,6 +226,23 @@ class Session:
         if recovered is None:
             self.tell("fresh")
         return recovered
+
+    def _recover_from_memory(self) -> Recovered | None:
+        """What the mirror of the last attempt holds; None when there is none that can be used."""
+        if self.shared.mirror is None:
+            return None
+        try:
+            recovered = recover_from(self.shared.mirror)
+        except (MirrorError, CorruptError) as error:
+            self.warn(f"the memory of the last attempt cannot be used: {error}")
+            return None
+        if recovered is not None:
+            self._tell_resumed(recovered.progress, recovered.source)
+        return recovered
+
+    def _tell_resumed(self, progress: Progress, source: str) -> None:
+        where = f"resumed at step {progress.step} (epoch {progress.epoch}) from {source}"
+        self.tell("resumed", step=progress.step, epoch=progress.epoch, file=source, message=where)
 
     def _recover(self, store: Store) -> Recovered | None:
         tensors: dict[tuple[int, str], Tensor] = {}
@@ -213,13 +268,7 @@ class Session:
                 f"stock MindSpore has saved {document['adopted']}, and no random streams with it: "
                 "what the script draws at random begins anew from its seeds"
             )
-        self.tell(
-            "resumed",
-            step=progress.step,
-            epoch=progress.epoch,
-            file=loaded.entry.name,
-            message=f"resumed at step {progress.step} (epoch {progress.epoch}) from {loaded.entry.name}",
-        )
+        self._tell_resumed(progress, loaded.entry.name)
         return Recovered(tensors, document, progress, str(loaded.entry.path))
 
     def demand_steps(self, recovered: Recovered, steps_per_epoch: int) -> None:
@@ -253,29 +302,32 @@ class Session:
             self._saver = settings, self._make_saver(settings, self.open(settings))
         return self._saver[1]
 
+    def inline_saver(self, settings: Settings, place: Place) -> Saver:
+        """A saver that makes the training wait, whatever the settings say."""
+        return InlineSaver(self._committer(settings, place).commit, self._report)
+
     def _make_saver(self, settings: Settings, place: Place) -> Saver:
-        committer = Committer(
-            place.store,
-            place.root,
-            self.config.rank if self.config else 0,
-            settings.keep,
-            place.sealing,
-            self.world,
-        )
-        if settings.asynchronous is None:
+        committer = self._committer(settings, place)
+        if settings.asynchronous in (None, "mirror"):
             return InlineSaver(committer.commit, self._report)
         if settings.asynchronous == "process":
             return ThreadSaver(process_saver.ProcessCommit(committer, place.run_id), self._report)
         return ThreadSaver(committer.commit, self._report)
 
+    def _committer(self, settings: Settings, place: Place) -> Committer:
+        rank = self.config.rank if self.config else 0
+        return Committer(place.store, place.root, rank, settings.keep, place.sealing, self.world)
+
+    def tell_failed_save(self, step: int, error: str) -> None:
+        """Tells, loudly, that a step could not be saved."""
+        self.tell("save_failed", step=step, error=error)
+        self.say(f"saving step {step} FAILED: {error}; earlier checkpoints are intact, training goes on")
+
     def _report(self, saved: Saved) -> None:
         """Tells what became of a snapshot. Runs on whatever thread has committed it."""
         step = saved.snapshot.step
         if saved.path is None:
-            self.tell("save_failed", step=step, error=saved.error)
-            self.say(
-                f"saving step {step} FAILED: {saved.error}; earlier checkpoints are intact, training goes on"
-            )
+            self.tell_failed_save(step, saved.error)
             return
         self.tell(
             "saved",

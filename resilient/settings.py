@@ -49,7 +49,8 @@ class Settings:
 
     ``sealing`` and ``directory`` are None where the script names none: the run's are used then, and without a
     run ``./output``, unencrypted. ``append`` are the entries of ``append_info``; an int called epoch_num or
-    step_num in it is added to the counter of that name. ``asynchronous`` is None, "thread" or "process".
+    step_num in it is added to the counter of that name. ``asynchronous`` is None, "thread" or
+    "process"; or "mirror": only where that costs no memory of its own.
     """
 
     prefix: str = "CKP"

@@ -10,11 +10,24 @@ from collections.abc import Sequence
 
 from mindspore import nn
 
-from resilient.recorder import Call, Recorder
+from resilient.composition import Call, Composer
+from resilient.heartbeat import Phase as Beating
+from resilient.keeping import Keeper, ShadowKeeper
+from resilient.mirror_keeper import MirrorKeeper
+from resilient.mirroring import Mirroring
+from resilient.recorder import Phase, Recorder
+from resilient.remote import RemoteSaver
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.signals import SignalGuard
 from resilient.state.snapshot import Progress
+
+_BEATS = {
+    Phase.BETWEEN: Beating.DATA,
+    Phase.STEP: Beating.STEP,
+    Phase.CALLBACKS: Beating.CALLBACKS,
+    Phase.BUSY: Beating.SAVING,
+}
 
 
 class Watch:
@@ -23,18 +36,14 @@ class Watch:
     def __init__(self, session: Session, settings: Settings, call: Call, *, resumed: bool = False) -> None:
         self._session = session
         self._call = call
-        self._saver = session.saver(settings)
         self._guarding = session.supervised or settings.exception_save
-        self.recorder = Recorder(
-            call,
-            settings,
-            self._saver,
-            session.world.clock,
-            shadowed=self._guarding,
-            resumed=resumed,
-        )
+        composer = Composer(call, settings)
+        self._keeper = _keeper(session, settings, composer, guards=self._guarding)
+        clock = session.world.clock
+        self.recorder = Recorder(call, settings, composer, self._keeper, clock, resumed=resumed)
         self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal)
         self.recorder.on_idle = self.guard.at_boundary
+        self.recorder.on_phase = self._on_phase
 
     @property
     def trained(self) -> Sequence[nn.Cell]:
@@ -50,9 +59,9 @@ class Watch:
         self.recorder.begin()
         self.renew_guard()
 
-    def boundary(self, call_step: int, *, epoch_closed: bool = False) -> None:
+    def boundary(self, call_step: int, *, epoch_closed: bool = False, judged: bool = False) -> None:
         """A step, or with ``epoch_closed`` an epoch, is over with everything that belongs to it."""
-        self.recorder.boundary(call_step, epoch_closed=epoch_closed)
+        self.recorder.boundary(call_step, epoch_closed=epoch_closed, judged=judged)
         self._session.tell_step(self.progress.step)
         self.renew_guard()
 
@@ -84,11 +93,34 @@ class Watch:
 
     def close(self) -> None:
         """Waits for what is being saved, and gives the signals back."""
-        self._saver.wait()
+        self._keeper.wait()
         self.guard.restore()
 
     def _on_signal(self, number: int) -> None:
         self.recorder.fail(signal.Signals(number).name)
+
+    def _on_phase(self, phase: Phase) -> None:
+        self._session.beat(_BEATS[phase], self.progress.step)
+
+
+def _keeper(session: Session, settings: Settings, composer: Composer, *, guards: bool) -> Keeper:
+    """The mirror's keeper where there is a mirror, and else the shadow's."""
+    mirroring = _mirroring(session)
+    means = mirroring.means(settings, composer.mirror_layout) if mirroring is not None else None
+    if means is None or session.config is None:
+        return ShadowKeeper(composer, session.saver(settings), guards=guards)
+    return MirrorKeeper(composer, means, session.config.mirror.every, waits=settings.asynchronous is None)
+
+
+def _mirroring(session: Session) -> Mirroring | None:
+    """The process's mirroring, made for its first training call; None where there is to be none."""
+    if session.config is None or session.link is None or not session.config.mirror.on:
+        return None
+    if session.mirroring is None:
+        session.mirroring = Mirroring(
+            session, session.config.mirror, RemoteSaver(session.link, session.shared.mirror)
+        )
+    return session.mirroring
 
 
 def _reason(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from resilient.config import KeepPolicy, SavePolicy
+from resilient.config import KeepPolicy, MirrorPolicy, SavePolicy
 from supervisor.restart import RestartPolicy
 from supervisor.workers import Program
 
@@ -35,6 +35,8 @@ class Options:
     key: KeySource
     restart: RestartPolicy
     grace_s: float
+    mirror: MirrorPolicy
+    standby: bool = False
     fresh: bool = False
     archive: bool = False
     log_format: str = "pretty"

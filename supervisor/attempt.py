@@ -6,6 +6,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
+from resilient.heartbeat import Beat, Heartbeat
 from supervisor.classify import Evidence
 from supervisor.workers import Worker
 
@@ -17,10 +18,11 @@ class Attempt:
     one, ``resumed_step`` where they went on from, ``failed_step`` the newest one that could not be saved.
     """
 
-    def __init__(self, number: int, workers: list[Worker], began_s: float) -> None:
+    def __init__(self, number: int, workers: list[Worker], began_s: float, heartbeat: Heartbeat) -> None:
         self.number = number
         self.workers = workers
         self.began_s = began_s
+        self._heartbeat = heartbeat
         self.step = 0
         self.resumed_step = 0
         self.failed_step = 0
@@ -28,7 +30,6 @@ class Attempt:
         self._told: dict[str, Mapping[str, Any]] = {}
         self._sent: set[int] = set()
         self._codes: dict[int, int] = {}
-        self._progressed = False
 
     def hear(self, message: Mapping[str, Any]) -> None:
         """Takes note of a worker's message."""
@@ -41,8 +42,6 @@ class Attempt:
             self.resumed_step = step
         if kind == "save_failed":
             self.failed_step = max(self.failed_step, step)
-        if kind in ("progress", "saved", "incident") and step > max(self.step, self.resumed_step):
-            self._progressed = True
         self.step = max(self.step, step)
         if kind == "saved":
             self.saved = message
@@ -65,7 +64,18 @@ class Attempt:
         """What was seen of it, once all workers have ended. One that failed speaks for the group."""
         codes = list(self._codes.values())
         code = next((code for code in codes if code != 0), 0)
-        return Evidence(code, dict(self._told), frozenset(self._sent), self._progressed)
+        self.look()
+        return Evidence(code, dict(self._told), frozenset(self._sent), self.step > self.resumed_step)
+
+    def look(self) -> Beat:
+        """What the heartbeat says now."""
+        beat = self._heartbeat.read()
+        self.step = max(self.step, beat.step)
+        return beat
+
+    def close(self) -> None:
+        """Lets go of what was shared with the workers."""
+        self._heartbeat.close()
 
     @property
     def killed_by_us(self) -> bool:

@@ -119,3 +119,16 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def death_reason(incident: Incident) -> str:
+    """One word for why a checkpoint was made of what a dead worker has left in memory."""
+    return _DEATHS.get(incident.status, "exit")
+
+
+_DEATHS = {
+    128 + signal.SIGKILL: "killed",
+    128 + signal.SIGSEGV: "segfault",
+    128 + signal.SIGBUS: "segfault",
+    128 + signal.SIGABRT: "abort",
+}

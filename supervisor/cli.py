@@ -12,7 +12,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, ENC_MODES, LOSS, Best, KeepPolicy, SavePolicy
+from resilient.config import (
+    DEFAULT_KEEP,
+    DEFAULT_SAVE,
+    ENC_MODES,
+    LOSS,
+    Best,
+    KeepPolicy,
+    MirrorPolicy,
+    SavePolicy,
+)
 from resilient.errors import (
     EXIT_UNUSABLE,
     EXIT_USAGE,
@@ -70,9 +79,11 @@ def parse(argv: list[str]) -> Options:
         run_dir=Path(values.run_dir) if values.run_dir else _default_directory(values, program),
         save=_save_policy(values),
         keep=_keep_policy(values),
+        mirror=MirrorPolicy(values.mirror, values.mirror_every, values.mirror_slots),
         key=_key_source(values),
         restart=RestartPolicy(values.max_restarts, values.restart_window, *values.backoff),
         grace_s=values.grace,
+        standby=values.standby,
         fresh=values.fresh,
         archive=values.archive,
         log_format=values.log_format,
@@ -126,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="METRIC:DIRECTION",
         help="... by this metric of its evaluations, accuracy:max or error:min; each of them is saved",
     )
+    _add_mirror_options(parser.add_argument_group("memory"))
     _add_key_options(parser.add_argument_group("encryption"))
     failing = parser.add_argument_group("failures")
     failing.add_argument("--max-restarts", type=_count_or_zero, default=10, metavar="N", help="default: 10")
@@ -142,11 +154,38 @@ def _parser() -> argparse.ArgumentParser:
     failing.add_argument(
         "--grace", type=_positive, default=30.0, metavar="S", help="from a stop request to SIGKILL (30 s)"
     )
+    failing.add_argument(
+        "--standby",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="keep a second interpreter ready, so that a restart need not import (default: off)",
+    )
     telling = parser.add_argument_group("telling")
     telling.add_argument("--log-format", choices=("pretty", "json"), default="pretty")
     telling.add_argument("--quiet", action="store_true", help="only warnings and the last line")
     telling.add_argument("--version", action="version", version=_version())
     return parser
+
+
+def _add_mirror_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep the newest steps in memory that survives a killed worker (default: on)",
+    )
+    group.add_argument(
+        "--mirror-every",
+        type=_count_or_auto,
+        metavar="N",
+        help="every N steps; auto (default): as often as takes at most 2%% of the time",
+    )
+    group.add_argument(
+        "--mirror-slots",
+        type=int,
+        choices=(2, 3),
+        help="copies of the state in memory; 3 let the training go on during every save",
+    )
 
 
 def _add_key_options(group: argparse._ArgumentGroup) -> None:
@@ -245,6 +284,10 @@ def _number(text: str, kind: Any, least: float, words: str) -> Any:
 
 def _count(text: str) -> Any:
     return _number(text, int, 1, "a whole number from 1 on")
+
+
+def _count_or_auto(text: str) -> Any:
+    return None if text == "auto" else _count(text)
 
 
 def _count_or_zero(text: str) -> Any:

@@ -19,16 +19,19 @@ from typing import Any
 
 from resilient.config import WorkerConfig
 from resilient.errors import EXIT_STOPPED, LinkError, StorageError
+from resilient.heartbeat import Heartbeat
 from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.rundir import RunDirectory
 from supervisor.attempt import Attempt
-from supervisor.classify import FINISHED, Evidence, Incident, classify
+from supervisor.classify import FINISHED, Evidence, Incident, classify, death_reason
+from supervisor.commits import Commits
 from supervisor.journal import Journal
 from supervisor.machine import Action, Event, Machine, State
 from supervisor.restart import History, RestartPolicy, Verdict, decide
+from supervisor.standby import Standby
 from supervisor.story import Story
-from supervisor.workers import Worker, Workers
+from supervisor.workers import Worker, Workers, tell
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 _MESSAGES_AT_ONCE = 200
@@ -41,6 +44,7 @@ class Plan:
     worker: WorkerConfig
     restart: RestartPolicy
     grace_s: float
+    standby: bool = False
 
 
 @dataclass
@@ -79,12 +83,17 @@ class Supervisor:
         self._incident = Incident(FINISHED, "", 0)
         self._verdict = Verdict(None, "", self._history)
         self._stop_signal = 0
+        self._commits = Commits(
+            plan.worker, lambda config: workers.spawn_saver(config, directory.saver_log), self._selector, self
+        )
+        self._standby = Standby(workers.spawn_standby, self._selector, self._hear_standby, story.trouble)
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._wait,
             Action.CANCEL_WAIT: self._cancel_timer,
             Action.FORWARD: self._forward,
             Action.KILL: self._kill,
+            Action.AWAIT_SAVE: self._await_save,
             Action.FINISH: self._finish,
         }
         self.status = 0
@@ -98,7 +107,9 @@ class Supervisor:
                     self._step()
             finally:
                 # Whatever went wrong with us, nothing of the run is left behind.
+                self._commits.close()
                 self._workers.sweep()
+                self._standby.close()
         return self.status
 
     # Waiting
@@ -142,19 +153,20 @@ class Supervisor:
 
     def _on_signals(self, numbers: bytes) -> None:
         if signal.SIGCHLD in numbers and self._attempt is not None:
-            self._workers.reap_orphans([worker.pid for worker in self._attempt.workers])
+            ours = [worker.pid for worker in self._attempt.workers]
+            self._workers.reap_orphans([*ours, *self._commits.pids, *self._standby.pids])
         for number in numbers:
             if number in STOP_SIGNALS:
                 self._on_stop(number)
 
     def _on_stop(self, number: int) -> None:
-        stopping = self._machine.state in (State.STOPPING, State.KILLING)
         # A scheduler may repeat its signal, or send it to all of a job; a second Ctrl-C is a person's will.
-        if stopping and number != signal.SIGINT:
+        insists = bool(self._stop_signal) and number == signal.SIGINT
+        if self._stop_signal and not insists:
             return
         self._journal.write("stop_requested", signal=signal.Signals(number).name)
         self._stop_signal = self._stop_signal or number
-        self._feed(Event.STOP)
+        self._feed(Event.INSIST if insists else Event.STOP)
 
     # Attempts
 
@@ -163,16 +175,36 @@ class Supervisor:
         self._update(attempts=number, status=rundir.RUNNING)
         config = replace(self._plan.worker, attempt=number)
         try:
-            worker = self._workers.spawn(config, self._directory.log(number, config.rank))
+            heartbeat = Heartbeat.create()
+            shared = [heartbeat.descriptor, *self._commits.offer(self._history.durable_step)]
+            worker = self._worker(config, shared)
         except OSError as error:
             self._journal.write("spawn_failed", attempt=number, error=str(error))
             self._judge(Evidence(None, error=str(error)))
             return
-        self._attempt = Attempt(number, [worker], self._clock.monotonic())
+        if self._attempt is not None:
+            self._attempt.close()
+        self._attempt = Attempt(number, [worker], self._clock.monotonic(), heartbeat)
         self._journal.write("attempt", attempt=number, pid=worker.pid)
         self._story.attempt(self._attempt)
         self._selector.register(worker.end_fd, selectors.EVENT_READ, self._on_end)
         self._selector.register(worker.link, selectors.EVENT_READ, lambda: self._on_link(worker))
+
+    def _worker(self, config: WorkerConfig, shared: list[int]) -> Worker:
+        """A worker that has been told what to do: the standby, or a new one. Raises OSError."""
+        standby = self._standby.take()
+        if standby is None:
+            log = self._directory.log(config.attempt, config.rank)
+            return self._workers.spawn(config, log, shared)
+        tell(standby, config, shared)
+        return standby
+
+    def _prepare_standby(self) -> None:
+        """The first step is complete: the start is over."""
+        if self._plan.standby and self._machine.state is State.RUNNING:
+            config = self._plan.worker
+            log = self._directory.log(self._record.attempts + 1, config.rank)
+            self._standby.prepare(config, log)
 
     def _on_link(self, worker: Worker) -> None:
         try:
@@ -181,23 +213,37 @@ class Supervisor:
                 received = worker.link.poll()
                 if received is None:
                     return
-                self._hear(received[0])
+                self._hear(worker, *received)
         except LinkError:
             self._selector.unregister(worker.link)
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        attempt = self._attempt
-        assert attempt is not None
-        attempt.hear(message)
+    def _hear(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
+        if not self._commits.hear(worker, message, descriptors):
+            self.heard(worker, message)
+
+    def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
+        """Takes note of what a worker has said, or (None) of what is said of one that lives no more."""
         fields = {name: value for name, value in message.items() if name != "type"}
-        if message["type"] != "progress":
-            self._journal.write(message["type"], attempt=attempt.number, **fields)
-        if message["type"] == "store":
-            known = self._record.checkpoints
-            if message["directory"] not in known:
-                self._update(checkpoints=(*known, message["directory"]))
+        attempt = self._attempt
+        if attempt is not None and worker in attempt.workers:
+            attempt.hear(message)
+            fields = {"attempt": attempt.number, **fields}
+        if message["type"] == "progress":
+            self._prepare_standby()
+        self._journal.write(message["type"], **fields)
+        if message["type"] == "place" and message["directory"] not in self._record.checkpoints:
+            self._update(checkpoints=(*self._record.checkpoints, message["directory"]))
         self._note_durable(message)
-        self._story.message(attempt, message)
+        self._story.message(message)
+
+    def _hear_standby(self, message: Mapping[str, Any]) -> None:
+        self._journal.write("standby", **{k: v for k, v in message.items() if k != "type"})
+        self._story.standby(message)
+
+    def settled(self) -> None:
+        """Nothing is being saved any more."""
+        if self._machine.state is State.SAVING:
+            self._feed(Event.SETTLED)
 
     def _note_durable(self, message: Mapping[str, Any]) -> None:
         step = message.get("step")
@@ -212,7 +258,7 @@ class Supervisor:
         assert attempt is not None
         if not attempt.reap():
             return
-        left = self._workers.sweep()
+        left = self._workers.sweep([*self._commits.pids, *self._standby.pids])
         if left:
             self._story.left_behind(left)
         for worker in attempt.workers:
@@ -227,10 +273,12 @@ class Supervisor:
             self._selector.unregister(worker.link)
         with contextlib.suppress(LinkError):
             while (received := worker.link.poll()) is not None:
-                self._hear(received[0])
+                self._hear(worker, *received)
 
     def _judge(self, evidence: Evidence) -> None:
         self._incident = classify(evidence)
+        why = "end" if self._incident.kind == FINISHED else death_reason(self._incident)
+        self._commits.save_newer(self._history.durable_step, why, failure=self._incident.kind != FINISHED)
         jitter = int.from_bytes(self._entropy.token(4), "little") / 2**32
         self._verdict = decide(
             self._history, self._incident, self._plan.restart, self._clock.monotonic(), jitter
@@ -248,10 +296,18 @@ class Supervisor:
 
     # What the table asks for
 
+    def _await_save(self) -> None:
+        self._timer = None
+        if not self._commits.busy:
+            self._feed(Event.SETTLED)
+            return
+        limit_s = self._plan.grace_s if self._stop_signal else self._commits.patience_s
+        self._timer = _Timer(self._clock.monotonic() + limit_s, Event.GRACE_OVER)
+
     def _wait(self) -> None:
         assert self._verdict.delay_s is not None
         self._timer = _Timer(self._clock.monotonic() + self._verdict.delay_s, Event.BACKOFF_OVER)
-        self._story.restarting(self._incident, self._verdict, self._attempt)
+        self._story.restarting(self._incident, self._verdict, self._attempt, self._commits.kept_step)
 
     def _cancel_timer(self) -> None:
         self._timer = None

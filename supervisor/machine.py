@@ -2,7 +2,8 @@
 
 It speaks of a *group* of workers, also when the group has one: an attempt starts, fails and ends as a
 group. The loop feeds it one event at a time; whether a failed group is worth another attempt has been
-decided before (``restart``), so the table itself holds no judgment. What is not in the table cannot happen:
+decided before (``restart``), so the table itself holds no judgment. A run ends once nothing of it is being
+saved any more. What is not in the table cannot happen:
 an event that a state does not know is an error of ours, and said so.
 """
 
@@ -20,6 +21,7 @@ class State(enum.Enum):
     WAITING = "waiting"
     STOPPING = "stopping"
     KILLING = "killing"
+    SAVING = "saving"
     ENDED = "ended"
 
 
@@ -31,7 +33,9 @@ class Event(enum.Enum):
     GROUP_OVER = "group over, no other attempt"
     BACKOFF_OVER = "backoff over"
     STOP = "stop requested"
+    INSIST = "stop insisted on"
     GRACE_OVER = "grace over"
+    SETTLED = "nothing is being saved"
 
 
 class Action(enum.Enum):
@@ -42,6 +46,7 @@ class Action(enum.Enum):
     CANCEL_WAIT = "cancel the backoff timer"
     FORWARD = "forward the signal, start the grace timer"
     KILL = "kill the group's process trees"
+    AWAIT_SAVE = "wait for what is being saved"
     FINISH = "finish"
 
 
@@ -53,23 +58,34 @@ class Transition:
     actions: tuple[Action, ...] = ()
 
 
+_OVER = Transition(State.SAVING, (Action.AWAIT_SAVE,))
+_END = Transition(State.ENDED, (Action.FINISH,))
+_KILL = Transition(State.KILLING, (Action.KILL,))
+
 TABLE: dict[tuple[State, Event], Transition] = {
     (State.NEW, Event.BEGIN): Transition(State.RUNNING, (Action.LAUNCH,)),
-    (State.NEW, Event.STOP): Transition(State.ENDED, (Action.FINISH,)),
+    (State.NEW, Event.STOP): _END,
     (State.RUNNING, Event.GROUP_FAILED): Transition(State.WAITING, (Action.WAIT,)),
-    (State.RUNNING, Event.GROUP_OVER): Transition(State.ENDED, (Action.FINISH,)),
+    (State.RUNNING, Event.GROUP_OVER): _OVER,
     (State.RUNNING, Event.STOP): Transition(State.STOPPING, (Action.FORWARD,)),
     (State.WAITING, Event.BACKOFF_OVER): Transition(State.RUNNING, (Action.LAUNCH,)),
-    (State.WAITING, Event.STOP): Transition(State.ENDED, (Action.CANCEL_WAIT, Action.FINISH)),
-    (State.STOPPING, Event.GROUP_FAILED): Transition(State.ENDED, (Action.FINISH,)),
-    (State.STOPPING, Event.GROUP_OVER): Transition(State.ENDED, (Action.FINISH,)),
-    (State.STOPPING, Event.STOP): Transition(State.KILLING, (Action.KILL,)),
-    (State.STOPPING, Event.GRACE_OVER): Transition(State.KILLING, (Action.KILL,)),
-    (State.KILLING, Event.GROUP_FAILED): Transition(State.ENDED, (Action.FINISH,)),
-    (State.KILLING, Event.GROUP_OVER): Transition(State.ENDED, (Action.FINISH,)),
-    (State.KILLING, Event.STOP): Transition(State.KILLING, (Action.KILL,)),
+    (State.WAITING, Event.STOP): Transition(State.SAVING, (Action.CANCEL_WAIT, Action.AWAIT_SAVE)),
+    (State.STOPPING, Event.GROUP_FAILED): _OVER,
+    (State.STOPPING, Event.GROUP_OVER): _OVER,
+    (State.STOPPING, Event.STOP): Transition(State.STOPPING),
+    (State.STOPPING, Event.INSIST): _KILL,
+    (State.STOPPING, Event.GRACE_OVER): _KILL,
+    (State.KILLING, Event.GROUP_FAILED): _OVER,
+    (State.KILLING, Event.GROUP_OVER): _OVER,
+    (State.KILLING, Event.STOP): Transition(State.KILLING),
+    (State.KILLING, Event.INSIST): _KILL,
     (State.KILLING, Event.GRACE_OVER): Transition(State.KILLING),
+    (State.SAVING, Event.SETTLED): _END,
+    (State.SAVING, Event.GRACE_OVER): _END,
+    (State.SAVING, Event.STOP): _OVER,
+    (State.SAVING, Event.INSIST): _END,
     (State.ENDED, Event.STOP): Transition(State.ENDED),
+    (State.ENDED, Event.INSIST): Transition(State.ENDED),
 }
 
 

@@ -36,17 +36,17 @@ class Story:
         """An attempt has been launched."""
         self._console.say(f"attempt {attempt.number} started (process {attempt.workers[0].pid})")
 
-    def message(self, attempt: Attempt, message: Mapping[str, Any]) -> None:
-        """A worker has said something."""
+    def message(self, message: Mapping[str, Any]) -> None:
+        """A worker has said something, or something is said of its saves."""
         kind = message["type"]
         if kind == "resumed":
             self._console.say(str(message.get("message")))
+        elif kind == "warning":
+            self._console.warn(f"warning: {message.get('text')}")
         elif kind == "saved":
             self._saved(message)
         elif kind == "save_failed":
             self._save_failed(message)
-        elif kind == "warning":
-            self._console.warn(f"warning: {message.get('text')}")
 
     def _save_failed(self, message: Mapping[str, Any]) -> None:
         self._failed_saves += 1
@@ -75,10 +75,19 @@ class Story:
         where = f"step {message.get('step')} of epoch {message.get('epoch')}"
         self._console.say(f"saved {where}{why} as {message.get('file')}")
 
-    def restarting(self, incident: Incident, verdict: Verdict, attempt: Attempt | None) -> None:
-        """An attempt has failed, and another one follows."""
+    def standby(self, message: Mapping[str, Any]) -> None:
+        """A standby is ready."""
+        size = f"{message.get('memory_bytes', 0) / 1e6:.0f} MB"
+        self._console.say(f"a standby waits, to take over at once ({size} of memory)")
+
+    def restarting(
+        self, incident: Incident, verdict: Verdict, attempt: Attempt | None, kept_step: int
+    ) -> None:
+        """An attempt has failed, and another one follows; ``kept_step`` is the newest one in memory."""
+        durable_step = verdict.history.durable_step
+        kept = f"step {kept_step} is in memory, and being saved"
         self._console.warn(
-            f"{_what(incident, attempt)}; {_safe(verdict.history.durable_step)}; "
+            f"{_what(incident, attempt)}; {kept if kept_step > durable_step else _safe(durable_step)}; "
             f"starting again in {verdict.delay_s:.1f} s ({verdict.reason})"
         )
 
@@ -146,7 +155,7 @@ class Story:
 def _what(incident: Incident, attempt: Attempt | None) -> str:
     if attempt is None or incident.at_start:
         return f"the worker ended before completing a step: {incident.cause}"
-    return f"the worker ended after step {attempt.step} or later: {incident.cause}"
+    return f"the worker ended after step {attempt.step}: {incident.cause}"
 
 
 def _safe(durable_step: int) -> str:

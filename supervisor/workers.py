@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -24,6 +24,7 @@ import psutil
 
 from resilient.config import LINK_FD_VARIABLE, WorkerConfig
 from resilient.errors import LinkError
+from resilient.host.files import DIRECTORY_MODE, FILE_MODE
 from resilient.link import Link
 from supervisor.output import Log, Pump
 
@@ -75,12 +76,20 @@ class Worker(Protocol):
 class Workers(Protocol):
     """Starts workers, and clears away everything they started."""
 
-    def spawn(self, config: WorkerConfig, log: Path) -> Worker:
-        """Starts a worker and sends it its configuration. Raises OSError."""
+    def spawn(self, config: WorkerConfig, log: Path, descriptors: Sequence[int] = ()) -> Worker:
+        """Starts a worker and sends it its configuration, and the memory it shares. Raises OSError."""
         ...
 
-    def sweep(self) -> list[str]:
-        """Kills every process that descends from us; the names of those that would not die."""
+    def spawn_standby(self, config: WorkerConfig, log: Path) -> Worker:
+        """Starts a worker that prepares itself and waits for its configuration. Raises OSError."""
+        ...
+
+    def spawn_saver(self, config: WorkerConfig, log: Path) -> Worker:
+        """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
+        ...
+
+    def sweep(self, spared: Collection[int] = ()) -> list[str]:
+        """Kills every process that descends from us, but those; the names of those that would not die."""
         ...
 
     def reap_orphans(self, workers: Collection[int]) -> None:
@@ -91,7 +100,9 @@ class Workers(Protocol):
 class ProcessWorker:
     """A real worker process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], link: Link, pumps: list[Pump], log: Log) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], link: Link, pumps: list[Pump], log: Log | None
+    ) -> None:
         self._process = process
         self._pumps = pumps
         self._log = log
@@ -110,7 +121,8 @@ class ProcessWorker:
     def finish(self) -> None:
         for pump in self._pumps:
             pump.finish(_DRAIN_S)
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         self.link.close()
         os.close(self.end_fd)
 
@@ -123,8 +135,20 @@ class ProcessWorkers:
         self._complain = complain
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    def spawn(self, config: WorkerConfig, log: Path) -> ProcessWorker:
-        """Starts a worker and sends it its configuration. Raises OSError."""
+    def spawn(self, config: WorkerConfig, log: Path, descriptors: Sequence[int] = ()) -> ProcessWorker:
+        """Starts a worker and sends it its configuration, and the memory it shares. Raises OSError."""
+        worker = self._start(config, log)
+        tell(worker, config, descriptors)
+        return worker
+
+    def spawn_standby(self, config: WorkerConfig, log: Path) -> ProcessWorker:
+        """Starts a worker that prepares itself and waits for its configuration. Raises OSError."""
+        worker = self._start(config, log)
+        with contextlib.suppress(LinkError):
+            worker.link.send({"type": "stand_by"})
+        return worker
+
+    def _start(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(
@@ -135,23 +159,37 @@ class ProcessWorkers:
                 env=_environment(config, theirs.fileno()),
                 start_new_session=True,
             )
-        link = Link(ours)
-        with contextlib.suppress(LinkError):
-            # One that has died already is found by its end.
-            link.send(config.to_message())
         kept = Log(log, self._complain)
         assert process.stdout is not None
         assert process.stderr is not None
         pumps = [Pump(_own(process.stdout), 1, kept), Pump(_own(process.stderr), 2, kept)]
-        return ProcessWorker(process, link, pumps, kept)
+        return ProcessWorker(process, Link(ours), pumps, kept)
 
-    def sweep(self) -> list[str]:
-        """Kills every process that descends from us; the names of those that would not die."""
+    def spawn_saver(self, config: WorkerConfig, log: Path) -> ProcessWorker:
+        """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, _said_into(log) as said:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "resilient.process_saver", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        link = Link(ours)
+        with contextlib.suppress(LinkError):
+            link.send(config.to_message())
+        return ProcessWorker(process, link, [], None)
+
+    def sweep(self, spared: Collection[int] = ()) -> list[str]:
+        """Kills every process that descends from us, but those; the names of those that would not die."""
         ourselves = psutil.Process()
         left: list[psutil.Process] = []
         # Each round finds what was started while the last one was at it.
         for _ in range(20):
-            left = [child for child in ourselves.children(recursive=True) if _alive(child)]
+            children = ourselves.children(recursive=True)
+            left = [child for child in children if child.pid not in spared and _alive(child)]
             if not left:
                 return []
             for child in left:
@@ -169,6 +207,28 @@ class ProcessWorkers:
                 if dead.si_pid in workers:
                     return
                 os.waitpid(dead.si_pid, os.WNOHANG)
+
+
+def tell(worker: Worker, config: WorkerConfig, descriptors: Sequence[int]) -> None:
+    """Sends a worker its configuration and the memory it shares."""
+    with contextlib.suppress(LinkError):
+        # One that has died already is found by its end.
+        worker.link.send(config.to_message(), descriptors)
+
+
+@contextlib.contextmanager
+def _said_into(log: Path) -> Iterator[int]:
+    """A descriptor for the output of a process of ours: the log, or nothing where it cannot be written."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        os.makedirs(log.parent, DIRECTORY_MODE, exist_ok=True)
+        descriptor = os.open(log, flags, FILE_MODE)
+    except OSError:
+        descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _alive(process: psutil.Process) -> bool:

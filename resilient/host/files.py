@@ -196,6 +196,9 @@ class DiskLock:
     def release(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
+            with contextlib.suppress(OSError):
+                # Closing is not enough: a forked child has the same open file, and with it the lock.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             with storage_errors("unlock", self._path):
                 os.close(descriptor)
 

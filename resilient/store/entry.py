@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,8 @@ class Draft:
     ``step`` counts over the run, ``step_in_epoch`` within ``epoch``. ``records`` and ``extra`` are its
     content (see ``codec.container``), ``reason`` why it is made ("schedule", "end", "exception", "signal"),
     ``failure`` whether that is a failure of the run. ``info`` is a small JSON object for the manifest.
+    ``check`` is called once everything has been read and before anything is committed: for memory that
+    somebody else may have changed meanwhile; it raises a ResilientError to give the checkpoint up.
     """
 
     prefix: str
@@ -32,6 +34,7 @@ class Draft:
     reason: str
     failure: bool = False
     info: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -175,5 +175,10 @@ def trainable_directory(root: Path, rank: int) -> Path:
     return root / "checkpoint_trainable" / f"rank_{rank}"
 
 
+def rank_lock(root: Path, rank: int) -> Path:
+    """Held by whoever commits this rank's checkpoints right now."""
+    return root / f".rank_{rank}.lock"
+
+
 def quarantine_directory(root: Path) -> Path:
     return root / "quarantine"

@@ -79,6 +79,11 @@ class RunDirectory:
         """Where an attempt's output is kept."""
         return self.root / "logs" / f"attempt_{attempt:04d}" / f"rank_{rank}.log"
 
+    @property
+    def saver_log(self) -> Path:
+        """What the saver says when something is wrong with it."""
+        return self.root / "logs" / "saver.log"
+
     def lock(self) -> Lock:
         """Takes the run for this process. Raises BusyError, with the pid of who has it."""
         self._files.make_directory(self.root)

@@ -256,6 +256,7 @@ class Store:
     def _make_manifest(
         self, draft: Draft, place: Place, generation: int, parent: str, written: Written
     ) -> bytes:
+        draft.check()
         made = Manifest(
             run_id=self._owner.run_id,
             rank=self._owner.rank,

@@ -24,10 +24,13 @@ class Workplace:
         self.reaped = 0
         self.finished = 0
         self.stopped = False
+        self.saving = False
 
     def possible(self):
-        """The events that can happen now; a stop can come at any time."""
-        events = [Event.STOP]
+        """The events that can happen now; a stop can come at any time, and after it somebody may insist."""
+        events = [Event.INSIST if self.stopped else Event.STOP]
+        if self.saving:
+            events.append(Event.SETTLED)
         if self.alive:
             events.append(Event.GROUP_OVER)
             events.append(Event.GROUP_FAILED)
@@ -43,6 +46,8 @@ class Workplace:
         if event is self.timer:
             self.timer = None
         self.stopped |= event is Event.STOP
+        if event is Event.SETTLED:
+            self.saving = False
         for action in self.machine.feed(event):
             self.perform(action)
 
@@ -61,9 +66,14 @@ class Workplace:
             self.timer = Event.GRACE_OVER
         elif action is Action.KILL:
             assert self.alive
+        elif action is Action.AWAIT_SAVE:
+            assert not self.alive, "a group that lives may still have something to save"
+            self.saving = True
+            self.timer = Event.GRACE_OVER
         elif action is Action.FINISH:
             assert not self.alive, "the run ends while a group lives"
             self.finished += 1
+            self.saving = False
             self.timer = None
 
 
@@ -75,9 +85,10 @@ def test_any_order_of_events_keeps_the_rules(data):
     for _ in range(data.draw(st.integers(0, 30))):
         place.happen(data.draw(st.sampled_from(place.possible())))
     place.happen(Event.STOP)
-    for _ in range(4):
-        if place.alive:
-            place.happen(Event.GROUP_FAILED)
+    if place.alive:
+        place.happen(Event.GROUP_FAILED)
+    if place.saving:
+        place.happen(data.draw(st.sampled_from([Event.SETTLED, Event.GRACE_OVER])))
     assert place.machine.state is State.ENDED
     assert place.finished == 1
     assert place.launched == place.reaped

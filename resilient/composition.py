@@ -1,0 +1,199 @@
+"""What a step boundary of one training call is made of, and how it becomes a snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mindspore import nn
+
+from resilient import entries
+from resilient.codec.record import Record
+from resilient.errors import UsageError
+from resilient.mirror import MirrorLayout, place
+from resilient.mirrored import Header
+from resilient.saving import Snapshot
+from resilient.settings import Settings
+from resilient.state import capture, counters, streams
+from resilient.state.snapshot import SECTION_LEFT_OUT, Progress, encode_extra, left_out
+from resilient.store import layout
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What is captured at a step boundary beside the parameters; cheap enough for every step."""
+
+    progress: Progress
+    streams: dict[str, Any]
+    callbacks: list[Any] = field(default_factory=list)
+    loss_scale: dict[str, Any] = field(default_factory=dict)
+    outputs: Any = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of ``train`` or ``fit``, or one loop of the user's own.
+
+    ``trained`` is what is being trained, ``network`` the part of it that the weights files hold, ``others``
+    further networks of the run by ordinal, ``call_streams`` the random streams when the call began.
+    ``evaluations`` are the run's results of evaluations so far: the list itself, because it grows.
+    """
+
+    progress: Progress
+    ordinal: int
+    trained: capture.Cells
+    network: nn.Cell
+    others: dict[int, capture.Cells] = field(default_factory=dict)
+    call_streams: dict[str, Any] = field(default_factory=dict)
+    callbacks: list[Any] = field(default_factory=list)
+    scale_manager: Any = None
+    evaluations: list[Any] = field(default_factory=list)
+
+
+class Composer:
+    """Observes boundaries of one call, and composes what is saved of them.
+
+    ``pipeline_draws`` are the random streams that the data pipeline was seen to draw from, so far;
+    ``metrics`` the results of the newest evaluation, and the step whose state was evaluated.
+    """
+
+    def __init__(self, call: Call, settings: Settings) -> None:
+        self._call = call
+        self._settings = settings
+        self.layout = capture.Layout(call.trained, settings.saved_network, call.others)
+        self.pipeline_draws: set[str] = set()
+        self.metrics: tuple[int, dict[str, float]] = (0, {})
+        self._stock_names = {p.name for section, p in self.layout.places if section == 0}
+
+    def observe(self, progress: Progress, outputs: Any) -> Boundary:
+        """The present state, as the boundary at ``progress``."""
+        return Boundary(
+            progress=progress,
+            streams=streams.capture(),
+            callbacks=counters.callback_counters(self._call.callbacks),
+            loss_scale=counters.loss_scale_counters(self._call.scale_manager),
+            outputs=outputs,
+        )
+
+    def demand_savable(self, boundary: Boundary) -> None:
+        """Raises UsageError, before any training, for what could not be saved later."""
+        taken = self._stock_names & set(self._entries(boundary))
+        if taken:
+            names = ", ".join(sorted(taken))
+            raise UsageError(
+                f"append_info names a parameter of the network: {names}", hint="rename the entry"
+            )
+        for callback, state in zip(self._call.callbacks, boundary.callbacks, strict=True):
+            try:
+                json.dumps(state)
+            except (TypeError, ValueError) as error:
+                raise UsageError(
+                    f"state_dict() of {type(callback).__name__} is no JSON: {error}",
+                    hint="a callback that is to be resumed gives numbers, strings, lists and dicts",
+                ) from error
+
+    def header(self, boundary: Boundary) -> Header:
+        """What the boundary is beside its tensors."""
+        progress = boundary.progress
+        found = self._entries(boundary)
+        return Header(
+            step=progress.step,
+            epoch=progress.epoch,
+            step_in_epoch=progress.step_in_epoch,
+            entries=tuple(entries.records(found)),
+            extra=encode_extra(self._document(boundary, list(found)), progress),
+            info=self._score(boundary),
+        )
+
+    def snapshot(
+        self, boundary: Boundary, reason: str, *, failure: bool, shadow: capture.Shadow | None
+    ) -> Snapshot:
+        """The boundary as a snapshot, over the shadow's memory, or the live values' without one."""
+        own = list(self.layout.records(shadow))
+        # Not on a failure: the other ranks may be gone, and to put parts together takes all of them.
+        merged = {} if failure else self.merged()
+        header = self.header(boundary)
+        return Snapshot(
+            prefix=self._settings.prefix,
+            step=header.step,
+            epoch=header.epoch,
+            step_in_epoch=header.step_in_epoch,
+            reason=reason,
+            failure=failure,
+            records=(*self._with_merged(own, merged), *header.entries),
+            extra=header.extra,
+            weights={} if failure else self._weights(own, merged),
+            info=header.info,
+        )
+
+    def merged(self) -> dict[int, Record]:
+        """The whole of each parameter that automatic parallel has split, where the settings ask for it."""
+        return self.layout.merged() if self._settings.integrated_save else {}
+
+    def mirror_layout(self, run_id: str, rank: int) -> MirrorLayout:
+        """What lies where in the slots of a mirror of this call."""
+        tensors = [
+            (r.name, r.dtype, r.dims, r.section, memoryview(r.data).nbytes) for r in self.layout.records(None)
+        ]
+        number = {id(parameter): n for n, (_, parameter) in enumerate(self.layout.places)}
+        weights = {
+            kind: tuple(number[id(p)] for p in parameters if id(p) in number)
+            for kind, parameters in self._chosen_weights().items()
+        }
+        return MirrorLayout(run_id, rank, self._settings.prefix, place(tensors), weights)
+
+    def _weights(self, own: list[Record], merged: dict[int, Record]) -> dict[str, tuple[Record, ...]]:
+        """The weights files that go with a checkpoint, over the same memory."""
+        places = zip(self.layout.places, own, strict=True)
+        shown = {id(p): merged.get(id(p), record) for (_, p), record in places}
+        return {
+            kind: tuple(replace(shown[id(p)], section=0) for p in parameters if id(p) in shown)
+            for kind, parameters in self._chosen_weights().items()
+        }
+
+    def _chosen_weights(self) -> dict[str, list[Any]]:
+        own = [p for p in capture.parameters([self._call.network]) if not left_out(p.name)]
+        chosen = {}
+        if self._settings.network_params:
+            chosen[layout.NETWORK] = own
+        if self._settings.trainable_params:
+            chosen[layout.TRAINABLE] = [p for p in own if p.requires_grad]
+        return chosen
+
+    def _with_merged(self, own: list[Record], merged: dict[int, Record]) -> Iterator[Record]:
+        """The records; of a split parameter stock gets the whole, and this rank's part travels beside it."""
+        for (_, parameter), record in zip(self.layout.places, own, strict=True):
+            if id(parameter) in merged:
+                yield merged[id(parameter)]
+                yield replace(record, section=SECTION_LEFT_OUT)
+            else:
+                yield record
+
+    def _score(self, boundary: Boundary) -> dict[str, Any]:
+        """An evaluation only tells of the state that was evaluated, not of those after it."""
+        step, metrics = self.metrics
+        return entries.score(boundary.outputs, metrics if step == boundary.progress.step else {})
+
+    def _document(self, boundary: Boundary, entry_names: list[str]) -> dict[str, Any]:
+        return {
+            "network": self._call.ordinal,
+            "not_trained": [*self.layout.not_trained, *entry_names],
+            "streams": boundary.streams,
+            "call_streams": self._call.call_streams,
+            "pipeline_draws": sorted(self.pipeline_draws),
+            "evaluations": list(self._call.evaluations),
+            "callbacks": boundary.callbacks,
+            "loss_scale": boundary.loss_scale,
+            "loss": entries.loss(boundary.outputs),
+        }
+
+    def _entries(self, boundary: Boundary) -> dict[str, Any]:
+        """What stock reads beside the parameters."""
+        return entries.of_boundary(
+            self._settings,
+            boundary.progress,
+            entries.loss_scale(boundary.outputs, self._call.scale_manager),
+            self._stock_names,
+        )

@@ -1,0 +1,48 @@
+"""How much memory may still be taken, the limits of our control group included.
+
+Sources: proc(5), and the kernel's documentation of cgroup v1 (memory.txt) and v2 (cgroup-v2.rst). Of what a
+group uses, ``inactive_file`` is page cache that the kernel gives back before it kills.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def available_bytes(cgroups: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes that this process may still take without making the kernel kill somebody."""
+    return min([int(psutil.virtual_memory().available), *_left_in_groups(cgroups, membership)])
+
+
+def _left_in_groups(cgroups: Path, membership: Path) -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        for line in membership.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                yield from _left(cgroups, path, "memory.max", "memory.current", "inactive_file")
+            elif "memory" in controllers.split(","):
+                names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+                yield from _left(cgroups / "memory", path, *names)
+
+
+def _left(root: Path, path: str, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
+    """What is left in a group and in each one above it; nothing where there is no limit."""
+    group = root / path.lstrip("/")
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(root):
+            return
+        with contextlib.suppress(OSError, ValueError):
+            # A v2 group without a limit says "max", which is no number.
+            most, used = (int((folder / name).read_text()) for name in (limit, usage))
+            yield max(0, most - used + _counted(folder / "memory.stat", reclaimable))
+
+
+def _counted(stat: Path, name: str) -> int:
+    lines = (line.split() for line in stat.read_text().splitlines())
+    return next((int(value) for key, value in lines if key == name), 0)

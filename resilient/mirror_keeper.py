@@ -1,0 +1,180 @@
+"""Holds boundaries in the mirror, and has its slots committed by the saver.
+
+A boundary costs one copy of the state. When the supervisor is gone there is nobody to ask: then this process
+commits by itself, as it would without a mirror.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from resilient import mirrored
+from resilient.composition import Boundary, Composer
+from resilient.errors import LinkError
+from resilient.mirror import Mirror, MirrorError, NoSlotError, Slot
+from resilient.mirrored import Header
+from resilient.pace import Pace
+from resilient.remote import MirrorMeans
+from resilient.saving import Saver, Snapshot
+from resilient.state import capture
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A commit that was asked for: of which slot of which mirror, and why."""
+
+    mirror: Mirror
+    slot: Slot
+    reason: str
+    failure: bool
+
+    def snapshot(self) -> Snapshot:
+        return mirrored.snapshot(self.mirror, self.slot, self.reason, failure=self.failure)
+
+
+class MirrorKeeper:
+    """Holds boundaries in shared memory. With ``waits`` a save is waited for at the boundary."""
+
+    guards = True
+
+    def __init__(self, composer: Composer, means: MirrorMeans, every: int | None, *, waits: bool) -> None:
+        self._composer = composer
+        self._means = means
+        self._waits = waits
+        self._pace = Pace(means.clock, every)
+        self._parameters = [parameter for _, parameter in composer.layout.places]
+        self._mirror: Mirror | None = None
+        self._held: tuple[Boundary, Slot] | None = None
+        self._asked: _Asked | None = None
+        self._safe_step = 0
+        self._alone: Saver | None = None
+
+    def wants(self, step: int) -> bool:
+        if self._remotely(self._means.remote.listen) and not self._means.remote.busy:
+            self._asked = None
+        return self._pace.wants()
+
+    def hold(self, boundary: Boundary) -> None:
+        began_s = self._means.clock.monotonic()
+        try:
+            self._held = boundary, self._write(self._composer.header(boundary))
+        except (OSError, MirrorError) as error:
+            # What was held before still is. No descriptor, no address space: none of the training's doing.
+            self._means.failed(boundary.progress.step, f"it cannot be copied: {error}")
+        self._pace.copied(self._means.clock.monotonic() - began_s)
+
+    def accepts(self) -> bool:
+        # What comes while a commit is under way waits for a boundary after it: the newer state is better.
+        return self._waits or not self._means.remote.busy
+
+    def matches(self, boundary: Boundary) -> bool:
+        if self._held is None or self._mirror is None or self._held[0] is not boundary:
+            return False
+        mirror, number = self._mirror, self._held[1].number
+        return capture.are_same(self._parameters, [mirror.view(number, a) for a in mirror.layout.areas])
+
+    def commit(self, boundary: Boundary, reason: str) -> None:
+        if self._held is None or self._held[0] is not boundary:
+            return
+        try:
+            mirror, slot = self._place_of(boundary, reason)
+        except OSError as error:
+            self._means.failed(boundary.progress.step, f"it cannot be merged: {error}")
+            return
+        self._ask(_Asked(mirror, slot, reason, False), boundary)
+        if self._waits or reason != "schedule":
+            self.wait()
+
+    def commit_failure(self, boundary: Boundary, reason: str, *, live: bool) -> int:
+        if live:
+            self.hold(boundary)
+        if self._held is None or self._mirror is None:
+            return 0
+        held, slot = self._held
+        step = held.progress.step
+        if step <= self._safe_step:
+            return 0
+        self._ask(_Asked(self._mirror, slot, reason, True), held)
+        if not self.wait():
+            return 0
+        self._safe_step = step
+        return step
+
+    def wait(self) -> bool:
+        succeeded = self._remotely(self._means.remote.wait)
+        if succeeded is None:
+            return self._commit_alone()
+        self._asked = None
+        return succeeded
+
+    def _place_of(self, boundary: Boundary, reason: str) -> tuple[Mirror, Slot]:
+        """Where a scheduled checkpoint of the boundary that is held lies in memory. Raises OSError."""
+        assert self._held is not None
+        assert self._mirror is not None
+        if not self._composer.merged():
+            return self._mirror, self._held[1]
+        # What automatic parallel has split comes together in memory of its own.
+        snapshot = self._composer.snapshot(boundary, reason, failure=False, shadow=None)
+        return mirrored.mirror_of(snapshot, self._mirror.layout.run_id, self._mirror.layout.rank)
+
+    # Asking
+
+    def _ask(self, asked: _Asked, boundary: Boundary) -> None:
+        remote, own = self._means.remote, asked.mirror is self._mirror
+
+        def ask() -> bool:
+            remote.wait()
+            if own:
+                asked.mirror.pin(asked.slot.number)
+            remote.ask(asked, boundary.progress.epoch, None if own else asked.mirror)
+            return True
+
+        self._asked = asked
+        self._remotely(ask)
+
+    def _remotely(self, act: Callable[[], bool]) -> bool | None:
+        """What comes of asking the supervisor; None when there is none any more."""
+        if self._alone is None:
+            try:
+                return act()
+            except LinkError:
+                self._alone = self._means.alone()
+                if self._mirror is not None:
+                    # Nobody else does that any more.
+                    self._mirror.unpin_all()
+        return None
+
+    def _commit_alone(self) -> bool:
+        """Nobody answers any more. What was asked for and not answered is committed by this process."""
+        assert self._alone is not None
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            self._alone.save(asked.snapshot())
+        return self._alone.wait()
+
+    # Copying
+
+    def _write(self, header: Header) -> Slot:
+        meta = header.encode()
+        mirror = self._mirror
+        if mirror is None or not mirror.fits(meta):
+            mirror = self._means.make(len(meta))
+        new = mirror is not self._mirror
+        slot = self._write_into(mirror, header.step, meta)
+        self._mirror = mirror
+        if new:
+            # Only now: until then the mirror that was there holds the newest boundary.
+            self._remotely(lambda: self._means.remote.hand_over(mirror))
+        return slot
+
+    def _write_into(self, mirror: Mirror, step: int, meta: bytes) -> Slot:
+        def fill(number: int) -> None:
+            capture.copy_all(self._parameters, [mirror.view(number, a) for a in mirror.layout.areas])
+
+        try:
+            return mirror.write(step, meta, fill)
+        except NoSlotError:
+            # With two slots: one is being committed, the other holds the newest boundary.
+            self.wait()
+            return mirror.write(step, meta, fill)

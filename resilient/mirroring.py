@@ -1,0 +1,101 @@
+"""Whether a training call is mirrored, and what it takes: memory, and a saver that has taken over.
+
+While a mirror is kept, the supervisor's saver commits and holds the rank's lock. Without one, for want of
+memory or of a saver, this process does, as it does without a supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+
+from resilient.config import MirrorPolicy
+from resilient.errors import LinkError, StorageError
+from resilient.host.memory import available_bytes
+from resilient.mirror import META_BYTES, Mirror, MirrorLayout, SharedMemory, needed_bytes
+from resilient.remote import MirrorMeans, RemoteSaver
+from resilient.saving import Saver
+from resilient.session import Place, Session
+from resilient.settings import Settings
+
+# Of the free memory so much is left to others.
+_SPARE_SHARE = 0.1
+
+
+class Mirroring:
+    """The mirror of one process, from its first training call to its last."""
+
+    def __init__(self, session: Session, policy: MirrorPolicy, remote: RemoteSaver) -> None:
+        self._session = session
+        self._policy = policy
+        self._remote = remote
+        self._handed_over: Settings | None = None
+
+    def means(
+        self, settings: Settings, make_layout: Callable[[str, int], MirrorLayout]
+    ) -> MirrorMeans | None:
+        """What it takes to keep a mirror of one call; None where there can be none."""
+        place = self._session.open(settings)
+        assert self._session.config is not None
+        made = make_layout(place.run_id, self._session.config.rank)
+        # A save that is not waited for takes a slot of its own.
+        slots = self._policy.slots or (2 if settings.asynchronous is None else 3)
+        if not (self._has_memory(made, slots) and self._hand_over(settings, place)):
+            self._do_without(place)
+            return None
+        return MirrorMeans(
+            make=partial(self._mirror, made, slots),
+            remote=self._remote,
+            alone=partial(self._commit_alone, settings, place),
+            failed=self._session.tell_failed_save,
+            clock=self._session.world.clock,
+        )
+
+    def _has_memory(self, made: MirrorLayout, slots: int) -> bool:
+        known = self._session.shared.mirror
+        if known is not None and known.layout == made:
+            return True
+        needed, there = needed_bytes(made, slots), available_bytes()
+        if needed <= there - _SPARE_SHARE * there:
+            return True
+        self._session.warn(
+            f"the mirror is off: it needs {needed / 1e9:.1f} GB and {there / 1e9:.1f} GB are free; "
+            "a worker that is killed goes back to its last checkpoint"
+        )
+        return False
+
+    def _hand_over(self, settings: Settings, place: Place) -> bool:
+        """From now on the saver commits; False when it cannot."""
+        if self._handed_over == settings:
+            return True
+        self._session.unlock_rank()
+        try:
+            self._remote.open(place.root, settings.keep, place.sealing)
+        except StorageError as error:
+            self._session.warn(f"the mirror is off: the saver cannot use {place.root}: {error}")
+            return False
+        except LinkError:
+            return False
+        self._handed_over = settings
+        return True
+
+    def _do_without(self, place: Place) -> None:
+        """This process commits by itself."""
+        self._session.shared.mirror = self._handed_over = None
+        with contextlib.suppress(LinkError):
+            self._remote.leave()
+        self._session.lock_rank(place.root)
+
+    def _mirror(self, made: MirrorLayout, slots: int, meta_bytes: int) -> Mirror:
+        """The mirror that is there, or a new one with room to grow: histories do."""
+        known = self._session.shared.mirror
+        if known is None or known.layout != made or known.meta_bytes < meta_bytes:
+            known = Mirror.make(made, slots, SharedMemory.create, max(META_BYTES, 2 * meta_bytes))
+            self._session.shared.mirror = known
+        return known
+
+    def _commit_alone(self, settings: Settings, place: Place) -> Saver:
+        """The supervisor is gone: this process commits what there is, once the saver has ended."""
+        self._session.lock_rank(place.root)
+        return self._session.inline_saver(settings, place)

@@ -1,0 +1,48 @@
+"""How long steps and copies take, smoothed: what the mirror's rhythm is decided by."""
+
+from __future__ import annotations
+
+from resilient import schedule
+from resilient.host.clock import Clock
+
+_SMOOTHING = 0.1
+# The first step of a process compiles the graph, and the second may still allocate.
+_SETTLING_STEPS = 2
+
+
+class Pace:
+    """Measures one training call. With a fixed ``every`` nothing is measured."""
+
+    def __init__(self, clock: Clock, every: int | None) -> None:
+        self._clock = clock
+        self._fixed = every
+        self._seen = -_SETTLING_STEPS
+        self._last_s = clock.monotonic()
+        self._step_s = 0.0
+        self._copy_s = 0.0
+        self._since = 0
+
+    def wants(self) -> bool:
+        """Called once at each boundary: whether this one is to be copied."""
+        now_s = self._clock.monotonic()
+        self._seen += 1
+        if self._seen > 0:
+            self._step_s = _smooth(self._step_s, now_s - self._last_s)
+        self._last_s = now_s
+        self._since += 1
+        return self._since >= self.every
+
+    @property
+    def every(self) -> int:
+        """Every how many steps a boundary is copied, as things are."""
+        return self._fixed or schedule.mirror_every(self._copy_s, self._step_s)
+
+    def copied(self, seconds: float) -> None:
+        """A boundary has been copied; what that cost is no part of the next step."""
+        self._copy_s = _smooth(self._copy_s, seconds)
+        self._since = 0
+        self._last_s = self._clock.monotonic()
+
+
+def _smooth(average_s: float, value_s: float) -> float:
+    return value_s if average_s == 0.0 else average_s + _SMOOTHING * (value_s - average_s)

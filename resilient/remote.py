@@ -1,0 +1,128 @@
+"""The worker's side of the saver: what it asks the supervisor to have committed, and what it hears.
+
+    worker → supervisor      store     where checkpoints go, how many stay, the script's own key
+                             mirror    with a descriptor: from now on this is the rank's mirror
+                             save      commit this slot
+                             mirror_off   nothing more: the worker commits by itself
+    supervisor → worker      opened    the store is ready, or the error
+                             done      what became of a save
+
+One save is under way at a time. Only the main thread receives. When the supervisor is gone, LinkError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from resilient.config import KeepPolicy, Sealing
+from resilient.errors import StorageError
+from resilient.host.clock import Clock
+from resilient.link import Link
+from resilient.mirror import Mirror, SharedMemory, Slot
+from resilient.saving import Saver
+
+
+class Wanted(Protocol):
+    """A commit that is asked for."""
+
+    @property
+    def slot(self) -> Slot: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def failure(self) -> bool: ...
+
+
+class RemoteSaver:
+    """Asks the supervisor for commits of slots; ``mirror`` is the one that it holds already."""
+
+    def __init__(self, link: Link, mirror: Mirror | None = None) -> None:
+        self._link = link
+        self._theirs = mirror
+        self._flying = False
+        self._succeeded = True
+
+    def open(self, directory: Path, keep: KeepPolicy, sealing: Sealing) -> None:
+        """Waits until the saver has opened this store. Raises StorageError when it cannot, LinkError."""
+        self._link.send(
+            {
+                "type": "store",
+                "directory": str(directory),
+                "keep": keep.to_json(),
+                "sealing": sealing.to_message(),
+            }
+        )
+        while (answer := self._link.receive()[0])["type"] != "opened":
+            self._hear(answer)
+        if answer["error"]:
+            raise StorageError(str(answer["error"]))
+
+    def leave(self) -> None:
+        """From now on this process commits by itself. Raises LinkError."""
+        self.wait()
+        self._link.send({"type": "mirror_off"})
+
+    def hand_over(self, mirror: Mirror) -> bool:
+        """Tells which mirror is the rank's from now on. Raises LinkError."""
+        if mirror is not self._theirs:
+            self._link.send({"type": "mirror"}, [_memory(mirror).descriptor])
+            if self._theirs is not None:
+                _memory(self._theirs).close()
+            self._theirs = mirror
+        return True
+
+    def ask(self, wanted: Wanted, epoch: int, apart: Mirror | None) -> None:
+        """Has a pinned slot committed: of the rank's mirror, or of one ``apart``. Raises LinkError."""
+        assert not self._flying
+        why = {"epoch": epoch, "reason": wanted.reason, "failure": wanted.failure}
+        message = {"type": "save", **wanted.slot.to_message(), **why}
+        self._link.send(message, [] if apart is None else [_memory(apart).descriptor])
+        self._flying = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a save is under way, as far as was heard."""
+        return self._flying
+
+    def listen(self) -> bool:
+        """Takes note of what has been answered, without waiting. Raises LinkError."""
+        while self._flying and (received := self._link.poll()) is not None:
+            self._hear(received[0])
+        return True
+
+    def wait(self) -> bool:
+        """Returns when no save is under way: whether the last one succeeded. Raises LinkError."""
+        while self._flying:
+            self._hear(self._link.receive()[0])
+        return self._succeeded
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if message["type"] == "done":
+            self._flying = False
+            self._succeeded = not message["error"]
+
+
+@dataclass(frozen=True)
+class MirrorMeans:
+    """What it takes to keep a mirror.
+
+    ``make(meta bytes)`` gives a mirror with that much room: the one that is there, or a new one. ``remote``
+    asks the saver; ``alone`` makes the saver of this process, for when the supervisor is gone. ``failed``
+    tells that a step could not be held or saved, and why.
+    """
+
+    make: Callable[[int], Mirror]
+    remote: RemoteSaver
+    alone: Callable[[], Saver]
+    failed: Callable[[int, str], None]
+    clock: Clock
+
+
+def _memory(mirror: Mirror) -> SharedMemory:
+    assert isinstance(mirror.memory, SharedMemory)
+    return mirror.memory

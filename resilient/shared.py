@@ -1,0 +1,32 @@
+"""What a worker shares with its supervisor: the heartbeat's page, and the mirror of the last attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resilient import mirrored
+from resilient.heartbeat import Heartbeat
+from resilient.mirror import Mirror
+from resilient.state.snapshot import Recovered, Tensor, decode_extra
+
+
+@dataclass
+class Shared:
+    """Memory that came with the configuration; ``mirror`` is the rank's, whoever has made it."""
+
+    heartbeat: Heartbeat | None = None
+    mirror: Mirror | None = None
+
+
+def recover_from(mirror: Mirror) -> Recovered | None:
+    """The newest state in a mirror, over its own memory; None when there is none.
+
+    Raises MirrorError and CorruptError for what makes no sense.
+    """
+    slot = mirror.newest()
+    if slot is None:
+        return None
+    snapshot = mirrored.snapshot(mirror, slot, "", failure=True)
+    document, progress = decode_extra(snapshot.extra)
+    tensors = {(r.section, r.name): Tensor(r.dtype, r.dims, memoryview(r.data)) for r in snapshot.records}
+    return Recovered(tensors, document, progress, "memory")

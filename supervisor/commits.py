@@ -1,0 +1,191 @@
+"""What is committed for the workers: their requests, the mirror they leave behind, and what they are told.
+
+The loop hands over the messages that are about saving, and hears in plain messages what came of them. One of
+them holds a key: none of them is journalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from resilient.config import KeepPolicy, Sealing, WorkerConfig
+from resilient.errors import LinkError
+from resilient.mirror import Mirror, MirrorError, SharedMemory, Slot
+from supervisor.saver import Outcome, Save, Saver
+from supervisor.workers import Worker
+
+_PATIENCE_S = 120.0
+
+
+class Listener(Protocol):
+    """Who hears what came of a save."""
+
+    def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
+        """``message`` is about a save that this worker has asked for; None when none did."""
+        ...
+
+    def settled(self) -> None:
+        """Nothing is being saved any more."""
+        ...
+
+
+class Commits:
+    """The saver of one rank, between the workers and the loop."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        spawn: Callable[[WorkerConfig], Worker],
+        selector: selectors.BaseSelector,
+        listener: Listener,
+    ) -> None:
+        self._config = config
+        self._selector = selector
+        self._listener = listener
+        self._saver = Saver(spawn, self)
+        self._last_s = 0.0
+        self._requests: Mapping[str, Callable[[Worker, Mapping[str, Any], list[int]], None]] = {
+            "store": self._open,
+            "mirror": self._hold,
+            "mirror_off": self._let_go,
+            "save": self._save,
+        }
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being saved."""
+        return self._saver.busy
+
+    @property
+    def pids(self) -> list[int]:
+        """The saver's process, if there is one."""
+        return self._saver.pids
+
+    @property
+    def kept_step(self) -> int:
+        """The newest step in memory; 0 for none."""
+        return self._saver.kept_step
+
+    @property
+    def patience_s(self) -> float:
+        """How long a save is waited for when nothing else is left to do: a disk may hang for ever."""
+        return max(_PATIENCE_S, 10 * self._last_s)
+
+    def hear(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> bool:
+        """Does what a worker asks for; False when the message is about something else."""
+        request = self._requests.get(message["type"])
+        if request is None:
+            _close(descriptors)
+            return False
+        request(worker, message, descriptors)
+        return True
+
+    def offer(self, durable_step: int) -> list[int]:
+        """The memory that the next attempt goes on from, if it is as new as what is on disk."""
+        mirror = self._saver.mirror
+        if mirror is None or not self.kept_step or self.kept_step < durable_step:
+            # The next worker cleans up and commits by itself at first: it needs the rank's lock.
+            self._saver.let_mirror_go()
+            self._saver.close_when_idle()
+            return []
+        self._saver.free_slots()
+        assert isinstance(mirror.memory, SharedMemory)
+        return [mirror.memory.descriptor]
+
+    def save_newer(self, durable_step: int, reason: str, *, failure: bool) -> None:
+        """The workers have ended: what they had completed and not saved is saved for them."""
+        slot = self._saver.newer_than(durable_step)
+        if slot is not None and self._saver.mirror is not None:
+            self._saver.commit(Save(self._saver.mirror, slot, 0, reason, failure))
+
+    def close(self) -> None:
+        """Lets the saver go."""
+        self._saver.close()
+
+    # Requests
+
+    def _open(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
+        """A worker hands the committing over to the saver. The message holds a key: it goes no further."""
+        _close(descriptors)
+        config = replace(
+            self._config,
+            directory=Path(message["directory"]),
+            keep=KeepPolicy.from_json(message["keep"]),
+            sealing=Sealing.from_message(message["sealing"]),
+        )
+
+        def opened(error: str, remarks: tuple[str, ...]) -> None:
+            for remark in remarks:
+                self._listener.heard(worker, {"type": "warning", "text": remark})
+            self._answer(worker, {"type": "opened", "error": error})
+
+        self._saver.open(config, opened)
+
+    def _hold(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
+        self._saver.hold(descriptors[0])
+        _close(descriptors[1:])
+
+    def _let_go(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
+        _close(descriptors)
+        self._saver.let_mirror_go()
+        self._saver.close_when_idle()
+
+    def _save(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
+        """A worker asks for a commit, of its mirror or of memory that comes with the message."""
+        try:
+            mirror = Mirror(SharedMemory(descriptors[0])) if descriptors else self._saver.mirror
+        except (MirrorError, OSError):
+            _close(descriptors)
+            mirror = None
+        if mirror is None:
+            self._answer(worker, {"type": "done", "error": "there is no mirror"})
+            return
+        why = str(message["reason"]), bool(message["failure"])
+        self._saver.commit(Save(mirror, Slot.from_message(message), int(message["epoch"]), *why, worker))
+
+    def _answer(self, worker: Worker, message: Mapping[str, Any]) -> None:
+        with contextlib.suppress(LinkError, OSError):
+            worker.link.send(message)
+
+    # What the saver tells
+
+    def watch(self, child: Worker) -> None:
+        """Listens to a saver."""
+        self._selector.register(child.end_fd, selectors.EVENT_READ, self._saver.on_end)
+        self._selector.register(child.link, selectors.EVENT_READ, self._saver.on_message)
+
+    def unwatch(self, child: Worker) -> None:
+        """Stops listening to a saver."""
+        for source in (child.end_fd, child.link):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(source)
+
+    def saved(self, outcome: Outcome) -> None:
+        """A commit has succeeded or failed."""
+        save = outcome.save
+        message: dict[str, Any] = {"type": "saved", "step": save.slot.step, "reason": save.reason}
+        if outcome.error:
+            message.update(type="save_failed", error=outcome.error)
+        else:
+            self._last_s = outcome.seconds
+            message.update(epoch=outcome.epoch, file=outcome.file, seconds=round(outcome.seconds, 3))
+        self._listener.heard(save.worker, message)
+        for remark in outcome.remarks:
+            self._listener.heard(save.worker, {"type": "warning", "text": remark})
+        if save.worker is not None:
+            self._answer(save.worker, {"type": "done", "error": outcome.error})
+
+    def settled(self) -> None:
+        """Nothing is being saved any more."""
+        self._listener.settled()
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
