@@ -28,6 +28,7 @@ from resilient.codec import cipher
 
 _BLOCK_BYTES = 128
 _FIRST, _SECOND, _THIRD = 1, 100, 200
+_TOLD_EVERY = 250_000
 
 
 def prove(cycle: Cycle, inspector: Inspector, depth: int = 2, *, damaged: bool = False) -> None:
@@ -148,14 +149,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(results: Iterable[tuple[int, str]], cycle_count: int, began_s: float) -> int:
-    states, violations = 0, []
-    for count, violation in results:
+    states, told, violations = 0, 0, 0
+    for done, (count, violation) in enumerate(results, 1):
         states += count
         if violation:
-            violations.append(violation)
+            violations += 1
             print(f"VIOLATED {violation}", flush=True)
+        if states - told >= _TOLD_EVERY:
+            told = states
+            seconds = time.monotonic() - began_s
+            print(f"so far: {states:,} in {done} of {cycle_count} cycles, {seconds:.0f} s", flush=True)
     seconds = time.monotonic() - began_s
-    verdict = f"{len(violations)} violations" if violations else "every invariant holds"
+    verdict = f"{violations} violations" if violations else "every invariant holds"
     print(f"crash states: {states:,} distinct in {cycle_count} cycles, {seconds:.0f} s: {verdict}")
     return 1 if violations else 0
 

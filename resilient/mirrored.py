@@ -5,7 +5,8 @@ The meta of a slot is one line of JSON and, behind it, the state's description a
     {"epoch":2,"step_in_epoch":3,"step":11,"info":{...},"entries":[[name, dtype, dims, hexadecimal], ...]}
     <extra>
 
-``info`` is what retention judges by, ``entries`` are what stock reads beside the parameters (``resilient.entries``); they are small, and change.
+``info`` is what retention judges by; ``entries`` are what stock reads beside the parameters (see
+``resilient.entries``), which are small and change from step to step.
 """
 
 from __future__ import annotations
