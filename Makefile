@@ -3,6 +3,7 @@
 #
 # make crash  every crash state of a store's daily life, held against its promises (a part of make test)
 # make crash-deep   the same for more lives and every cipher; takes hours
+# make kills  200 kills of real trainings at random instants; takes some 20 minutes
 # make fuzz   the property tests on new random examples, many of them; takes a while
 #
 # They set up a .venv by themselves; Python 3.10 to 3.12 and pip are all they need.
@@ -15,7 +16,7 @@ JOBS ?= 2
 # MindSpore's own warnings would bury what the demo has to say.
 export GLOG_v ?= 3
 
-.PHONY: demo test style types tests crash crash-deep fuzz clean
+.PHONY: demo test style types tests crash crash-deep kills fuzz clean
 
 demo: .venv/ready
 	$(BIN)/resilient-chaos drill examples/digits.py
@@ -37,6 +38,9 @@ crash: .venv/ready
 
 crash-deep: .venv/ready
 	$(BIN)/python -m chaos.proof --deep
+
+kills: .venv/ready
+	$(BIN)/python -m chaos.kills --kills 200 --jobs $(JOBS)
 
 fuzz: .venv/ready
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 tests/store tests/codec tests/test_retention.py
