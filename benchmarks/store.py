@@ -116,7 +116,12 @@ class Bench:
         path = self.folder / "stock.ckpt"
         sealed = {"enc_key": KEYS[mode], "enc_mode": mode} if mode else {}
         ms.save_checkpoint(self.network, str(path), async_save=asynchronous, **sealed)
-        while asynchronous and not _is_idle():
+        if asynchronous:
+            self.settle()
+
+    def settle(self) -> None:
+        """Waits for what stock saves in the background."""
+        while not _is_idle():
             time.sleep(0.001)
 
     def stock_load(self, mode: str | None) -> None:

@@ -27,14 +27,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.victims import Shape, Victim, VictimError
-from chaos.witness import Account, Death, judge
+from chaos.witness import DONE, Account, Death, judge
 from resilient.host.entropy import SystemEntropy
 
 STEPS = 400
 KILLS_PER_RUN = 10
 _SEED = 20_26
 _SUB_STEP_S = 0.006  # a step of the program takes 1.5 to 5 ms
-_START_S = 12.0
+_START_S = 8.0  # as long as an import and a compilation take here, at most
 _OVERTIME_RUNS = 3
 
 WORKER, SAVER, SUPERVISOR = "worker", "saver", "supervisor"
@@ -126,23 +126,28 @@ class Execution:
         victim = self._victim
         if kill.start is not None:
             victim.wait_for(lambda: victim.over or victim.worker() != 0, "the start of a worker")
-            time.sleep(kill.start * _START_S / 2)
-            return not victim.over
-
-        def reached() -> bool:
-            last = victim.last_line()
-            return victim.over or (
-                last is not None and last.step >= kill.step and last.pid == victim.worker()
-            )
-
-        victim.wait_for(reached, f"step {kill.step}")
-        time.sleep(kill.delay_s)
+            due_s = time.monotonic() + kill.start * _START_S
+            # Where a start is quicker than thought, it ends with the first step.
+            victim.wait_for(lambda: victim.over or self._trains() or time.monotonic() > due_s, "a step")
+        else:
+            victim.wait_for(lambda: victim.over or self._has_completed(kill.step), f"step {kill.step}")
+            time.sleep(kill.delay_s)
         return not victim.over
+
+    def _trains(self) -> bool:
+        """Whether the present worker has begun a step."""
+        last = self._victim.last_lines()[-1:]
+        return bool(last) and last[0].pid == self._victim.worker()
+
+    def _has_completed(self, step: int) -> bool:
+        """Whether this step is complete, and the present worker has completed any: one that had not would
+        have failed before its first step, and a run that does so twice is given up."""
+        done = [line for line in self._victim.last_lines() if line.what == DONE]
+        return bool(done) and done[-1].step >= step and done[-1].pid == self._victim.worker()
 
     def _strike(self, kill: Kill) -> None:
         victim = self._victim
-        last, worker = victim.last_line(), victim.worker()
-        trains = last is not None and last.pid == worker
+        worker, trains = victim.worker(), self._trains()
         with contextlib.suppress(OSError):
             # Who has ended by itself meanwhile was not killed.
             struck = self._kill(kill.target, worker)

@@ -25,6 +25,7 @@ PROGRAM = Path(__file__).parent / "training.py"
 DEADLINE_S = 240.0
 _MARK = "RESILIENT_VICTIM"
 _POLL_S = 0.0005
+_TAIL_BYTES = 400
 
 
 class VictimError(Exception):
@@ -80,13 +81,14 @@ class Victim:
         path = self._folder / "steps"
         return witness.parse(path.read_text()) if path.exists() else []
 
-    def last_line(self) -> witness.Line | None:
-        """The last of it; quick."""
+    def last_lines(self) -> list[witness.Line]:
+        """The last few of them; quick."""
         with contextlib.suppress(FileNotFoundError), open(self._folder / "steps", "rb") as steps:
-            steps.seek(max(0, steps.seek(0, os.SEEK_END) - 200))
-            lines = witness.parse(steps.read().partition(b"\n")[2].decode())
-            return lines[-1] if lines else None
-        return None
+            start = max(0, steps.seek(0, os.SEEK_END) - _TAIL_BYTES)
+            steps.seek(start)
+            text = steps.read().decode()
+            return witness.parse(text.partition("\n")[2] if start else text)
+        return []
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The journal's events of one kind."""

@@ -63,7 +63,8 @@ def parse(text: str) -> list[Line]:
 def judge(lines: Sequence[Line], deaths: Sequence[Death], steps: int) -> Account:
     """Holds a finished run of so many steps against its deaths."""
     in_copy = since_durable = 0
-    errors = [f"step {step} never ran" for step in sorted(_missing(lines, steps))]
+    missing = sorted(_missing(lines, steps))
+    errors = [f"{len(missing)} steps never ran, the first is {missing[0]}"] if missing else []
     for number in range(1, len(lines)):
         last, first = lines[number - 1], lines[number]
         if last.pid == first.pid:
