@@ -150,7 +150,7 @@ def overhead(kind: str, rounds: int, options: list[str], folder: Path) -> dict[s
     measured: dict[str, list[tuple[float, float]]] = {"python": [], "resilient-run": []}
     for number in range(rounds):
         run = folder / f"{kind}-{number}"
-        words = [str(PROGRAM), kind, str(TRAININGS[kind])]
+        words = [str(PROGRAM), "-", "--kind", kind, "--steps", str(TRAININGS[kind])]
         supervised = ["-m", "supervisor.cli", "--quiet", "--run-dir", str(run), *options, *words]
         for name, command in (("python", words), ("resilient-run", supervised)):
             measured[name].append(_run([sys.executable, *command]))

@@ -1,8 +1,10 @@
 """A small, quick training that tells what it has done: what ``chaos.kills`` kills.
 
     training.py FOLDER [--steps N] [--mode graph|pynative] [--monitor none|sync|async] [--save-steps N]
+                       [--memory-group DIR --hog STEP]
 
-FOLDER gets, whatever kills this process:
+With --hog it joins a control group and takes memory from that step on, without an end, once in the life of
+the run. FOLDER gets, whatever kills this process:
 
     steps     a line for each beginning and each completion of a step: PID begun|done STEP
     result    at the end: a hash of all parameters, optimizer state and random streams
@@ -25,6 +27,7 @@ from mindspore.train import Callback, Model
 
 STEPS_PER_EPOCH = 50
 _ROWS = 8
+_HOG_BYTES = 1024 * 1024
 
 
 class Network(nn.Cell):  # type: ignore[misc]
@@ -43,8 +46,9 @@ class Network(nn.Cell):  # type: ignore[misc]
 class Witness(Callback):  # type: ignore[misc]
     """Writes down what happens, and draws from the streams that a resume has to put back."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, hog_step: int) -> None:
         super().__init__()
+        self._hog_step = hog_step
         # Unbuffered: what is written stands there, whatever becomes of us.
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -54,7 +58,11 @@ class Witness(Callback):  # type: ignore[misc]
     def on_train_step_end(self, run_context: Any) -> None:
         random.random()
         np.random.random()
-        self._write("done", run_context.original_args().cur_step_num)
+        step = run_context.original_args().cur_step_num
+        self._write("done", step)
+        if step == self._hog_step:
+            # The training goes on meanwhile: death comes in whatever it is doing.
+            threading.Thread(target=take_memory, daemon=True).start()
 
     def _write(self, what: str, step: int) -> None:
         os.write(self._file, f"{os.getpid()} {what} {step}\n".encode())
@@ -65,6 +73,23 @@ def leave_when_told(path: Path) -> None:
     with open(path, "rb", buffering=0) as pipe:
         status = pipe.read(1)
     os._exit(status[0])
+
+
+def take_memory() -> None:
+    """Takes memory until somebody does something about it."""
+    taken = []
+    while True:
+        taken.append(b"x" * _HOG_BYTES)
+
+
+def hog_step(options: argparse.Namespace) -> int:
+    """From which step on memory is taken; 0 for never. Once in a run: the next attempt behaves."""
+    mark = options.folder / "hogged"
+    if not options.hog or mark.exists():
+        return 0
+    mark.touch()
+    (options.memory_group / "cgroup.procs").write_text(str(os.getpid()))
+    return int(options.hog)
 
 
 def dataset(steps_per_epoch: int) -> Any:
@@ -91,7 +116,10 @@ def train(options: argparse.Namespace) -> Any:
     rate = nn.cosine_decay_lr(1e-4, 1e-2, options.steps, STEPS_PER_EPOCH, epochs)
     loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
     model = Model(network, loss, nn.Adam(network.trainable_params(), rate))
-    callbacks = [Witness(options.folder / "steps"), *monitors(options.monitor, options.save_steps)]
+    callbacks = [
+        Witness(options.folder / "steps", hog_step(options)),
+        *monitors(options.monitor, options.save_steps),
+    ]
     model.train(epochs, dataset(STEPS_PER_EPOCH), callbacks=callbacks)
     return model.train_network
 
@@ -114,6 +142,8 @@ def main() -> None:
     parser.add_argument("--mode", choices=("graph", "pynative"), default="graph")
     parser.add_argument("--monitor", choices=("none", "sync", "async"), default="none")
     parser.add_argument("--save-steps", type=int, default=3)
+    parser.add_argument("--memory-group", type=Path)
+    parser.add_argument("--hog", type=int, default=0, metavar="STEP")
     options = parser.parse_args()
     threading.Thread(target=leave_when_told, args=(options.folder / "exit",), daemon=True).start()
     ms.set_context(mode=ms.GRAPH_MODE if options.mode == "graph" else ms.PYNATIVE_MODE)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,16 @@ class VictimError(Exception):
 
 @dataclass(frozen=True)
 class Shape:
-    """How a run is set up: the program's arguments, and the options of ``resilient-run``."""
+    """How a run is set up: the program's arguments, and the options of ``resilient-run``.
+
+    ``program`` takes a folder and --steps N, and writes down its steps as ``chaos/training.py`` does.
+    """
 
     seed: int
     steps: int
     arguments: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    prefix: tuple[str, ...] = field(default=(sys.executable, "-m", "supervisor.cli"))
+    program: Path = PROGRAM
 
     @property
     def mode(self) -> str:
@@ -63,10 +66,16 @@ class Victim:
     def start(self) -> None:
         """Starts the supervisor; the same command each time."""
         options = ["--run-dir", str(self._folder / "run"), "--no-encrypt", *self._shape.options]
-        program = [str(PROGRAM), str(self._folder), "--steps", str(self._shape.steps), *self._shape.arguments]
+        program = [
+            str(self._shape.program),
+            str(self._folder),
+            "--steps",
+            str(self._shape.steps),
+            *self._shape.arguments,
+        ]
         with open(self._folder / "said", "ab") as said:
             self._supervisor = subprocess.Popen(
-                [*self._shape.prefix, *options, *program],
+                [sys.executable, "-m", "supervisor.cli", *options, *program],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,

@@ -1,11 +1,15 @@
 """Real trainings, killed at random instants, and what the judge of it says about made-up ones."""
 
+import contextlib
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
 from chaos import kills
+from chaos.memory_group import memory_group, out_of_memory_kills
+from chaos.victims import Victim
 from chaos.witness import Account, Death, judge, parse
 
 STEPS = 3
@@ -28,6 +32,32 @@ def test_no_kill_loses_a_completed_step(tmp_path, capsys):
     print(*kills.summary(campaign.reports), sep="\n")
     assert not campaign.failed, capsys.readouterr().out
     assert campaign.struck >= 20
+
+
+@pytest.mark.mindspore
+def test_a_worker_that_is_killed_for_its_memory_loses_no_completed_step(tmp_path):
+    """The kernel kills it at the limit of its control group: the run ends as one that was left alone."""
+    with contextlib.ExitStack() as stack:
+        try:
+            group = stack.enter_context(memory_group(512 * 1024 * 1024))
+        except OSError as error:
+            pytest.skip(f"no control group can be made here: {error}")
+        arguments = ("--memory-group", str(group), "--hog", "100")
+        shape = replace(kills.shape_of(0), arguments=arguments)
+        victim = Victim(tmp_path / "run", shape)
+        stack.callback(victim.clear_away)
+        victim.start()
+        victim.wait_until_gone()
+        assert out_of_memory_kills(group) == 1
+    written = victim.lines()
+    _, second = dict.fromkeys(line.pid for line in written)
+    death = Death(next(number for number, line in enumerate(written) if line.pid == second))
+    account = judge(written, [death], shape.steps)
+    assert account.errors == ()
+    print("run again because its copy was in progress:", account.in_copy)
+    assert victim.status() == 0
+    assert victim.events("incident_judged")[0]["cause"] == "killed by SIGKILL"
+    assert victim.result() == kills.undisturbed(tmp_path / "undisturbed", "graph")
 
 
 @pytest.mark.parametrize(
