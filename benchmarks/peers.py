@@ -163,7 +163,12 @@ class Bench:
         path = str(self.folder / "stock.ckpt")
         sealed = {"enc_key": KEYS[self.mode], "enc_mode": self.mode}
         ms.save_checkpoint(self.network, path, async_save=asynchronous, **sealed)
-        while asynchronous and not _is_idle():
+        if asynchronous:
+            self.settle()
+
+    def settle(self) -> None:
+        """Waits for what stock saves in the background."""
+        while not _is_idle():
             time.sleep(0.001)
 
     def stock_load(self) -> None:

@@ -8,6 +8,8 @@ from resilient.host.clock import Clock
 _SMOOTHING = 0.1
 # The first step of a process compiles the graph, and the second may still allocate.
 _SETTLING_STEPS = 2
+# The first copy into each slot is several times as slow: the kernel has to find and clear its pages.
+_SETTLING_COPIES = 3
 
 
 class Pace:
@@ -20,7 +22,9 @@ class Pace:
         self._last_s = clock.monotonic()
         self._step_s = 0.0
         self._copy_s = 0.0
+        self._copies = 0
         self._since = 0
+        self._wanted = False
 
     def wants(self) -> bool:
         """Called once at each boundary: whether this one is to be copied."""
@@ -30,18 +34,32 @@ class Pace:
             self._step_s = _smooth(self._step_s, now_s - self._last_s)
         self._last_s = now_s
         self._since += 1
-        return self._since >= self.every
+        self._wanted = self._since >= self.every
+        return self._wanted
 
     @property
     def every(self) -> int:
         """Every how many steps a boundary is copied, as things are."""
-        return self._fixed or schedule.mirror_every(self._copy_s, self._step_s)
+        if self._fixed is not None:
+            return self._fixed
+        if self._copies <= _SETTLING_COPIES:
+            # What these cost tells nothing about the others.
+            return 1
+        return schedule.mirror_every(self._copy_s, self._step_s)
 
     def copied(self, seconds: float) -> None:
-        """A boundary has been copied; what that cost is no part of the next step."""
-        self._copy_s = _smooth(self._copy_s, seconds)
+        """A boundary has been copied; what that cost is no part of the next step.
+
+        ``seconds`` went into the copy alone; where the boundary was wanted, observing it counts as well.
+        """
+        now_s = self._clock.monotonic()
+        cost_s = now_s - self._last_s if self._wanted else seconds
+        self._copies += 1
+        if self._copies > _SETTLING_COPIES:
+            self._copy_s = _smooth(self._copy_s, cost_s)
+        self._wanted = False
         self._since = 0
-        self._last_s = self._clock.monotonic()
+        self._last_s = now_s
 
 
 def _smooth(average_s: float, value_s: float) -> float:

@@ -18,6 +18,7 @@ it. Of the others a second one may be the same request, sent to the supervisor a
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import os
 import signal
@@ -47,13 +48,15 @@ class SignalGuard:
         """Takes its place in front of whatever handlers there are now; again after somebody else did."""
         if threading.current_thread() is not threading.main_thread():
             return
+        ours = self._handle
         for number in STOP_SIGNALS:
-            present = signal.getsignal(number)
+            # At every step: signal.getsignal makes an enumeration's member of each answer, and is slow at it.
+            present = _signal.getsignal(number)
             # None: installed from C, which Python can neither call nor put back.
-            if present in (self._handle, signal.SIG_IGN, None):
+            if present == ours or present in (signal.SIG_IGN, None):
                 continue
             self._previous[number] = present
-            signal.signal(number, self._handle)
+            signal.signal(number, ours)
 
     def restore(self) -> None:
         """Puts the handlers back that were there, except where somebody else has replaced ours since."""

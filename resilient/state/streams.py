@@ -13,6 +13,8 @@ from typing import Any
 import mindspore
 import numpy as np
 
+from resilient.state import twister
+
 PYTHON = "python"
 NUMPY = "numpy"
 MINDSPORE = "mindspore"
@@ -86,13 +88,12 @@ def restore_numpy(streams: Mapping[str, Any]) -> None:
     np.random.set_state((name, numbers, position, has_gauss, cached))
 
 
+_glances = {PYTHON: twister.python_glance(), NUMPY: twister.numpy_glance()}
+
+
 def fingerprint() -> dict[str, object]:
     """What changes when somebody draws from a global stream, by stream; cheap enough for every step."""
-    _, keys, position, has_gauss, _ = np.random.get_state(legacy=True)
-    return {
-        PYTHON: hash(random.getstate()),
-        NUMPY: (int(position), int(has_gauss), np.asarray(keys)[:4].tobytes()),
-    }
+    return {name: glance() for name, glance in _glances.items()}
 
 
 def _pack(words: Any) -> str:

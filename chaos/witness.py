@@ -1,0 +1,103 @@
+"""What a killed run has written down, and whether it did any step again that it did not have to.
+
+A line says that a process has begun, or completed, a step. A step's boundary lies between its completion
+and the beginning of the next: who has begun a step had the boundary before it in the mirror. So, after a
+death of a worker,
+
+    last line  "begun s"      step s - 1 was safe: the next process begins s
+               "done s"       s was complete, its copy perhaps not: the next process begins s + 1, or s
+
+Where the memory has died as well, the next process begins after the newest durable checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BEGUN, DONE = "begun", "done"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: which process, what, and which step."""
+
+    pid: int
+    what: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Death:
+    """A killing: ``lines`` stood there when it was over.
+
+    ``durable_step`` is the newest step on disk, where that is all that was left; None where nothing may be
+    lost. ``copies`` tells whether a copy may have been in progress: a worker that could end by itself has
+    finished it.
+    """
+
+    lines: int
+    durable_step: int | None = None
+    copies: bool = True
+
+
+@dataclass(frozen=True)
+class Account:
+    """Steps that were run again: because their copy was in progress, and because memory had died too.
+
+    ``errors`` are all others, and whatever else does not add up.
+    """
+
+    in_copy: int
+    since_durable: int
+    errors: tuple[str, ...]
+
+
+def parse(text: str) -> list[Line]:
+    """The lines of a file that is perhaps being written."""
+    whole, _, _ = text.rpartition("\n")
+    words = [line.split() for line in whole.splitlines()]
+    return [Line(int(pid), what, int(step)) for pid, what, step in words]
+
+
+def judge(lines: Sequence[Line], deaths: Sequence[Death], steps: int) -> Account:
+    """Holds a finished run of so many steps against its deaths."""
+    in_copy = since_durable = 0
+    missing = sorted(_missing(lines, steps))
+    errors = [f"{len(missing)} steps never ran, the first is {missing[0]}"] if missing else []
+    for number in range(1, len(lines)):
+        last, first = lines[number - 1], lines[number]
+        if last.pid == first.pid:
+            errors += _out_of_order(last, first)
+            continue
+        again = _next_step(last) - first.step
+        met = [death for death in deaths if death.lines == number]
+        floor = min((d.durable_step for d in met if d.durable_step is not None), default=None)
+        where = f"after {last.what} {last.step} a new process began {first.step}"
+        if not met:
+            errors.append(f"{where}: nobody had killed the one before")
+        elif again < 0 or first.what != BEGUN:
+            errors.append(f"{where}: steps were left out")
+        elif floor is not None:
+            since_durable += again
+            errors += [f"{where}, and step {floor} was durable"] if first.step <= floor else []
+        elif again == 1 and last.what == DONE and any(death.copies for death in met):
+            in_copy += 1
+        elif again:
+            errors.append(f"{where}: {again} completed steps were run again")
+    return Account(in_copy, since_durable, tuple(errors))
+
+
+def _missing(lines: Sequence[Line], steps: int) -> set[int]:
+    return set(range(1, steps + 1)) - {line.step for line in lines if line.what == DONE}
+
+
+def _next_step(last: Line) -> int:
+    return last.step + 1 if last.what == DONE else last.step
+
+
+def _out_of_order(last: Line, line: Line) -> list[str]:
+    expected = (DONE, last.step) if last.what == BEGUN else (BEGUN, last.step + 1)
+    if (line.what, line.step) == expected:
+        return []
+    return [f"{line.what} {line.step} follows {last.what} {last.step} in one process"]

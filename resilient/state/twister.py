@@ -1,0 +1,78 @@
+"""Looks at Python's and NumPy's global Mersenne Twisters where they lie in memory.
+
+To ask for their states copies 625 words each, one Python object a word: 10 and 40 microseconds, where a
+small network's step takes a thousand. To see whether somebody has drawn, a glance at the position and the
+first words is enough. They lie
+
+    CPython   behind the object's header: index int, then the words (Modules/_randommodule.c)
+    NumPy     where ``BitGenerator.ctypes`` says: the words, then the position int
+
+Neither is a promise, so each is compared once with the state as it is given officially. Where the two differ,
+or the generator is another one, the official state is what is looked at.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+_WORDS = 624
+_WORD_BYTES = 4
+_GLANCE_BYTES = 16
+
+Glance = Callable[[], object]
+
+
+def python_glance() -> Glance:
+    """A function whose value changes whenever somebody draws from Python's global stream."""
+    generator = random.getstate.__self__  # type: ignore[attr-defined]
+    address = id(generator) + object.__basicsize__
+    version, words, _ = random.getstate()
+    if version != 3 or not _holds(address, [words[_WORDS], *words[:_WORDS]]):
+        return lambda: hash(random.getstate())
+    # The index, and the words right behind it; and the second of a pair of normal numbers.
+    return lambda: (ctypes.string_at(address, _WORD_BYTES + _GLANCE_BYTES), generator.gauss_next)
+
+
+def numpy_glance() -> Glance:
+    """The same for NumPy's, except for one draw that is not seen: of the second of a pair of normal numbers
+    that were computed together."""
+    legacy = np.random.get_state.__self__  # type: ignore[attr-defined]
+    known: Any = None
+    glance: Glance = _official_numpy
+
+    def look() -> object:
+        nonlocal known, glance
+        # The script may put another generator in its place.
+        if legacy._bit_generator is not known:
+            known = legacy._bit_generator
+            glance = _numpy_glance(known)
+        return glance()
+
+    return look
+
+
+def _numpy_glance(generator: Any) -> Glance:
+    official: Any = np.random.get_state(legacy=False)
+    if official["bit_generator"] != "MT19937":
+        return _official_numpy
+    address, state = int(generator.ctypes.state_address), official["state"]
+    if not _holds(address, [*map(int, state["key"]), int(state["pos"])]):
+        return _official_numpy
+    at = address + _WORDS * _WORD_BYTES
+    return lambda: (ctypes.string_at(at, _WORD_BYTES), ctypes.string_at(address, _GLANCE_BYTES))
+
+
+def _official_numpy() -> object:
+    # As text it would show an array's first and last words alone: its bytes, wherever one lies.
+    return pickle.dumps(np.random.get_state(legacy=False))
+
+
+def _holds(address: int, words: list[int]) -> bool:
+    found = ctypes.string_at(address, len(words) * _WORD_BYTES)
+    return found == np.array(words, dtype=np.uint32).tobytes()
