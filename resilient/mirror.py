@@ -250,8 +250,11 @@ class Mirror:
 
     def view(self, slot: int, area: Area) -> memoryview:
         """The memory of a tensor in a slot."""
-        start = self._at(slot) + PAGE_BYTES + self.meta_bytes + area.offset
-        return self.memory.view(start, area.size_bytes)
+        return self.memory.view(self.start_of(slot, area), area.size_bytes)
+
+    def start_of(self, slot: int, area: Area) -> int:
+        """Where in the memory a tensor of a slot begins."""
+        return self._at(slot) + PAGE_BYTES + self.meta_bytes + area.offset
 
     # Writing
 
