@@ -219,9 +219,14 @@ class Mirror:
         create: Callable[[int], Memory],
         meta_bytes: int = META_BYTES,
     ) -> Mirror:
-        """A new mirror, every slot empty, in memory of the right size from ``create``."""
+        """A new mirror, every slot empty, in memory of the right size from ``create``.
+
+        ``meta_bytes`` is the least room for a meta.
+        """
         assert slots >= 1
         encoded = layout.encode()
+        # The tensors follow: they are read as numbers, and a number across two lines of the cache is slow.
+        meta_bytes = _aligned(meta_bytes, ALIGNMENT_BYTES)
         slot_bytes = _aligned(PAGE_BYTES + meta_bytes + layout.data_bytes, PAGE_BYTES)
         first = _aligned(PAGE_BYTES + len(encoded), PAGE_BYTES)
         memory = create(first + slots * slot_bytes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,9 @@ from hypothesis import strategies as st
 from chaos.faults import Killed
 from chaos.memory import SimulatedMemory
 from resilient.mirror import (
+    ALIGNMENT_BYTES,
+    PAGE_BYTES,
+    Area,
     Mirror,
     MirrorError,
     MirrorLayout,
@@ -245,6 +250,27 @@ def test_a_layout_survives_its_encoding():
     assert MirrorLayout.decode(LAYOUT.encode()) == LAYOUT
     assert Mirror(new_memory()).layout == LAYOUT
     assert Mirror(new_memory()).digest == Mirror(new_memory(slots=3)).digest
+
+
+sizes = st.lists(st.integers(0, 300), max_size=8)
+
+
+@given(sizes, st.integers(1, 3), st.integers(0, 200))
+def test_tensors_lie_apart_and_aligned(tensor_sizes, slots, meta_bytes):
+    """No two tensors of any slots share a byte with each other or with a meta, and each is aligned."""
+    areas = place([(f"t{n}", "Int8", (size,), 0, size) for n, size in enumerate(tensor_sizes)])
+    memory = new_memory(MirrorLayout("r", 0, "p", areas), slots, meta_bytes)
+    mirror = Mirror(memory)
+    taken = [(0, PAGE_BYTES + len(mirror.layout.encode()))]
+    for number in range(slots):
+        starts = [mirror.start_of(number, area) for area in areas]
+        assert all(start % ALIGNMENT_BYTES == 0 for start in starts)
+        taken += [(start, start + size) for start, size in zip(starts, tensor_sizes, strict=True)]
+        taken.append((mirror._at(number), mirror._at(number) + PAGE_BYTES + mirror.meta_bytes))
+    taken = sorted((start, end) for start, end in taken if start < end)
+    assert all(end <= start for (_, end), (start, _) in zip(taken, taken[1:], strict=False))
+    assert taken[-1][1] <= memory.size_bytes
+    assert mirror.fits(bytes(meta_bytes))
 
 
 def test_the_memory_that_is_asked_for_is_what_the_tensors_take():
