@@ -1,14 +1,12 @@
 """Shared memory that outlives its process, and a process that dies in the middle of a write.
 
-The bytes stay when the process dies, exactly as far as it had written them: that is what a memfd does whose
-other holder lives on. Writes become visible in the order in which they were made, front to back, one byte at
-a time; a death is possible before each byte. What the tensors are copied through is ``write`` as well, so that
+The bytes stay when the process dies, exactly as far as it had written them, as those of a memfd do that
+somebody else holds as well. Writes become visible in the order in which they were made, front to back, one
+byte at a time; a death is possible before each byte. The tensors are copied through ``write`` too, so that
 every byte of a snapshot is counted: ``view`` gives memory to read.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from chaos.faults import Killed
 
@@ -17,13 +15,12 @@ class SimulatedMemory:
     """The Memory protocol over bytes that a test holds on to.
 
     ``dies_after`` is how many bytes the process still writes before it is gone; None for as many as it
-    likes. ``written`` counts them. ``before_write`` sees each write before it happens.
+    likes. ``written`` counts them.
     """
 
     def __init__(self, content: bytearray, dies_after: int | None = None) -> None:
         self.content = content
         self.written = 0
-        self.before_write: Callable[[int, bytes], None] = lambda offset, data: None
         self._dies_after = dies_after
         self._dead = False
 
@@ -45,7 +42,6 @@ class SimulatedMemory:
     def write(self, offset: int, data: bytes) -> None:
         assert not self._dead, "a dead process writes nothing"
         assert 0 <= offset <= offset + len(data) <= len(self.content), "a write beyond the memory"
-        self.before_write(offset, data)
         left = len(data) if self._dies_after is None else self._dies_after - self.written
         done = data[:left]
         self.content[offset : offset + len(done)] = done

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from resilient.codec.record import Record
-from resilient.mirror import Area, Mirror, MirrorError, MirrorLayout, SharedMemory, Slot, place
+from resilient.mirror import (
+    NONSENSE,
+    Area,
+    Mirror,
+    MirrorError,
+    MirrorLayout,
+    SharedMemory,
+    Slot,
+    is_count,
+    place,
+)
 from resilient.saving import Snapshot
 
 WEIGHTS_SECTION = 2**31
@@ -47,14 +57,26 @@ class Header:
                 Record(name, dtype, tuple(dims), bytes.fromhex(data))
                 for name, dtype, dims, data in content.pop("entries")
             )
-            return cls(entries=entries, extra=extra, **content)
-        except (ValueError, KeyError, TypeError) as error:
+            header = cls(entries=entries, extra=extra, **content)
+        except NONSENSE as error:
             raise MirrorError(f"the meta of a slot makes no sense: {error}") from error
+        if not _is_sensible(header):
+            raise MirrorError("the meta of a slot makes no sense")
+        return header
+
+
+def _is_sensible(header: Header) -> bool:
+    texts = [text for record in header.entries for text in (record.name, record.dtype)]
+    counts = [n for record in header.entries for n in record.dims]
+    counters = (header.step, header.epoch, header.step_in_epoch)
+    return all(isinstance(text, str) for text in texts) and all(is_count(n) for n in (*counters, *counts))
 
 
 def snapshot(mirror: Mirror, slot: Slot, reason: str, *, failure: bool) -> Snapshot:
     """What is in a slot, over the mirror's own memory. Raises MirrorError."""
     header = Header.decode(mirror.meta(slot))
+    if header.step != slot.step:
+        raise MirrorError(f"the slot of step {slot.step} holds step {header.step}")
     areas = mirror.layout.areas
     own = [_record(area, mirror.view(slot.number, area)) for area in areas]
     # Weights files belong to scheduled checkpoints: nothing is resumed from them.

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from functools import partial
+import hashlib
+import json
+import os
+import signal
+import socket
+import struct
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from chaos.faults import Killed
 from chaos.memory import SimulatedMemory
 from resilient.mirror import (
     ALIGNMENT_BYTES,
     PAGE_BYTES,
-    Area,
     Mirror,
     MirrorError,
     MirrorLayout,
     NoSlotError,
+    SharedMemory,
     Slot,
     needed_bytes,
     place,
 )
+from resilient.mirrored import Header, snapshot
 
 META_BYTES = 64
 LAYOUT = MirrorLayout(
@@ -268,7 +276,7 @@ def test_tensors_lie_apart_and_aligned(tensor_sizes, slots, meta_bytes):
         taken += [(start, start + size) for start, size in zip(starts, tensor_sizes, strict=True)]
         taken.append((mirror._at(number), mirror._at(number) + PAGE_BYTES + mirror.meta_bytes))
     taken = sorted((start, end) for start, end in taken if start < end)
-    assert all(end <= start for (_, end), (start, _) in zip(taken, taken[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(taken))
     assert taken[-1][1] <= memory.size_bytes
     assert mirror.fits(bytes(meta_bytes))
 
@@ -285,3 +293,364 @@ def test_a_slot_travels_as_a_message():
     """What is asked for over the link is the slot that was meant."""
     slot = Slot(1, 7, 30)
     assert Slot.from_message({"type": "save", **slot.to_message()}) == slot
+
+
+# Whatever bytes there are
+
+
+def hostile(memory):
+    """Does to a memory what every reader does; it may only refuse."""
+    try:
+        mirror = Mirror(memory)
+        slot = mirror.newest()
+        if slot is not None:
+            snapshot(mirror, slot, "killed", failure=True)
+            mirror.is_still(slot)
+        mirror.unpin_all()
+        mirror.pin(0)
+        mirror.write(7, b"", lambda number: None)
+    except MirrorError:
+        return False
+    return True
+
+
+def header(slots=2, slot_bytes=2 * PAGE_BYTES, meta_bytes=META_BYTES, layout=b"{}", magic=b"RSLMIRR1"):
+    return struct.pack(
+        "=8sQQQQ32s", magic, slots, slot_bytes, meta_bytes, len(layout), hashlib.sha256(layout).digest()
+    )
+
+
+def memory_with(layout, slots=2, slot_bytes=2 * PAGE_BYTES, meta_bytes=META_BYTES):
+    """A memory of the right size whose header is in order, whatever its layout says."""
+    first = PAGE_BYTES - (-len(layout) // PAGE_BYTES) * PAGE_BYTES
+    content = bytearray(first + slots * slot_bytes)
+    content[: PAGE_BYTES // 8] = header(slots, slot_bytes, meta_bytes, layout).ljust(PAGE_BYTES // 8, b"\0")
+    content[PAGE_BYTES : PAGE_BYTES + len(layout)] = layout
+    return SimulatedMemory(content)
+
+
+@given(st.binary(max_size=3 * PAGE_BYTES))
+def test_arbitrary_bytes_are_no_mirror(content):
+    """Memory of any length with anything in it: MirrorError, and nothing else."""
+    with pytest.raises(MirrorError):
+        Mirror(SimulatedMemory(bytearray(content)))
+
+
+u64 = st.one_of(st.integers(0, 5), st.sampled_from([64, 2**12, 2**13, 2**32, 2**63, 2**64 - 1]))
+
+
+@given(u64, u64, u64, st.integers(0, 4), st.binary(max_size=40))
+def test_a_header_with_any_numbers_is_refused_or_true(slots, slot_bytes, meta_bytes, pages, layout):
+    """Numbers from a header never lead beyond the memory, and never count for ever."""
+    content = header(slots, slot_bytes, meta_bytes, layout).ljust(PAGE_BYTES, b"\0") + layout
+    hostile(SimulatedMemory(bytearray(content.ljust((2 + pages) * PAGE_BYTES, b"\0"))))
+
+
+def test_slots_without_a_size_are_not_counted_for_ever():
+    """A header may claim 2**64 slots of no bytes and still add up: it is refused."""
+    whole = new_memory()
+    content = whole.content[: 2 * PAGE_BYTES]
+    struct.pack_into("=QQ", content, 8, 2**64 - 1, 0)
+    with pytest.raises(MirrorError, match="too small"):
+        Mirror(SimulatedMemory(content))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@st.composite
+def garbled_layouts(draw):
+    """The JSON of a good layout with one value replaced by anything."""
+    content = json.loads(LAYOUT.encode())
+    where = draw(st.sampled_from([content, content["weights"], *content["areas"]]))
+    where[draw(st.sampled_from(sorted(where)))] = draw(json_values)
+    return json.dumps(content).encode()
+
+
+@given(st.one_of(garbled_layouts(), json_values.map(lambda value: json.dumps(value).encode()), st.binary()))
+def test_a_garbled_layout_is_refused_or_true(layout):
+    """Whatever a layout's bytes say: MirrorError, or a layout whose tensors lie within the slots."""
+    memory = memory_with(layout, slot_bytes=3 * PAGE_BYTES)
+    if hostile(memory):
+        mirror = Mirror(memory.restart())
+        for area in mirror.layout.areas:
+            assert len(mirror.view(1, area)) == area.size_bytes
+        assert MirrorLayout.decode(mirror.layout.encode()) == mirror.layout
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": -64},
+        {"offset": 3 * PAGE_BYTES},
+        {"size_bytes": 2**62},
+        {"size_bytes": True},
+        {"dims": [1.5]},
+        {"name": None},
+        {"section": "0"},
+    ],
+    ids=str,
+)
+def test_a_tensor_outside_of_its_slot_is_refused(change):
+    """A tensor that would be another slot's memory, or no tensor at all, makes the mirror none."""
+    content = json.loads(LAYOUT.encode())
+    content["areas"][0].update(change)
+    with pytest.raises(MirrorError):
+        Mirror(memory_with(json.dumps(content).encode(), slot_bytes=3 * PAGE_BYTES))
+
+
+@pytest.mark.parametrize("weights", [{"network": [3]}, {"network": [-1]}, {"network": "01"}, []], ids=str)
+def test_weights_that_name_no_tensor_are_refused(weights):
+    """A weights file is made of tensors that are there."""
+    content = {**json.loads(LAYOUT.encode()), "weights": weights}
+    with pytest.raises(MirrorError):
+        Mirror(memory_with(json.dumps(content).encode(), slot_bytes=3 * PAGE_BYTES))
+
+
+def test_nesting_without_an_end_is_refused():
+    """A layout or a meta of 100,000 brackets ends in MirrorError, not in an exhausted stack."""
+    brackets = b"[" * 100_000
+    with pytest.raises(MirrorError):
+        MirrorLayout.decode(brackets)
+    with pytest.raises(MirrorError):
+        Header.decode(brackets)
+
+
+@pytest.mark.parametrize("slots", [2, 3])
+def test_a_slot_with_any_bytes_is_refused_or_read(slots):
+    """A bit flipped anywhere in the header, the layout or a slot's description never leads astray."""
+    memory = new_memory(slots=slots)
+    mirror = Mirror(memory)
+    write(mirror, 1)
+    described = [mirror._at(number) for number in range(slots)]
+    places = [*range(80), *range(PAGE_BYTES, PAGE_BYTES + len(LAYOUT.encode()))]
+    places += [start + at for start in described for at in range(40)]
+    for at in places:
+        for flip in (0x01, 0x80, 0xFF):
+            content = bytearray(memory.content)
+            content[at] ^= flip
+            hostile(SimulatedMemory(content))
+
+
+def test_a_meta_that_claims_more_than_its_room_is_refused():
+    """A length that was read from the memory is never believed beyond the slot."""
+    memory = new_memory()
+    mirror = Mirror(memory)
+    slot = write(mirror, 1)
+    struct.pack_into("=Q", memory.content, mirror._at(slot.number) + 24, 2**40)
+    with pytest.raises(MirrorError, match="claims"):
+        mirror.meta(slot)
+
+
+def test_a_count_at_its_end_refuses_to_write():
+    """Where no number is left for another boundary nothing is written, and nothing is struck dumb."""
+    memory = new_memory()
+    mirror = Mirror(memory)
+    slot = write(mirror, 1)
+    struct.pack_into("=Q", memory.content, mirror._at(slot.number) + 8, 2**64 - 1)
+    before = bytes(memory.content)
+    with pytest.raises(MirrorError, match="no further"):
+        write(mirror, 2)
+    assert bytes(memory.content) == before
+
+
+@pytest.mark.parametrize("number", [-1, 2, 2**40])
+def test_a_slot_that_does_not_exist_is_refused(number):
+    """A number from a message pins and reads slots, and nothing else of the memory."""
+    memory = new_memory()
+    mirror = Mirror(memory)
+    before = bytes(memory.content)
+    acts = [mirror.pin, mirror.unpin, lambda n: mirror.is_still(Slot(n, 1, 1))]
+    for act in [*acts, lambda n: mirror.meta(Slot(n, 1, 1)), lambda n: mirror.view(n, LAYOUT.areas[0])]:
+        with pytest.raises(MirrorError):
+            act(number)
+    assert bytes(memory.content) == before
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{}, {"slot": 1}, {"slot": -1, "sequence": 1, "step": 1}, {"slot": "0", "sequence": 1, "step": 1}],
+)
+def test_a_message_without_a_slot_is_refused(message):
+    """What comes over a link is a slot or MirrorError."""
+    with pytest.raises(MirrorError):
+        Slot.from_message(message)
+
+
+# Any life
+
+
+class Life(RuleBasedStateMachine):
+    """One mirror through many processes, beside what it must hold.
+
+    ``expected`` is the newest step that was written to its end, ``pinned`` the slots that are pinned and what
+    they held then.
+    """
+
+    def content_of(self, number):
+        """Every byte of a slot, without the one that says whether it is pinned."""
+        start = self.mirror._at(number)
+        slot = bytes(self.memory.content[start : start + self.mirror._slot_bytes])
+        return slot[:1] + slot[2:]
+
+    @initialize(slots=st.sampled_from([2, 3]))
+    def begin(self, slots):
+        self.slots = slots
+        self.memory = new_memory(slots=slots)
+        self.mirror = Mirror(self.memory)
+        self.expected = self.step = 0
+        self.pinned = {}
+
+    @rule()
+    def write(self):
+        self.step += 1
+        try:
+            write(self.mirror, self.step)
+            self.expected = self.step
+        except NoSlotError:
+            free = set(range(self.slots)) - set(self.pinned)
+            newest = self.mirror.newest()
+            assert not free - {newest.number if newest else None}
+
+    @rule(share=st.floats(0, 1, exclude_max=True))
+    def die_in_a_write(self, share):
+        try:
+            size = bytes_of_a_write(self.memory, self.step + 1)
+        except NoSlotError:
+            return
+        self.step += 1
+        self.memory.dies_after(int(share * size))
+        with pytest.raises(Killed):
+            write(self.mirror, self.step)
+        self.reopen()
+
+    @rule(number=st.integers(0, 2))
+    def pin(self, number):
+        number %= self.slots
+        self.mirror.pin(number)
+        self.pinned.setdefault(number, self.content_of(number))
+
+    @rule(number=st.integers(0, 2))
+    def unpin(self, number):
+        self.mirror.unpin(number % self.slots)
+        self.pinned.pop(number % self.slots, None)
+
+    @rule()
+    def unpin_all(self):
+        self.mirror.unpin_all()
+        self.pinned.clear()
+
+    @rule()
+    def reopen(self):
+        self.memory = self.memory.restart()
+        self.mirror = Mirror(self.memory)
+
+    @invariant()
+    def the_newest_boundary_is_there(self):
+        assert newest_step(self.memory) == self.expected
+
+    @invariant()
+    def pinned_slots_are_what_they_were(self):
+        for number, content in self.pinned.items():
+            assert self.content_of(number) == content
+
+
+Life.TestCase.settings = settings(stateful_step_count=40)
+TestLife = Life.TestCase
+
+
+# Real memory
+
+
+def descriptors():
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_what_one_mapping_writes_the_other_sees():
+    """Two processes that map one memfd share every byte of it, whoever wrote it."""
+    ours = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
+    theirs = Mirror.of(os.dup(ours.memory.descriptor))
+    assert theirs.layout == LAYOUT
+    assert theirs.newest() is None
+    slot = write(ours, 1)
+    assert theirs.newest() == slot
+    assert read(theirs, slot) == 1
+    theirs.pin(0)
+    theirs.pin(1)
+    with pytest.raises(NoSlotError):
+        write(ours, 2)
+    for mirror in (ours, theirs):
+        mirror.memory.close()
+
+
+def test_memory_outlives_whoever_made_it():
+    """The boundary of a process that was killed is read by another one that holds a descriptor."""
+    mirror = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
+    child = os.fork()
+    if child == 0:
+        write(mirror, 5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert read(mirror, mirror.newest()) == 5
+    mirror.memory.close()
+
+
+def test_closing_lets_go_of_every_descriptor_at_once():
+    """Also of the one that the mapping has; closing twice is closing once."""
+    before = descriptors()
+    mirror = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
+    other = Mirror.of(os.dup(mirror.memory.descriptor))
+    for memory in (mirror.memory, other.memory):
+        memory.close()
+        memory.close()
+    assert descriptors() == before
+
+
+def test_a_view_keeps_the_bytes_and_nothing_else_does():
+    """Who still reads a tensor when the memory is closed reads on; then the mapping goes too."""
+    before = descriptors()
+    mirror = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
+    slot = write(mirror, 4)
+    view = mirror.view(slot.number, LAYOUT.areas[0])
+    mirror.memory.close()
+    assert bytes(view) == values_of(4, LAYOUT.areas[0])
+    view.release()
+    del mirror
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("size", [0, 1, PAGE_BYTES - 1, PAGE_BYTES, 5 * PAGE_BYTES])
+def test_a_memory_that_is_no_mirror_is_closed_and_refused(size):
+    """Too small, or zeros: MirrorError, and its descriptor does not stay."""
+    before = descriptors()
+    descriptor = os.memfd_create("something", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, size)
+    with pytest.raises(MirrorError):
+        Mirror.of(descriptor)
+    assert descriptors() == before
+
+
+def test_a_descriptor_that_is_no_memory_is_closed_and_refused(tmp_path):
+    """A pipe, a socket, a file that cannot be written, one that is closed: MirrorError, nothing stays."""
+    (tmp_path / "file").write_bytes(bytes(2 * PAGE_BYTES))
+    before = descriptors()
+    reading, writing = os.pipe()
+    file = os.open(tmp_path / "file", os.O_RDONLY)
+    ours, theirs = socket.socketpair()
+    for descriptor in (reading, writing, file, ours.detach(), theirs.detach(), 10**6):
+        with pytest.raises(MirrorError):
+            Mirror.of(descriptor)
+    assert descriptors() == before
+
+
+def test_memory_that_cannot_be_made_leaves_no_descriptor():
+    """A size that no kernel grants is an OSError, with nothing left open."""
+    before = descriptors()
+    with pytest.raises(OSError):  # noqa: PT011 - which one it is, is the kernel's affair
+        SharedMemory.create(2**62)
+    with pytest.raises(MirrorError):
+        SharedMemory.create(PAGE_BYTES - 1)
+    assert descriptors() == before

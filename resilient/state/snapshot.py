@@ -104,7 +104,7 @@ def decode_extra(data: bytes) -> tuple[dict[str, Any], Progress]:
         if document["format"] != FORMAT:
             raise CorruptError(f"training state of format {document['format']}; this version reads {FORMAT}")
         return document, Progress(**document["progress"])
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
         raise CorruptError(f"the training state's description makes no sense: {error}") from error
 
 
