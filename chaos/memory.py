@@ -52,3 +52,6 @@ class SimulatedMemory:
 
     def view(self, offset: int, size_bytes: int) -> memoryview:
         return memoryview(self.content)[offset : offset + size_bytes].toreadonly()
+
+    def close(self) -> None:
+        """The bytes stay: the test holds them."""

@@ -158,6 +158,10 @@ class Memory(Protocol):
         """The memory itself, for tensors."""
         ...
 
+    def close(self) -> None:
+        """Lets go of it; views of it stay."""
+        ...
+
 
 class SharedMemory:
     """A mapped memfd. ``descriptor`` is its own, and closed with it.
@@ -291,6 +295,10 @@ class Mirror:
         except MirrorError:
             memory.close()
             raise
+
+    def close(self) -> None:
+        """Lets go of the memory; views of it stay."""
+        self.memory.close()
 
     # Reading
 
