@@ -106,14 +106,14 @@ def _demand_still(mirror: Mirror, slot: Slot) -> None:
 def mirror_of(snapshot: Snapshot, run_id: str, rank: int) -> tuple[Mirror, Slot]:
     """A snapshot in a mirror of its own, with one slot. Raises OSError when there is no memory."""
     sources: list[Record] = list(snapshot.records)
-    known = {id(record.data): number for number, record in enumerate(sources)}
+    known = {_identity(record): number for number, record in enumerate(sources)}
     weights: dict[str, tuple[int, ...]] = {}
     for kind, records in snapshot.weights.items():
         for record in records:
-            if id(record.data) not in known:
-                known[id(record.data)] = len(sources)
+            if _identity(record) not in known:
+                known[_identity(record)] = len(sources)
                 sources.append(Record(record.name, record.dtype, record.dims, record.data, WEIGHTS_SECTION))
-        weights[kind] = tuple(known[id(record.data)] for record in records)
+        weights[kind] = tuple(known[_identity(record)] for record in records)
     areas = place([(r.name, r.dtype, r.dims, r.section, memoryview(r.data).nbytes) for r in sources])
     layout = MirrorLayout(run_id, rank, snapshot.prefix, areas, weights)
     header = Header(snapshot.step, snapshot.epoch, snapshot.step_in_epoch, (), snapshot.extra)
@@ -126,6 +126,11 @@ def mirror_of(snapshot: Snapshot, run_id: str, rank: int) -> tuple[Mirror, Slot]
                 mirror.view(number, area)[:] = memoryview(record.data).cast("B")
 
     return mirror, mirror.write(snapshot.step, meta, fill)
+
+
+def _identity(record: Record) -> tuple[int, str, str, tuple[int, ...]]:
+    """What a tensor in a weights file is known by. Two tensors may share their bytes: all empty ones do."""
+    return id(record.data), record.name, record.dtype, record.dims
 
 
 def _record(area: Area, data: memoryview) -> Record:
