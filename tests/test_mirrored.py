@@ -298,6 +298,17 @@ def test_a_slot_that_is_written_again_afterwards_is_a_checkpoint(tmp_path):
     assert content_of(store, entry)[0][0][-1] == b"\x01" * 24
 
 
+@pytest.mark.parametrize("what", ["create", "sync"])
+def test_weights_of_a_slot_that_is_written_again_are_not_kept(tmp_path, what):
+    """The checkpoint is there; a weights file that may be of two boundaries never gets its name."""
+    answer = commit_disturbed(
+        tmp_path, lambda now, path: now == what and "checkpoint_network" in path.as_posix()
+    )
+    assert answer["error"] == ""
+    assert [remark for remark in answer["remarks"] if "written again" in remark]
+    assert [path for path in (tmp_path / "checkpoint_network").rglob("*") if path.is_file()] == []
+
+
 def test_a_slot_that_was_written_again_before_is_refused(tmp_path):
     """A request that comes too late is an error: it must not save another boundary under its name."""
     mirror = rank_mirror()
