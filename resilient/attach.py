@@ -22,6 +22,8 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from resilient import session as sessions
 from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, UsageError
@@ -59,10 +61,20 @@ def _begin_session() -> Session:
     _die_with_parent()
     link = Link.from_fd(descriptor)
     message, descriptors = link.receive()
+    if message["type"] == "stand_by":
+        _prepare(link)
+        message, descriptors = link.receive()
     shared = _shared(descriptors)
     session = sessions.begin(Session(WorkerConfig.from_message(message), link, shared=shared))
     session.tell("hello", pid=os.getpid())
     return session
+
+
+def _prepare(link: Link) -> None:
+    """A standby does beforehand what takes long and is the same for every script; no device is touched."""
+    importlib.import_module("mindspore")
+    importlib.import_module("resilient.calls")
+    link.send({"type": "standing_by", "memory_bytes": psutil.Process().memory_info().rss})
 
 
 def _shared(descriptors: Sequence[int]) -> Shared:
@@ -94,8 +106,8 @@ class _Worker:
         config = self._session.config
         assert config is not None
         random.seed(config.seed)
-        sys.meta_path.insert(0, _AfterImport("numpy", self._on_numpy))
-        sys.meta_path.insert(0, _AfterImport("mindspore", self._on_mindspore))
+        _when_imported("numpy", self._on_numpy)
+        _when_imported("mindspore", self._on_mindspore)
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A terminal would see each line at once; the supervisor passes on what it gets.
             sys.stdout.reconfigure(line_buffering=True)
@@ -227,6 +239,14 @@ def _module(name: str) -> _Program:
 
 
 # Imports
+
+
+def _when_imported(name: str, function: Callable[[ModuleType], None]) -> None:
+    """Calls a function with a module: when the script imports it, or now where a standby has done so."""
+    if name in sys.modules:
+        function(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _AfterImport(name, function))
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

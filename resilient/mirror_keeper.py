@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from resilient import mirrored
 from resilient.composition import Boundary, Composer
 from resilient.errors import LinkError
-from resilient.mirror import Mirror, NoSlotError, Slot
+from resilient.mirror import Mirror, MirrorError, NoSlotError, Slot
 from resilient.mirrored import Header
 from resilient.pace import Pace
 from resilient.remote import MirrorMeans
@@ -57,7 +57,11 @@ class MirrorKeeper:
 
     def hold(self, boundary: Boundary) -> None:
         began_s = self._means.clock.monotonic()
-        self._held = boundary, self._write(self._composer.header(boundary))
+        try:
+            self._held = boundary, self._write(self._composer.header(boundary))
+        except (OSError, MirrorError) as error:
+            # What was held before still is. No descriptor, no address space: none of the training's doing.
+            self._means.failed(boundary.progress.step, f"it cannot be copied: {error}")
         self._pace.copied(self._means.clock.monotonic() - began_s)
 
     def accepts(self) -> bool:
@@ -65,11 +69,13 @@ class MirrorKeeper:
         return self._waits or not self._means.remote.busy
 
     def commit(self, boundary: Boundary, reason: str) -> None:
-        mirror, slot = self._held_at(boundary)
-        if self._composer.merged():
-            # What automatic parallel has split comes together in memory of its own.
-            snapshot = self._composer.snapshot(boundary, reason, failure=False, shadow=None)
-            mirror, slot = mirrored.mirror_of(snapshot, mirror.layout.run_id, mirror.layout.rank)
+        if self._held is None or self._held[0] is not boundary:
+            return
+        try:
+            mirror, slot = self._place_of(boundary, reason)
+        except OSError as error:
+            self._means.failed(boundary.progress.step, f"it cannot be merged: {error}")
+            return
         self._ask(_Asked(mirror, slot, reason, False), boundary)
         if self._waits or reason != "schedule":
             self.wait()
@@ -77,13 +83,13 @@ class MirrorKeeper:
     def commit_failure(self, boundary: Boundary, reason: str, *, live: bool) -> int:
         if live:
             self.hold(boundary)
-        assert self._held is not None
-        held, _ = self._held
+        if self._held is None or self._mirror is None:
+            return 0
+        held, slot = self._held
         step = held.progress.step
         if step <= self._safe_step:
             return 0
-        mirror, slot = self._held_at(held)
-        self._ask(_Asked(mirror, slot, reason, True), held)
+        self._ask(_Asked(self._mirror, slot, reason, True), held)
         if not self.wait():
             return 0
         self._safe_step = step
@@ -96,12 +102,15 @@ class MirrorKeeper:
         self._asked = None
         return succeeded
 
-    def _held_at(self, boundary: Boundary) -> tuple[Mirror, Slot]:
-        assert self._mirror is not None
+    def _place_of(self, boundary: Boundary, reason: str) -> tuple[Mirror, Slot]:
+        """Where a scheduled checkpoint of the boundary that is held lies in memory. Raises OSError."""
         assert self._held is not None
-        held, slot = self._held
-        assert held is boundary, "another boundary is held"
-        return self._mirror, slot
+        assert self._mirror is not None
+        if not self._composer.merged():
+            return self._mirror, self._held[1]
+        # What automatic parallel has split comes together in memory of its own.
+        snapshot = self._composer.snapshot(boundary, reason, failure=False, shadow=None)
+        return mirrored.mirror_of(snapshot, self._mirror.layout.run_id, self._mirror.layout.rank)
 
     # Asking
 

@@ -48,6 +48,7 @@ class Mirroring:
             make=partial(self._mirror, made, slots),
             remote=self._remote,
             alone=partial(self._commit_alone, settings, place),
+            failed=self._session.tell_failed_save,
             clock=self._session.world.clock,
         )
 

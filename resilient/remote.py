@@ -39,10 +39,11 @@ class Wanted(Protocol):
 
 
 class RemoteSaver:
-    """Asks the supervisor for commits of slots."""
+    """Asks the supervisor for commits of slots; ``mirror`` is the one that it holds already."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, mirror: Mirror | None = None) -> None:
         self._link = link
+        self._theirs = mirror
         self._flying = False
         self._succeeded = True
 
@@ -68,7 +69,11 @@ class RemoteSaver:
 
     def hand_over(self, mirror: Mirror) -> bool:
         """Tells which mirror is the rank's from now on. Raises LinkError."""
-        self._link.send({"type": "mirror"}, [_descriptor(mirror)])
+        if mirror is not self._theirs:
+            self._link.send({"type": "mirror"}, [_memory(mirror).descriptor])
+            if self._theirs is not None:
+                _memory(self._theirs).close()
+            self._theirs = mirror
         return True
 
     def ask(self, wanted: Wanted, epoch: int, apart: Mirror | None) -> None:
@@ -76,7 +81,7 @@ class RemoteSaver:
         assert not self._flying
         why = {"epoch": epoch, "reason": wanted.reason, "failure": wanted.failure}
         message = {"type": "save", **wanted.slot.to_message(), **why}
-        self._link.send(message, [] if apart is None else [_descriptor(apart)])
+        self._link.send(message, [] if apart is None else [_memory(apart).descriptor])
         self._flying = True
 
     @property
@@ -107,15 +112,17 @@ class MirrorMeans:
     """What it takes to keep a mirror.
 
     ``make(meta bytes)`` gives a mirror with that much room: the one that is there, or a new one. ``remote``
-    asks the saver; ``alone`` makes the saver of this process, for when the supervisor is gone.
+    asks the saver; ``alone`` makes the saver of this process, for when the supervisor is gone. ``failed``
+    tells that a step could not be held or saved, and why.
     """
 
     make: Callable[[int], Mirror]
     remote: RemoteSaver
     alone: Callable[[], Saver]
+    failed: Callable[[int, str], None]
     clock: Clock
 
 
-def _descriptor(mirror: Mirror) -> int:
+def _memory(mirror: Mirror) -> SharedMemory:
     assert isinstance(mirror.memory, SharedMemory)
-    return mirror.memory.descriptor
+    return mirror.memory

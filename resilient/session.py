@@ -313,14 +313,16 @@ class Session:
         rank = self.config.rank if self.config else 0
         return Committer(place.store, place.root, rank, settings.keep, place.sealing, self.world)
 
+    def tell_failed_save(self, step: int, error: str) -> None:
+        """Tells, loudly, that a step could not be saved."""
+        self.tell("save_failed", step=step, error=error)
+        self.say(f"saving step {step} FAILED: {error}; earlier checkpoints are intact, training goes on")
+
     def _report(self, saved: Saved) -> None:
         """Tells what became of a snapshot. Runs on whatever thread has committed it."""
         step = saved.snapshot.step
         if saved.path is None:
-            self.tell("save_failed", step=step, error=saved.error)
-            self.say(
-                f"saving step {step} FAILED: {saved.error}; earlier checkpoints are intact, training goes on"
-            )
+            self.tell_failed_save(step, saved.error)
             return
         self.tell(
             "saved",

@@ -106,6 +106,7 @@ class Timeline:
             # Nothing is recorded of a network that the script had already let go of.
             if state or ordinal == self.recovered.document["network"]:
                 restore_network(cells, state)
+            self.recovered = self.recovered.after(ordinal)
         return ordinal
 
     def others(self, ordinal: int) -> dict[int, capture.Cells]:

@@ -108,7 +108,9 @@ def _mirroring(session: Session) -> Mirroring | None:
     if session.config is None or session.link is None or not session.config.mirror.on:
         return None
     if session.mirroring is None:
-        session.mirroring = Mirroring(session, session.config.mirror, RemoteSaver(session.link))
+        session.mirroring = Mirroring(
+            session, session.config.mirror, RemoteSaver(session.link, session.shared.mirror)
+        )
     return session.mirroring
 
 

@@ -36,6 +36,7 @@ class Options:
     restart: RestartPolicy
     grace_s: float
     mirror: MirrorPolicy
+    standby: bool = False
     fresh: bool = False
     archive: bool = False
     log_format: str = "pretty"

@@ -73,6 +73,7 @@ def parse(argv: list[str]) -> Options:
         key=_key_source(values),
         restart=RestartPolicy(values.max_restarts, values.restart_window, *values.backoff),
         grace_s=values.grace,
+        standby=values.standby,
         fresh=values.fresh,
         archive=values.archive,
         log_format=values.log_format,
@@ -133,6 +134,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     failing.add_argument(
         "--grace", type=_positive, default=30.0, metavar="S", help="from a stop request to SIGKILL (30 s)"
+    )
+    failing.add_argument(
+        "--standby",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="keep a second interpreter ready, so that a restart need not import (default: off)",
     )
     telling = parser.add_argument_group("telling")
     telling.add_argument("--log-format", choices=("pretty", "json"), default="pretty")

@@ -29,8 +29,9 @@ from supervisor.commits import Commits
 from supervisor.journal import Journal
 from supervisor.machine import Action, Event, Machine, State
 from supervisor.restart import History, RestartPolicy, Verdict, decide
+from supervisor.standby import Standby
 from supervisor.story import Story
-from supervisor.workers import Worker, Workers
+from supervisor.workers import Worker, Workers, tell
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 _MESSAGES_AT_ONCE = 200
@@ -43,6 +44,7 @@ class Plan:
     worker: WorkerConfig
     restart: RestartPolicy
     grace_s: float
+    standby: bool = False
 
 
 @dataclass
@@ -84,6 +86,7 @@ class Supervisor:
         self._commits = Commits(
             plan.worker, lambda config: workers.spawn_saver(config, directory.saver_log), self._selector, self
         )
+        self._standby = Standby(workers.spawn_standby, self._selector, self._hear_standby, story.trouble)
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._wait,
@@ -106,6 +109,7 @@ class Supervisor:
                 # Whatever went wrong with us, nothing of the run is left behind.
                 self._commits.close()
                 self._workers.sweep()
+                self._standby.close()
         return self.status
 
     # Waiting
@@ -150,7 +154,7 @@ class Supervisor:
     def _on_signals(self, numbers: bytes) -> None:
         if signal.SIGCHLD in numbers and self._attempt is not None:
             ours = [worker.pid for worker in self._attempt.workers]
-            self._workers.reap_orphans([*ours, *self._commits.pids])
+            self._workers.reap_orphans([*ours, *self._commits.pids, *self._standby.pids])
         for number in numbers:
             if number in STOP_SIGNALS:
                 self._on_stop(number)
@@ -173,7 +177,7 @@ class Supervisor:
         try:
             heartbeat = Heartbeat.create()
             shared = [heartbeat.descriptor, *self._commits.offer(self._history.durable_step)]
-            worker = self._workers.spawn(config, self._directory.log(number, config.rank), shared)
+            worker = self._worker(config, shared)
         except OSError as error:
             self._journal.write("spawn_failed", attempt=number, error=str(error))
             self._judge(Evidence(None, error=str(error)))
@@ -185,6 +189,22 @@ class Supervisor:
         self._story.attempt(self._attempt)
         self._selector.register(worker.end_fd, selectors.EVENT_READ, self._on_end)
         self._selector.register(worker.link, selectors.EVENT_READ, lambda: self._on_link(worker))
+
+    def _worker(self, config: WorkerConfig, shared: list[int]) -> Worker:
+        """A worker that has been told what to do: the standby, or a new one. Raises OSError."""
+        standby = self._standby.take()
+        if standby is None:
+            log = self._directory.log(config.attempt, config.rank)
+            return self._workers.spawn(config, log, shared)
+        tell(standby, config, shared)
+        return standby
+
+    def _prepare_standby(self) -> None:
+        """The first step is complete: the start is over."""
+        if self._plan.standby and self._machine.state is State.RUNNING:
+            config = self._plan.worker
+            log = self._directory.log(self._record.attempts + 1, config.rank)
+            self._standby.prepare(config, log)
 
     def _on_link(self, worker: Worker) -> None:
         try:
@@ -208,12 +228,17 @@ class Supervisor:
         if attempt is not None and worker in attempt.workers:
             attempt.hear(message)
             fields = {"attempt": attempt.number, **fields}
-        if message["type"] != "progress":
-            self._journal.write(message["type"], **fields)
+        if message["type"] == "progress":
+            self._prepare_standby()
+        self._journal.write(message["type"], **fields)
         if message["type"] == "place" and message["directory"] not in self._record.checkpoints:
             self._update(checkpoints=(*self._record.checkpoints, message["directory"]))
         self._note_durable(message)
         self._story.message(message)
+
+    def _hear_standby(self, message: Mapping[str, Any]) -> None:
+        self._journal.write("standby", **{k: v for k, v in message.items() if k != "type"})
+        self._story.standby(message)
 
     def settled(self) -> None:
         """Nothing is being saved any more."""
@@ -233,7 +258,7 @@ class Supervisor:
         assert attempt is not None
         if not attempt.reap():
             return
-        left = self._workers.sweep(self._commits.pids)
+        left = self._workers.sweep([*self._commits.pids, *self._standby.pids])
         if left:
             self._story.left_behind(left)
         for worker in attempt.workers:

@@ -72,7 +72,7 @@ def _run(
     going_on = "going on with the run" if record.attempts else "new run"
     console.say(f"{going_on} in {options.run_dir}; checkpoints are {encrypted}")
     journal.write("run", run_id=record.run_id, command=list(options.program.words), pid=os.getpid())
-    plan = Plan(config, options.restart, options.grace_s)
+    plan = Plan(config, options.restart, options.grace_s, options.standby)
     workers = ProcessWorkers(options.program, story.trouble)
     try:
         return Supervisor(directory, plan, workers, story, journal, world).run()

@@ -75,6 +75,11 @@ class Story:
         where = f"step {message.get('step')} of epoch {message.get('epoch')}"
         self._console.say(f"saved {where}{why} as {message.get('file')}")
 
+    def standby(self, message: Mapping[str, Any]) -> None:
+        """A standby is ready."""
+        size = f"{message.get('memory_bytes', 0) / 1e6:.0f} MB"
+        self._console.say(f"a standby waits, to take over at once ({size} of memory)")
+
     def restarting(
         self, incident: Incident, verdict: Verdict, attempt: Attempt | None, kept_step: int
     ) -> None:

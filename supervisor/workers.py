@@ -80,6 +80,10 @@ class Workers(Protocol):
         """Starts a worker and sends it its configuration, and the memory it shares. Raises OSError."""
         ...
 
+    def spawn_standby(self, config: WorkerConfig, log: Path) -> Worker:
+        """Starts a worker that prepares itself and waits for its configuration. Raises OSError."""
+        ...
+
     def spawn_saver(self, config: WorkerConfig, log: Path) -> Worker:
         """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
         ...
@@ -133,6 +137,18 @@ class ProcessWorkers:
 
     def spawn(self, config: WorkerConfig, log: Path, descriptors: Sequence[int] = ()) -> ProcessWorker:
         """Starts a worker and sends it its configuration, and the memory it shares. Raises OSError."""
+        worker = self._start(config, log)
+        tell(worker, config, descriptors)
+        return worker
+
+    def spawn_standby(self, config: WorkerConfig, log: Path) -> ProcessWorker:
+        """Starts a worker that prepares itself and waits for its configuration. Raises OSError."""
+        worker = self._start(config, log)
+        with contextlib.suppress(LinkError):
+            worker.link.send({"type": "stand_by"})
+        return worker
+
+    def _start(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(
@@ -143,15 +159,11 @@ class ProcessWorkers:
                 env=_environment(config, theirs.fileno()),
                 start_new_session=True,
             )
-        link = Link(ours)
-        with contextlib.suppress(LinkError):
-            # One that has died already is found by its end.
-            link.send(config.to_message(), descriptors)
         kept = Log(log, self._complain)
         assert process.stdout is not None
         assert process.stderr is not None
         pumps = [Pump(_own(process.stdout), 1, kept), Pump(_own(process.stderr), 2, kept)]
-        return ProcessWorker(process, link, pumps, kept)
+        return ProcessWorker(process, Link(ours), pumps, kept)
 
     def spawn_saver(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
@@ -195,6 +207,13 @@ class ProcessWorkers:
                 if dead.si_pid in workers:
                     return
                 os.waitpid(dead.si_pid, os.WNOHANG)
+
+
+def tell(worker: Worker, config: WorkerConfig, descriptors: Sequence[int]) -> None:
+    """Sends a worker its configuration and the memory it shares."""
+    with contextlib.suppress(LinkError):
+        # One that has died already is found by its end.
+        worker.link.send(config.to_message(), descriptors)
 
 
 @contextlib.contextmanager

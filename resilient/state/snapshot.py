@@ -143,5 +143,16 @@ class Recovered:
         trained = {name: t for name, t in shown.items() if name not in self.document["not_trained"]}
         return {**trained, **self._section(SECTION_LEFT_OUT)}
 
+    def after(self, ordinal: int) -> Recovered:
+        """What is left once this network has its values: those of the others, in memory of their own.
+
+        The memory they were read from may be a slot of the mirror, which the training writes again.
+        """
+        own = {SECTION_STOCK, SECTION_LEFT_OUT}
+        done = own if ordinal == self.document["network"] else {SECTION_OTHER + ordinal}
+        left = {key: tensor for key, tensor in self.tensors.items() if key[0] not in done}
+        copies = {key: replace(tensor, data=memoryview(bytes(tensor.data))) for key, tensor in left.items()}
+        return replace(self, tensors=copies)
+
     def _section(self, section: int) -> dict[str, Tensor]:
         return {name: tensor for (number, name), tensor in self.tensors.items() if number == section}
