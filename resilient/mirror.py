@@ -159,7 +159,7 @@ class Memory(Protocol):
         ...
 
     def close(self) -> None:
-        """Lets go of it; views of it stay."""
+        """Lets go of it, as far as others are concerned: it can still be read."""
         ...
 
 
@@ -198,13 +198,14 @@ class SharedMemory:
         return self._view[offset : offset + size_bytes]
 
     def close(self) -> None:
-        """Lets go of the descriptor. The mapping, which has one of its own, goes with the last view of it."""
+        """Lets go of the descriptor.
+
+        The mapping, which has one of its own, goes with this object and the last view of it: somebody may
+        still read what it holds.
+        """
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-        self._view.release()
-        with contextlib.suppress(BufferError):
-            self._map.close()
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,7 @@ class Mirror:
             raise
 
     def close(self) -> None:
-        """Lets go of the memory; views of it stay."""
+        """Lets go of the memory, which can be read as long as somebody has this object or a view."""
         self.memory.close()
 
     # Reading

@@ -598,27 +598,31 @@ def test_memory_outlives_whoever_made_it():
     mirror.memory.close()
 
 
-def test_closing_lets_go_of_every_descriptor_at_once():
-    """Also of the one that the mapping has; closing twice is closing once."""
+def test_nothing_stays_of_a_memory_that_was_closed_and_dropped():
+    """Neither its descriptor nor the one that the mapping has; closing twice is closing once."""
     before = descriptors()
     mirror = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
     other = Mirror.of(os.dup(mirror.memory.descriptor))
-    for memory in (mirror.memory, other.memory):
-        memory.close()
-        memory.close()
+    for each in (mirror, other):
+        each.close()
+        each.close()
+    del mirror, other, each
     assert descriptors() == before
 
 
-def test_a_view_keeps_the_bytes_and_nothing_else_does():
-    """Who still reads a tensor when the memory is closed reads on; then the mapping goes too."""
+def test_what_was_closed_can_still_be_read():
+    """Who has a mirror that was replaced may commit what it holds; a view alone keeps the bytes as well."""
     before = descriptors()
     mirror = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
     slot = write(mirror, 4)
+    mirror.close()
+    assert mirror.is_still(slot)
+    assert read(mirror, mirror.newest()) == 4
     view = mirror.view(slot.number, LAYOUT.areas[0])
-    mirror.memory.close()
+    del mirror
     assert bytes(view) == values_of(4, LAYOUT.areas[0])
     view.release()
-    del mirror
+    del view
     assert descriptors() == before
 
 

@@ -367,4 +367,5 @@ def test_many_commits_leave_no_descriptor_and_no_memory(tmp_path):
         mirror, slot = mirror_of(snapshot_of(step), RUN_ID, 0)
         assert saver.answer(*asked(mirror, slot))["error"] == ""
         mirror.close()
+        del mirror
         assert descriptors() == before

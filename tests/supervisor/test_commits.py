@@ -178,6 +178,7 @@ def test_a_save_of_memory_that_comes_with_it_is_of_that_memory(ready):
     os.close(sent)
     ready.answer(committed(50))
     apart.close()
+    del apart
     assert descriptors() == before
 
 
