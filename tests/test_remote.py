@@ -167,6 +167,7 @@ def test_leaving_waits_for_what_is_being_saved(ends):
     saver.ask(Wanted(Slot(0, 1, 1)), 1, None)
     supervisor.send({"type": "done", "error": ""})
     saver.leave()
+    assert not saver.busy
     assert [message["type"] for message, _ in heard(supervisor)] == ["save", "mirror_off"]
 
 
