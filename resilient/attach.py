@@ -29,7 +29,7 @@ from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, UsageError
 from resilient.heartbeat import Heartbeat
 from resilient.link import Link
-from resilient.mirror import Mirror, MirrorError, SharedMemory
+from resilient.mirror import Mirror, MirrorError
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.shared import Shared
@@ -82,8 +82,8 @@ def _shared(descriptors: Sequence[int]) -> Shared:
     shared = Shared(Heartbeat(descriptors[0])) if descriptors else Shared()
     for descriptor in descriptors[1:]:
         try:
-            shared.mirror = Mirror(SharedMemory(descriptor))
-        except (MirrorError, OSError) as error:
+            shared.mirror = Mirror.of(descriptor)
+        except MirrorError as error:
             print(f"resilient: the memory of the last attempt cannot be used: {error}", file=sys.stderr)
     return shared
 

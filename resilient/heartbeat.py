@@ -53,8 +53,12 @@ class Heartbeat:
     def create(cls) -> Heartbeat:
         """A new page, all zeros. Raises OSError."""
         descriptor = os.memfd_create("resilient-heartbeat", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, PAGE_BYTES)
-        return cls(descriptor)
+        try:
+            os.ftruncate(descriptor, PAGE_BYTES)
+            return cls(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def beat(self, phase: Phase, step: int | None = None) -> None:
         """Says what the worker is doing now; ``step`` only where it has changed."""

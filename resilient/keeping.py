@@ -22,8 +22,8 @@ class Keeper(Protocol):
     @property
     def guards(self) -> bool: ...
 
-    def wants(self, step: int) -> bool:
-        """Whether the boundary after this step is to be observed and held."""
+    def wants(self, *, is_step: bool) -> bool:
+        """Whether this boundary, a step's or an epoch's end, is to be observed and held."""
         ...
 
     def accepts(self) -> bool:
@@ -61,7 +61,7 @@ class ShadowKeeper:
         self.guards = guards
         self._shadow = capture.Shadow(composer.layout.parameters) if guards else None
 
-    def wants(self, step: int) -> bool:
+    def wants(self, *, is_step: bool) -> bool:
         return True
 
     def accepts(self) -> bool:

@@ -55,12 +55,8 @@ class Link:
 
     def receive(self) -> tuple[dict[str, Any], list[int]]:
         """Waits for one message and its descriptors. Raises LinkError at the end, and for nonsense."""
-        space_bytes = socket.CMSG_SPACE(LIMIT_DESCRIPTORS * _DESCRIPTOR_BYTES)
         try:
-            # Not socket.recv_fds: it drops the flags, and a child started meanwhile would inherit.
-            data, beside, flags, _ = self._socket.recvmsg(
-                LIMIT_BYTES + 1, space_bytes, socket.MSG_CMSG_CLOEXEC
-            )
+            data, beside, flags = self._receive()
         except OSError as error:
             raise LinkError(f"the link broke: {error}") from error
         descriptors = _descriptors(beside)
@@ -71,6 +67,17 @@ class Link:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
             raise
+
+    def _receive(self) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
+        space_bytes = socket.CMSG_SPACE(LIMIT_DESCRIPTORS * _DESCRIPTOR_BYTES)
+        # Not socket.recv_fds: it drops the flags, and a child started meanwhile would inherit.
+        limits = LIMIT_BYTES + 1, space_bytes, socket.MSG_CMSG_CLOEXEC
+        try:
+            data, beside, flags, _ = self._socket.recvmsg(*limits)
+        except ConnectionResetError:
+            # It ended without having read all we sent. The kernel says so once, and before what it had said.
+            data, beside, flags, _ = self._socket.recvmsg(*limits)
+        return data, beside, flags
 
     def poll(self) -> tuple[dict[str, Any], list[int]] | None:
         """A message that is there already; None when there is none. Raises as :meth:`receive` does."""

@@ -27,6 +27,7 @@ Nothing here is authenticated: the memory belongs to processes of one user, and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -49,6 +50,10 @@ _SLOT = struct.Struct("=QQQ")  # sequence, step, meta length
 _SLOT_AT = 8
 _STATE_AT, _PINNED_AT = 0, 1
 _EMPTY, _WRITING, _COMPLETE = 0, 1, 2
+_MOST_LAYOUT_BYTES = 256 * 1024 * 1024
+
+NONSENSE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading JSON of another shape than expected may raise."""
 
 
 class MirrorError(ResilientError):
@@ -98,9 +103,12 @@ class MirrorLayout:
             content = json.loads(data)
             areas = tuple(Area(**{**area, "dims": tuple(area["dims"])}) for area in content.pop("areas"))
             weights = {kind: tuple(numbers) for kind, numbers in content.pop("weights").items()}
-            return cls(areas=areas, weights=weights, **content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            layout = cls(areas=areas, weights=weights, **content)
+        except NONSENSE as error:
             raise MirrorError(f"the mirror's layout makes no sense: {error}") from error
+        if not _is_sensible(layout):
+            raise MirrorError("the mirror's layout makes no sense")
+        return layout
 
 
 def place(tensors: Sequence[tuple[str, str, tuple[int, ...], int, int]]) -> tuple[Area, ...]:
@@ -115,6 +123,23 @@ def place(tensors: Sequence[tuple[str, str, tuple[int, ...], int, int]]) -> tupl
 def needed_bytes(layout: MirrorLayout, slots: int) -> int:
     """The memory that a mirror takes once every slot is written."""
     return slots * (layout.data_bytes + 2 * PAGE_BYTES) + len(layout.encode())
+
+
+def is_count(value: object) -> bool:
+    """Whether something that was read is a whole number that a tensor or a step may have."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_sensible(layout: MirrorLayout) -> bool:
+    """Whether every field is of its type, and what is numbered exists."""
+    texts = [layout.run_id, layout.prefix, *(text for a in layout.areas for text in (a.name, a.dtype))]
+    counts = [n for a in layout.areas for n in (*a.dims, a.section, a.offset, a.size_bytes)]
+    numbers = [n for chosen in layout.weights.values() for n in chosen]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(is_count(n) for n in (layout.rank, *counts, *numbers))
+        and all(n < len(layout.areas) for n in numbers)
+    )
 
 
 class Memory(Protocol):
@@ -133,9 +158,16 @@ class Memory(Protocol):
         """The memory itself, for tensors."""
         ...
 
+    def close(self) -> None:
+        """Lets go of it, as far as others are concerned: it can still be read."""
+        ...
+
 
 class SharedMemory:
-    """A mapped memfd. ``descriptor`` is its own, and closed with it."""
+    """A mapped memfd. ``descriptor`` is its own, and closed with it.
+
+    Raises MirrorError or OSError for a descriptor that cannot be mapped; then it stays the caller's.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -166,7 +198,11 @@ class SharedMemory:
         return self._view[offset : offset + size_bytes]
 
     def close(self) -> None:
-        """Lets go of the descriptor. The mapping goes with the last view of it."""
+        """Lets go of the descriptor.
+
+        The mapping, which has one of its own, goes with this object and the last view of it: somebody may
+        still read what it holds.
+        """
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -186,7 +222,9 @@ class Slot:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Slot:
-        """The inverse of :meth:`to_message`."""
+        """The inverse of :meth:`to_message`. Raises MirrorError."""
+        if not all(is_count(message.get(name)) for name in ("slot", "sequence", "step")):
+            raise MirrorError("a message names no slot")
         return cls(message["slot"], message["sequence"], message["step"])
 
 
@@ -195,16 +233,22 @@ class Mirror:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
+        if memory.size_bytes < PAGE_BYTES:
+            raise MirrorError(f"a memory of {memory.size_bytes} bytes is no mirror")
         magic, slots, slot_bytes, meta_bytes, layout_bytes, digest = _HEADER.unpack(
             memory.read(0, _HEADER.size)
         )
         first = _aligned(PAGE_BYTES + layout_bytes, PAGE_BYTES)
-        if magic != _MAGIC or first + slots * slot_bytes != memory.size_bytes:
+        fitting = slots > 0 and first + slots * slot_bytes == memory.size_bytes
+        if magic != _MAGIC or not fitting or layout_bytes > _MOST_LAYOUT_BYTES:
             raise MirrorError("the memory is no mirror of this version")
         encoded = memory.read(PAGE_BYTES, layout_bytes)
         if hashlib.sha256(encoded).digest() != digest:
             raise MirrorError("the mirror's layout was never finished")
         self.layout = MirrorLayout.decode(encoded)
+        if slot_bytes < PAGE_BYTES + meta_bytes + self.layout.data_bytes:
+            # Whoever believed it would read beyond the slot, or count slots without an end.
+            raise MirrorError("the mirror's slots are too small for its layout")
         self.digest = digest
         self._first = first
         self._slots = slots
@@ -219,9 +263,14 @@ class Mirror:
         create: Callable[[int], Memory],
         meta_bytes: int = META_BYTES,
     ) -> Mirror:
-        """A new mirror, every slot empty, in memory of the right size from ``create``."""
+        """A new mirror, every slot empty, in memory of the right size from ``create``.
+
+        ``meta_bytes`` is the least room for a meta.
+        """
         assert slots >= 1
         encoded = layout.encode()
+        # The tensors follow: they are read as numbers, and a number across two lines of the cache is slow.
+        meta_bytes = _aligned(meta_bytes, ALIGNMENT_BYTES)
         slot_bytes = _aligned(PAGE_BYTES + meta_bytes + layout.data_bytes, PAGE_BYTES)
         first = _aligned(PAGE_BYTES + len(encoded), PAGE_BYTES)
         memory = create(first + slots * slot_bytes)
@@ -229,6 +278,28 @@ class Mirror:
         digest = hashlib.sha256(encoded).digest()
         memory.write(0, _HEADER.pack(_MAGIC, slots, slot_bytes, meta_bytes, len(encoded), digest))
         return cls(memory)
+
+    @classmethod
+    def of(cls, descriptor: int) -> Mirror:
+        """The mirror behind a descriptor, which belongs to it from now on.
+
+        Raises MirrorError for anything else than a mirror; then the descriptor is closed.
+        """
+        try:
+            memory = SharedMemory(descriptor)
+        except (MirrorError, OSError, ValueError) as error:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+            raise MirrorError(f"what was shared is no memory: {error}") from error
+        try:
+            return cls(memory)
+        except MirrorError:
+            memory.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the memory, which can be read as long as somebody has this object or a view."""
+        self.memory.close()
 
     # Reading
 
@@ -250,8 +321,11 @@ class Mirror:
 
     def view(self, slot: int, area: Area) -> memoryview:
         """The memory of a tensor in a slot."""
-        start = self._at(slot) + PAGE_BYTES + self.meta_bytes + area.offset
-        return self.memory.view(start, area.size_bytes)
+        return self.memory.view(self.start_of(slot, area), area.size_bytes)
+
+    def start_of(self, slot: int, area: Area) -> int:
+        """Where in the memory a tensor of a slot begins."""
+        return self._at(slot) + PAGE_BYTES + self.meta_bytes + area.offset
 
     # Writing
 
@@ -265,9 +339,12 @@ class Mirror:
         Raises NoSlotError when a pinned slot is in the way; then nothing has changed.
         """
         assert self.fits(meta)
+        assert is_count(step)
         newest = self.newest()
         number = self._target(newest)
         sequence = newest.sequence + 1 if newest else 1
+        if not is_count(sequence):
+            raise MirrorError("the mirror's slots count no further")
         start = self._at(number)
         self.memory.write(start + _STATE_AT, bytes([_WRITING]))
         fill(number)
@@ -301,6 +378,8 @@ class Mirror:
         return min(free, key=lambda n: self._look(n).sequence if self._state(n) == _COMPLETE else 0)
 
     def _at(self, number: int) -> int:
+        if not 0 <= number < self._slots:
+            raise MirrorError(f"there is no slot {number}")
         return int(self._first + number * self._slot_bytes)
 
     def _state(self, number: int) -> int:

@@ -50,10 +50,10 @@ class MirrorKeeper:
         self._safe_step = 0
         self._alone: Saver | None = None
 
-    def wants(self, step: int) -> bool:
+    def wants(self, *, is_step: bool) -> bool:
         if self._remotely(self._means.remote.listen) and not self._means.remote.busy:
             self._asked = None
-        return self._pace.wants()
+        return self._pace.wants(is_step=is_step)
 
     def hold(self, boundary: Boundary) -> None:
         began_s = self._means.clock.monotonic()

@@ -18,7 +18,17 @@ from functools import partial
 from typing import Any
 
 from resilient.codec.record import Record
-from resilient.mirror import Area, Mirror, MirrorError, MirrorLayout, SharedMemory, Slot, place
+from resilient.mirror import (
+    NONSENSE,
+    Area,
+    Mirror,
+    MirrorError,
+    MirrorLayout,
+    SharedMemory,
+    Slot,
+    is_count,
+    place,
+)
 from resilient.saving import Snapshot
 
 WEIGHTS_SECTION = 2**31
@@ -54,14 +64,26 @@ class Header:
                 Record(name, dtype, tuple(dims), bytes.fromhex(data))
                 for name, dtype, dims, data in content.pop("entries")
             )
-            return cls(entries=entries, extra=extra, **content)
-        except (ValueError, KeyError, TypeError) as error:
+            header = cls(entries=entries, extra=extra, **content)
+        except NONSENSE as error:
             raise MirrorError(f"the meta of a slot makes no sense: {error}") from error
+        if not _is_sensible(header):
+            raise MirrorError("the meta of a slot makes no sense")
+        return header
+
+
+def _is_sensible(header: Header) -> bool:
+    texts = [text for record in header.entries for text in (record.name, record.dtype)]
+    counts = [n for record in header.entries for n in record.dims]
+    counters = (header.step, header.epoch, header.step_in_epoch)
+    return all(isinstance(text, str) for text in texts) and all(is_count(n) for n in (*counters, *counts))
 
 
 def snapshot(mirror: Mirror, slot: Slot, reason: str, *, failure: bool) -> Snapshot:
     """What is in a slot, over the mirror's own memory. Raises MirrorError."""
     header = Header.decode(mirror.meta(slot))
+    if header.step != slot.step:
+        raise MirrorError(f"the slot of step {slot.step} holds step {header.step}")
     areas = mirror.layout.areas
     own = [_record(area, mirror.view(slot.number, area)) for area in areas]
     # Weights files belong to scheduled checkpoints: nothing is resumed from them.
@@ -92,14 +114,14 @@ def _demand_still(mirror: Mirror, slot: Slot) -> None:
 def mirror_of(snapshot: Snapshot, run_id: str, rank: int) -> tuple[Mirror, Slot]:
     """A snapshot in a mirror of its own, with one slot. Raises OSError when there is no memory."""
     sources: list[Record] = list(snapshot.records)
-    known = {id(record.data): number for number, record in enumerate(sources)}
+    known = {_identity(record): number for number, record in enumerate(sources)}
     weights: dict[str, tuple[int, ...]] = {}
     for kind, records in snapshot.weights.items():
         for record in records:
-            if id(record.data) not in known:
-                known[id(record.data)] = len(sources)
+            if _identity(record) not in known:
+                known[_identity(record)] = len(sources)
                 sources.append(Record(record.name, record.dtype, record.dims, record.data, WEIGHTS_SECTION))
-        weights[kind] = tuple(known[id(record.data)] for record in records)
+        weights[kind] = tuple(known[_identity(record)] for record in records)
     areas = place([(r.name, r.dtype, r.dims, r.section, memoryview(r.data).nbytes) for r in sources])
     layout = MirrorLayout(run_id, rank, snapshot.prefix, areas, weights)
     header = Header(snapshot.step, snapshot.epoch, snapshot.step_in_epoch, (), snapshot.extra, snapshot.info)
@@ -112,6 +134,11 @@ def mirror_of(snapshot: Snapshot, run_id: str, rank: int) -> tuple[Mirror, Slot]
                 mirror.view(number, area)[:] = memoryview(record.data).cast("B")
 
     return mirror, mirror.write(snapshot.step, meta, fill)
+
+
+def _identity(record: Record) -> tuple[int, str, str, tuple[int, ...]]:
+    """What a tensor in a weights file is known by. Two tensors may share their bytes: all empty ones do."""
+    return id(record.data), record.name, record.dtype, record.dims
 
 
 def _record(area: Area, data: memoryview) -> Record:

@@ -26,16 +26,28 @@ class Pace:
         self._since = 0
         self._wanted = False
 
-    def wants(self) -> bool:
-        """Called once at each boundary: whether this one is to be copied."""
+    def wants(self, *, is_step: bool = True) -> bool:
+        """Called once at each boundary: whether this one is to be copied.
+
+        The end of an epoch is a boundary and no step. It is worth a copy where it took long, as an evaluation
+        does.
+        """
         now_s = self._clock.monotonic()
+        passed_s, self._last_s = now_s - self._last_s, now_s
+        self._wanted = self._wants_step(passed_s) if is_step else self._wants_end(passed_s)
+        return self._wanted
+
+    def _wants_step(self, passed_s: float) -> bool:
         self._seen += 1
         if self._seen > 0:
-            self._step_s = _smooth(self._step_s, now_s - self._last_s)
-        self._last_s = now_s
+            self._step_s = _smooth(self._step_s, passed_s)
         self._since += 1
-        self._wanted = self._since >= self.every
-        return self._wanted
+        return self._since >= self.every
+
+    def _wants_end(self, passed_s: float) -> bool:
+        if self._fixed is not None:
+            return self._fixed == 1
+        return self._copy_s <= schedule.MIRROR_SHARE * passed_s
 
     @property
     def every(self) -> int:

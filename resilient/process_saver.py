@@ -81,13 +81,12 @@ class ProcessCommit:
     def _ask(self, snapshot: Snapshot) -> Saved:
         link = self._link or self._start()
         mirror, slot = mirrored.mirror_of(snapshot, self._config.run_id, self._config.rank)
-        memory = mirror.memory
-        assert isinstance(memory, SharedMemory)
         try:
+            assert isinstance(mirror.memory, SharedMemory)
             why = {"reason": snapshot.reason, "failure": snapshot.failure, "hurry": True}
-            link.send({"type": "commit", **slot.to_message(), **why}, [memory.descriptor])
+            link.send({"type": "commit", **slot.to_message(), **why}, [mirror.memory.descriptor])
         finally:
-            memory.close()
+            mirror.close()
         answer, _ = link.receive()
         path = Path(answer["path"]) if answer["path"] else None
         return Saved(snapshot, answer["seconds"], path, answer["error"], tuple(answer["remarks"]))
@@ -152,11 +151,20 @@ class Saver:
 
     def answer(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
         """The answer to one message. Never raises: whoever asked must not wait for ever."""
+        unused = list(descriptors)
         try:
-            return self.open() if message["type"] == "open" else self.commit(message, descriptors)
+            if message["type"] == "open":
+                return self.open()
+            if message["type"] == "commit" and unused:
+                return self.commit(message, unused.pop(0))
+            raise LinkError("the saver opens its store, and commits what comes with the request")
         except Exception as error:  # noqa: BLE001 - told to the other side, which decides
             text = str(error) if isinstance(error, ResilientError) else f"{type(error).__name__}: {error}"
             return {"type": message["type"], **_outcome(0.0, "", text, ())}
+        finally:
+            # It lives as long as the run: what nobody takes must not add up.
+            for descriptor in unused:
+                os.close(descriptor)
 
     def open(self) -> dict[str, Any]:
         """Takes the rank's lock, so that nobody else commits here, and cleans up after the dead."""
@@ -171,16 +179,16 @@ class Saver:
         ]
         return {"type": "open", **_outcome(0.0, "", "", aside)}
 
-    def commit(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
-        """Commits one slot."""
-        _be_polite(not message["hurry"])
-        memory = SharedMemory(descriptors[0])
+    def commit(self, message: Mapping[str, Any], descriptor: int) -> dict[str, Any]:
+        """Commits one slot of the mirror behind a descriptor."""
+        mirror = Mirror.of(descriptor)
         try:
+            _be_polite(not message["hurry"])
             slot = Slot.from_message(message)
             reason, failure = message["reason"], message["failure"]
-            saved = self._committer.commit(mirrored.snapshot(Mirror(memory), slot, reason, failure=failure))
+            saved = self._committer.commit(mirrored.snapshot(mirror, slot, reason, failure=failure))
         finally:
-            memory.close()
+            mirror.close()
         path = str(saved.path) if saved.path else ""
         outcome = _outcome(saved.seconds, path, saved.error, saved.remarks)
         return {"type": "commit", "epoch": saved.snapshot.epoch, **outcome}

@@ -200,7 +200,8 @@ class Recorder:
         """The present state is a boundary; it is held if the keeper wants it, or it is about to be saved."""
         self.progress = progress
         self._boundary = None
-        if due or must or self._keeper.wants(progress.step):
+        wanted = self._keeper.wants(is_step=not progress.epoch_closed)
+        if due or must or wanted:
             self._boundary = self._observe()
             self._keeper.hold(self._boundary)
             self._held = self._boundary

@@ -114,7 +114,8 @@ class Committer:
             name = WeightsName(snapshot.prefix, self.rank, kind, snapshot.epoch, snapshot.step_in_epoch).data
             path = self._weights_directory(kind) / name
             try:
-                write_weights(self.world.files, path, records, self.sealing, self.world.entropy)
+                entropy = self.world.entropy
+                write_weights(self.world.files, path, records, self.sealing, entropy, snapshot.check)
             except ResilientError as error:
                 remarks.append(f"{name} could not be written: {error}")
         return remarks

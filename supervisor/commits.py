@@ -21,6 +21,10 @@ from supervisor.saver import Outcome, Save, Saver
 from supervisor.workers import Worker
 
 _PATIENCE_S = 120.0
+# What a request that is not as it should be ends in.
+_NONSENSE = (AssertionError, AttributeError, LookupError, MirrorError, TypeError, ValueError)
+# Whoever asks for these waits for the answer.
+_ANSWERS = {"store": "opened", "save": "done"}
 
 
 class Listener(Protocol):
@@ -78,13 +82,27 @@ class Commits:
         return max(_PATIENCE_S, 10 * self._last_s)
 
     def hear(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> bool:
-        """Does what a worker asks for; False when the message is about something else."""
+        """Does what a worker asks for; False when the message is about something else.
+
+        The descriptors are closed in any case, but for what is kept.
+        """
         request = self._requests.get(message["type"])
-        if request is None:
-            _close(descriptors)
-            return False
-        request(worker, message, descriptors)
-        return True
+        unused = list(descriptors)
+        try:
+            if request is not None:
+                request(worker, message, unused)
+        except _NONSENSE as error:
+            self._refuse(worker, message["type"], error)
+        finally:
+            _close(unused)
+        return request is not None
+
+    def _refuse(self, worker: Worker, kind: str, error: Exception) -> None:
+        """A request made no sense. Of what it said nothing is repeated: there may be a key in it."""
+        text = f"a request ({kind}) of the training made no sense: {type(error).__name__}"
+        self._listener.heard(worker, {"type": "warning", "text": text})
+        if kind in _ANSWERS:
+            self._answer(worker, {"type": _ANSWERS[kind], "error": text})
 
     def offer(self, durable_step: int) -> list[int]:
         """The memory that the next attempt goes on from, if it is as new as what is on disk."""
@@ -108,11 +126,10 @@ class Commits:
         """Lets the saver go."""
         self._saver.close()
 
-    # Requests
+    # Requests. Each takes from ``descriptors`` what it keeps.
 
     def _open(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
         """A worker hands the committing over to the saver. The message holds a key: it goes no further."""
-        _close(descriptors)
         config = replace(
             self._config,
             directory=Path(message["directory"]),
@@ -128,26 +145,27 @@ class Commits:
         self._saver.open(config, opened)
 
     def _hold(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
-        self._saver.hold(descriptors[0])
-        _close(descriptors[1:])
+        self._saver.hold(descriptors.pop(0))
 
     def _let_go(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
-        _close(descriptors)
         self._saver.let_mirror_go()
         self._saver.close_when_idle()
 
     def _save(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
         """A worker asks for a commit, of its mirror or of memory that comes with the message."""
-        try:
-            mirror = Mirror(SharedMemory(descriptors[0])) if descriptors else self._saver.mirror
-        except (MirrorError, OSError):
-            _close(descriptors)
-            mirror = None
+        slot, epoch = Slot.from_message(message), int(message["epoch"])
+        why = str(message["reason"]), bool(message["failure"])
+        apart = Mirror.of(descriptors.pop(0)) if descriptors else None
+        mirror = apart or self._saver.mirror
         if mirror is None:
             self._answer(worker, {"type": "done", "error": "there is no mirror"})
             return
-        why = str(message["reason"]), bool(message["failure"])
-        self._saver.commit(Save(mirror, Slot.from_message(message), int(message["epoch"]), *why, worker))
+        try:
+            self._saver.commit(Save(mirror, slot, epoch, *why, worker))
+        except MirrorError:
+            if apart is not None:
+                apart.close()
+            raise
 
     def _answer(self, worker: Worker, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(LinkError, OSError):

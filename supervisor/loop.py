@@ -174,11 +174,14 @@ class Supervisor:
         number = self._record.attempts + 1
         self._update(attempts=number, status=rundir.RUNNING)
         config = replace(self._plan.worker, attempt=number)
+        heartbeat: Heartbeat | None = None
         try:
             heartbeat = Heartbeat.create()
             shared = [heartbeat.descriptor, *self._commits.offer(self._history.durable_step)]
             worker = self._worker(config, shared)
         except OSError as error:
+            if heartbeat is not None:
+                heartbeat.close()
             self._journal.write("spawn_failed", attempt=number, error=str(error))
             self._judge(Evidence(None, error=str(error)))
             return

@@ -9,6 +9,7 @@ of what comes meanwhile the newest waits. Nothing here ever waits for the child.
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ class Saver:
     def hold(self, descriptor: int) -> None:
         """From now on this is the rank's mirror."""
         try:
-            new = Mirror(SharedMemory(descriptor))
+            new = Mirror.of(descriptor)
         except MirrorError:
             return
         if self.mirror is not None:
@@ -132,12 +133,13 @@ class Saver:
         self._let_go()
 
     def commit(self, save: Save) -> None:
-        """Has a slot committed; of several that wait, the newest is."""
+        """Has a slot committed; of several that wait, the newest is. Raises MirrorError for no slot."""
         save.mirror.pin(save.slot.number)
         if self._flying is not None:
             replaced, self._waiting = self._waiting, save
             if replaced is not None:
                 self._tell(Outcome(replaced, error="a newer state has taken its place"))
+                self._let_go()
             return
         self._flying, self._deaths = save, 0
         self._send()
@@ -145,16 +147,15 @@ class Saver:
     def newer_than(self, step: int) -> Slot | None:
         """The mirror's newest slot, if it holds a later step than that and is not being committed."""
         slot = self.mirror.newest() if self.mirror is not None else None
-        known = [save.slot.step for save in (self._flying, self._waiting) if save is not None]
+        known = [save.slot.step for save in self._asked]
         return slot if slot is not None and slot.step > max([step, *known]) else None
 
     def free_slots(self) -> None:
         """No worker lives: only what is being committed stays pinned."""
         if self.mirror is not None:
             self.mirror.unpin_all()
-            for save in (self._flying, self._waiting):
-                if save is not None:
-                    save.mirror.pin(save.slot.number)
+            for save in self._asked:
+                save.mirror.pin(save.slot.number)
 
     def close(self) -> None:
         """Lets the child go; it leaves when it has done what it has in hand."""
@@ -167,6 +168,8 @@ class Saver:
     def close_when_idle(self) -> None:
         """Lets the child go, at the latest when nothing is being saved any more."""
         self._leaving = True
+        # Whoever wanted a store opened is not there any more: no child may take its lock.
+        self._next = self._opened = None
         if not self.busy:
             self.close()
 
@@ -179,8 +182,10 @@ class Saver:
             while self.child is not None and (received := self.child.link.poll()) is not None:
                 self._hear(received[0])
         except LinkError:
-            # Its end is heard of as well.
+            # It has died, which is heard of as well; or it talks nonsense, and is of no more use.
             self._ready = False
+            if self.child is not None:
+                self.child.signal(signal.SIGKILL)
 
     def on_end(self) -> None:
         """The child has died."""
@@ -191,8 +196,10 @@ class Saver:
             # What it said last counts: a commit may be done, and must not be asked for again.
             while self.child is child and (received := child.link.poll()) is not None:
                 self._hear(received[0])
-        if self.child is child:
-            self.close()
+        if self.child is not child:
+            # What it said has let it go; whichever child there is now lives.
+            return
+        self.close()
         self._deaths += 1
         if self._flying is None and self._opened is None:
             return
@@ -203,8 +210,15 @@ class Saver:
 
     # Inside
 
+    @property
+    def _asked(self) -> list[Save]:
+        """What is under way, and what waits."""
+        return [save for save in (self._flying, self._waiting) if save is not None]
+
     def _start(self) -> None:
-        assert self._config is not None
+        if self._config is None:
+            self._give_up("no store was opened")
+            return
         try:
             self.child = self._spawn(self._config)
         except OSError as error:
@@ -257,8 +271,6 @@ class Saver:
     def _land(self, outcome: Outcome) -> None:
         """A commit is over; the next one, if one waits, begins."""
         self._flying = None
-        if outcome.save.mirror is not self.mirror:
-            self._retired.append(outcome.save.mirror)
         self._tell(outcome)
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -277,16 +289,19 @@ class Saver:
             self.open(*wanted)
 
     def _tell(self, outcome: Outcome) -> None:
-        outcome.save.mirror.unpin(outcome.save.slot.number)
+        mirror, number = outcome.save.mirror, outcome.save.slot.number
+        if not any(save.mirror is mirror and save.slot.number == number for save in self._asked):
+            mirror.unpin(number)
+        if mirror is not self.mirror:
+            self._retired.append(mirror)
         self._ears.saved(outcome)
 
     def _let_go(self) -> None:
         """Closes mirrors that nobody needs any more."""
-        needed = {id(save.mirror) for save in (self._flying, self._waiting) if save is not None}
+        needed = {id(save.mirror) for save in self._asked}
         for mirror in self._retired:
             if id(mirror) not in needed:
-                assert isinstance(mirror.memory, SharedMemory)
-                mirror.memory.close()
+                mirror.close()
         self._retired = [mirror for mirror in self._retired if id(mirror) in needed]
 
 

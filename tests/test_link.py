@@ -66,6 +66,19 @@ def test_the_other_side_being_gone_is_an_error_and_no_signal(ends):
         theirs.send({"type": "anybody"})
 
 
+def test_what_the_other_side_said_is_heard_although_it_read_nothing(ends):
+    """A process that ends without having read its messages: its own come first, and then its end."""
+    ours, theirs = ends
+    ours.send({"type": "never read"})
+    theirs.send({"type": "incident"})
+    theirs.send({"type": "finished"})
+    theirs.close()
+    assert ours.poll() == ({"type": "incident"}, [])
+    assert ours.poll() == ({"type": "finished"}, [])
+    with pytest.raises(LinkError, match="gone"):
+        ours.poll()
+
+
 def test_too_large_a_message_is_refused_before_it_is_sent(ends):
     """The sender is told; the receiver sees nothing of it."""
     ours, theirs = ends

@@ -7,6 +7,7 @@ group uses, ``inactive_file`` is page cache that the kernel gives back before it
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +23,12 @@ def available_bytes(cgroups: Path = _CGROUPS, membership: Path = Path("/proc/sel
 
 def _left_in_groups(cgroups: Path, membership: Path) -> Iterator[int]:
     with contextlib.suppress(OSError):
-        for line in membership.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
+        # A group's name may be any bytes.
+        for line in os.fsdecode(membership.read_bytes()).splitlines():
+            fields = line.split(":", 2)
+            if len(fields) != 3:
+                continue
+            _, controllers, path = fields
             if controllers == "":
                 yield from _left(cgroups, path, "memory.max", "memory.current", "inactive_file")
             elif "memory" in controllers.split(","):
@@ -44,5 +49,9 @@ def _left(root: Path, path: str, limit: str, usage: str, reclaimable: str) -> It
 
 
 def _counted(stat: Path, name: str) -> int:
-    lines = (line.split() for line in stat.read_text().splitlines())
-    return next((int(value) for key, value in lines if key == name), 0)
+    """A number of memory.stat; 0 where there is none: then nothing of what is used is taken for free."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in stat.read_text().splitlines():
+            if line.startswith(f"{name} "):
+                return int(line.split()[1])
+    return 0

@@ -132,11 +132,22 @@ def finish_removal(files: Files, data: Path, intent: Path) -> None:
 
 
 @_gone_is_told
-def replace(files: Files, path: Path, token: str, write: Callable[[Writer], T]) -> T:
-    """Gives ``path`` a new content, durably: a reader sees the whole old file or the whole new one."""
+def replace(
+    files: Files,
+    path: Path,
+    token: str,
+    write: Callable[[Writer], T],
+    check: Callable[[], None] = lambda: None,
+) -> T:
+    """Gives ``path`` a new content, durably: a reader sees the whole old file or the whole new one.
+
+    ``check`` is called once everything has been written; what it raises leaves the old file.
+    """
     temporary = path.with_name(layout.temporary(path.name, token))
     try:
         written = write_synced(files, temporary, write)
+        # Not before the sync: until then the last piece may be on its way from memory that is changed.
+        check()
         files.rename(temporary, path)
         files.sync_directory(path.parent)
     except BaseException:

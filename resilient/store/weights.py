@@ -26,14 +26,16 @@ def write_weights(
     records: Iterable[Record],
     sealing: Sealing,
     entropy: Entropy,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes a weights file for stock's ``load_checkpoint``, durably, replacing one of the same name.
 
     It has no manifest: nothing is resumed from it. A reader sees the whole old file or the whole new one.
+    ``check`` is as in ``entry.Draft``: what it raises leaves the old file.
     """
     files.make_directory(path.parent)
     token = entropy.token(layout.TOKEN_BYTES).hex()
-    sequence.replace(files, path, token, partial(write_sealed, sealing, entropy, records, b""))
+    sequence.replace(files, path, token, partial(write_sealed, sealing, entropy, records, b""), check)
 
 
 def prune_weights(

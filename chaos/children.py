@@ -1,0 +1,66 @@
+"""Children that are no processes: a test plays their part at the other end of a real link."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Sequence
+from signal import SIGKILL
+from typing import Any
+
+from resilient.errors import LinkError
+from resilient.link import Link
+
+_pids = itertools.count(100_000)
+
+
+class PlayedWorker:
+    """The Worker protocol without a process.
+
+    ``link`` is the supervisor's end, ``other`` the child's, which the test speaks through. ``die`` does what
+    the death of a process does: its end of the link goes, ``end_fd`` becomes readable. ``signals`` are those
+    it was sent, ``finished`` tells whether the supervisor has let go of it.
+    """
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.link = Link(ours)
+        self.other = Link(theirs)
+        self.end_fd, self._alive = os.pipe()
+        self.pid = next(_pids)
+        self.signals: list[int] = []
+        self.finished = False
+        self._code: int | None = None
+
+    # What the supervisor does
+
+    def reap(self) -> int | None:
+        return self._code
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+    def finish(self) -> None:
+        assert not self.finished, "its descriptors may be somebody else's by now"
+        self.finished = True
+        self.link.close()
+        os.close(self.end_fd)
+
+    # What the test plays
+
+    def hear(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message the child was sent; None when there is none, or the supervisor has let go."""
+        try:
+            return self.other.poll()
+        except LinkError:
+            return None
+
+    def say(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        self.other.send(message, descriptors)
+
+    def die(self, code: int = -SIGKILL) -> None:
+        if self._code is None:
+            self._code = code
+            self.other.close()
+            os.close(self._alive)
