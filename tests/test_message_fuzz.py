@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
-from hostile import changed, json_values, nested
+from hostile import changed, nested
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from resilient.codec.record import Record, info_record
 from resilient.errors import CorruptError, LinkError
 from resilient.link import _parse
-from resilient.process_saver import _read, _write
-from resilient.saving import Snapshot
 from resilient.state.snapshot import Progress, decode_extra, encode_extra
 
 MESSAGES = [
@@ -34,51 +30,6 @@ def test_any_packet_is_a_message_or_a_broken_link(data, flags):
         return
     assert json.loads(data)["type"] == message["type"]
     assert isinstance(message["type"], str)
-
-
-def written():
-    """A snapshot as it travels, and where its description begins."""
-    records = Record("w", "Int8", (60,), bytes(range(60))), info_record("epoch_num", 1)
-    weights = {"network": records[:1]}
-    snapshot = Snapshot("CKP", 3, 1, 3, "schedule", False, records, b"{}", weights)
-    descriptor = os.memfd_create("snapshot")
-    try:
-        at = _write(descriptor, snapshot)
-        return os.pread(descriptor, 10_000, 0), at, snapshot
-    finally:
-        os.close(descriptor)
-
-
-MEMORY, AT, SNAPSHOT = written()
-
-
-def test_a_snapshot_comes_as_it_was_sent():
-    """Every record, the weights and the description."""
-    assert _read(MEMORY, AT) == SNAPSHOT
-
-
-@given(
-    changed([MEMORY[AT:]]) | st.binary(max_size=50), st.integers(0, 200) | st.sampled_from([AT, -1, 2**62])
-)
-@example(nested(60_000), AT)
-def test_any_memory_is_a_snapshot_or_a_broken_link(description, at):
-    """Any description of a snapshot, and any place for it: LinkError, or records within the memory."""
-    memory = MEMORY[:AT] + description
-    try:
-        snapshot = _read(memory, at)
-    except LinkError:
-        return
-    assert all(len(record.data) <= len(memory) for record in snapshot.records)
-
-
-@given(st.dictionaries(st.sampled_from(sorted(json.loads(MEMORY[AT:]))), json_values, min_size=1, max_size=2))
-def test_a_description_of_other_types_is_a_snapshot_or_a_broken_link(changes):
-    """A description with the right fields, and any values in them."""
-    description = {**json.loads(MEMORY[AT:]), **changes}
-    try:
-        _read(MEMORY[:AT] + json.dumps(description).encode(), AT)
-    except LinkError:
-        assert changes
 
 
 EXTRA = encode_extra({"network": 0, "streams": {}}, Progress(0, 3, 10))

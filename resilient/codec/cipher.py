@@ -184,10 +184,16 @@ def _buffers(count: int, size_bytes: int) -> Iterator[memoryview]:
     """So many buffers, in turn and for ever; each is made when it is first needed."""
     made = []
     for _ in range(count):
-        # Mapped, not allocated: what a small state does not use is never cleared, or even had.
-        made.append(memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)))
+        made.append(_buffer(size_bytes))
         yield made[-1]
     yield from cycle(made)
+
+
+def _buffer(size_bytes: int) -> memoryview:
+    if size_bytes < _LEAST_BYTES:
+        return memoryview(bytearray(size_bytes))
+    # Mapped, not allocated: what a small state does not use is never cleared, or even had.
+    return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def cut(chunks: Iterable[Buffer], size_bytes: int, ring: int = 2) -> Iterator[memoryview]:

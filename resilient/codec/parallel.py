@@ -48,11 +48,12 @@ def in_order(tasks: Iterable[Callable[[], T]], threads: int) -> Generator[T, Non
     any more.
     """
     drawn = iter(tasks)
-    first = list(islice(drawn, 2))
+    first = list(islice(drawn, 2 if threads else 0))
     drawn = chain(first, drawn)
     lanes = _Lanes[T](threads if len(first) > 1 else 0)
     try:
-        yield from lanes.results(drawn)
+        # Without any thread a task is drawn only when the one before it is done.
+        yield from lanes.results(drawn) if lanes.threads else (task() for task in drawn)
     finally:
         lanes.close()
 
@@ -63,7 +64,7 @@ class _Lanes(Generic[T]):
     def __init__(self, threads: int) -> None:
         self._waiting: SimpleQueue[tuple[Callable[[], T], Future[T]] | None] = SimpleQueue()
         self._flying: deque[Future[T]] = deque()
-        self._threads: list[threading.Thread] = []
+        self.threads: list[threading.Thread] = []
         for _ in range(threads):
             # A daemon: at the end of the interpreter nobody waits for an iteration that was never finished,
             # while a save that is still going on keeps its threads.
@@ -72,30 +73,24 @@ class _Lanes(Generic[T]):
                 thread.start()
             except RuntimeError:
                 break
-            self._threads.append(thread)
+            self.threads.append(thread)
 
     def results(self, tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
         for task in tasks:
-            self._flying.append(self._begin(task))
-            if len(self._flying) > len(self._threads):
+            future: Future[T] = Future()
+            self._waiting.put((task, future))
+            self._flying.append(future)
+            if len(self._flying) > len(self.threads):
                 yield self._flying.popleft().result()
         while self._flying:
             yield self._flying.popleft().result()
 
     def close(self) -> None:
         """Waits for the few tasks that were drawn, whatever becomes of them, and ends the threads."""
-        for _ in self._threads:
+        for _ in self.threads:
             self._waiting.put(None)
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join()
-
-    def _begin(self, task: Callable[[], T]) -> Future[T]:
-        future: Future[T] = Future()
-        if self._threads:
-            self._waiting.put((task, future))
-        else:
-            _perform(task, future)
-        return future
 
     def _work(self) -> None:
         while (job := self._waiting.get()) is not None:

@@ -45,13 +45,11 @@ class Entry:
     manifest: Manifest
     digest: str
 
-    # Cached, as each save asks every checkpoint of a folder for some of them.
-
-    @cached_property
+    @property
     def generation(self) -> int:
         return self.manifest.generation
 
-    @cached_property
+    @property
     def step(self) -> int:
         return self.manifest.step
 
@@ -63,9 +61,11 @@ class Entry:
     def info(self) -> Mapping[str, Any]:
         return self.manifest.info
 
-    @cached_property
+    @property
     def name(self) -> str:
         return self.manifest.file_name
+
+    # Cached: before a removal every checkpoint that stays is looked at.
 
     @cached_property
     def path(self) -> Path:
