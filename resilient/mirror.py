@@ -28,6 +28,7 @@ Nothing here is authenticated: the memory belongs to processes of one user, and 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import mmap
@@ -180,9 +181,11 @@ class SharedMemory:
     @classmethod
     def create(cls, size_bytes: int) -> SharedMemory:
         """New memory, all zeros. Raises OSError."""
-        descriptor = os.memfd_create("resilient-mirror", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create("resilient-mirror", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, size_bytes)
+            # Whoever has it mapped would die of SIGBUS, were it cut off.
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
             return cls(descriptor)
         except BaseException:
             os.close(descriptor)

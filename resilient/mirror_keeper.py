@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from resilient import mirrored
 from resilient.composition import Boundary, Composer
-from resilient.errors import LinkError
+from resilient.errors import LinkError, ResilientError
 from resilient.mirror import Mirror, MirrorError, NoSlotError, Slot
 from resilient.mirrored import Header
 from resilient.pace import Pace
@@ -31,6 +31,16 @@ class _Asked:
 
     def snapshot(self) -> Snapshot:
         return mirrored.snapshot(self.mirror, self.slot, self.reason, failure=self.failure)
+
+
+class _NoSaver:
+    """Saves nothing: there is nobody who could."""
+
+    def save(self, snapshot: Snapshot) -> None:
+        pass
+
+    def wait(self) -> bool:
+        return False
 
 
 class MirrorKeeper:
@@ -139,11 +149,20 @@ class MirrorKeeper:
             try:
                 return act()
             except LinkError:
-                self._alone = self._means.alone()
+                self._alone = self._saver_of_our_own()
                 if self._mirror is not None:
                     # Nobody else does that any more.
                     self._mirror.unpin_all()
         return None
+
+    def _saver_of_our_own(self) -> Saver:
+        try:
+            return self._means.alone()
+        except ResilientError as error:
+            # A saver whose disk hangs does not let go of the lock. The training goes on, and hears of it.
+            step = self._held[0].progress.step if self._held is not None else 0
+            self._means.failed(step, f"the supervisor is gone, and {error}")
+            return _NoSaver()
 
     def _commit_alone(self) -> bool:
         """Nobody answers any more. What was asked for and not answered is committed by this process."""

@@ -63,7 +63,7 @@ def test_a_store_is_opened_and_waited_for(ends):
     _, (message, _) = heard(supervisor)
     assert message["type"] == "store"
     assert Path(message["directory"]) == Path("/run")
-    assert KeepPolicy.from_message(message["keep"]) == KEEP
+    assert KeepPolicy.from_json(message["keep"]) == KEEP
     assert Sealing.from_message(message["sealing"]) == GCM
 
 

@@ -108,3 +108,11 @@ def test_memory_that_cannot_be_made_leaves_no_descriptor():
     with pytest.raises(MirrorError):
         SharedMemory.create(PAGE_BYTES - 1)
     assert descriptors() == before
+
+
+def test_memory_is_never_cut_off():
+    """Whoever reads a mirror would die of SIGBUS, were its end taken away: the kernel refuses that."""
+    memory = SharedMemory.create(4 * PAGE_BYTES)
+    with pytest.raises(PermissionError):
+        os.ftruncate(memory.descriptor, PAGE_BYTES)
+    memory.close()
