@@ -19,7 +19,7 @@ RUN = config_of(Path("/run"), sealing=Sealing(), attempt=1)
 STORE = {
     "type": "store",
     "directory": "/run/there",
-    "keep": KeepPolicy(max_count=3).to_message(),
+    "keep": KeepPolicy(max_count=3).to_json(),
     "sealing": GCM.to_message(),
 }
 SECRETS = [
