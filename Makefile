@@ -56,7 +56,8 @@ kills: .venv/ready
 	$(BIN)/python -m chaos.kills --kills 200 --jobs $(JOBS)
 
 fuzz: .venv/ready
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS) $(wildcard tests/test_mirror*.py) \
+		tests/test_pace.py tests/supervisor/test_machine.py
 
 # Not the enumerations of crashes: all that they run, the others run as well.
 coverage: .venv/ready
