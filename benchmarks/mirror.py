@@ -43,7 +43,7 @@ from resilient.state.snapshot import Progress
 
 SLOTS = 3
 PROGRAM = Path(__file__).parent / "programs" / "timed.py"
-TRAININGS = {"digits": 1000, "wide": 60}
+TRAININGS = {"digits": 1000, "tiny": 4000, "wide": 60}
 """What is trained for the overhead, and for how many steps."""
 
 
@@ -211,7 +211,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--stock-rounds", type=int, default=3)
     parser.add_argument("--overhead-rounds", type=int, default=5)
-    parser.add_argument("--trainings", default="digits,wide")
+    parser.add_argument("--trainings", default="digits,tiny,wide")
     parser.add_argument("--only", choices=("stall", "overhead"))
     parser.add_argument("--folder", help="where to write (default: a temporary folder)")
     parser.add_argument("--json", help="also write the figures here")
