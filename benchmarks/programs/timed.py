@@ -4,9 +4,11 @@
 
 digits is the network and the data of ``examples/digits.py``; tiny has two small dense layers: nothing takes
 less time for a step, so nothing feels more what a step costs beside it; wide has 100 MB of parameters, and
-Adam twice as much again. It prints ``training S``, the seconds from the end of step 20 (compiled, warm) to
-that of the last step, and, under ``resilient-run``, ``ours S``, how many of them were spent in our callbacks. Unless FOLDER
-is ``-`` it gets
+Adam twice as much again.
+
+It prints ``training S``, the seconds from the end of step 20 (compiled, warm) to that of the last step, and,
+under ``resilient-run``, ``ours S``, how many of them were spent in our callbacks. FOLDER, unless it
+is ``-``, gets
 
     marks    PID NAME T for each stage of the start, T in seconds of the monotonic clock
     steps    PID done N for each completed step
