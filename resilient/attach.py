@@ -64,6 +64,9 @@ def _begin_session() -> Session:
     if message["type"] == "stand_by":
         _prepare(link)
         message, descriptors = link.receive()
+    # A supervisor that died before we asked for its signal sends none, but its end of the link is closed
+    # then. One that lives says nothing before it is asked.
+    link.poll()
     shared = _shared(descriptors)
     session = sessions.begin(Session(WorkerConfig.from_message(message), link, shared=shared))
     session.tell("hello", pid=os.getpid())

@@ -6,6 +6,7 @@ commits by itself, as it would without a mirror.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -185,6 +186,8 @@ class MirrorKeeper:
         if new:
             # Only now: until then the mirror that was there holds the newest boundary.
             self._remotely(lambda: self._means.remote.hand_over(mirror))
+            # While the first step compiles; else the next boundaries would have to wait for it.
+            threading.Thread(target=mirror.fetch_pages, name="resilient-pages", daemon=True).start()
         return slot
 
     def _write_into(self, mirror: Mirror, step: int, meta: bytes) -> Slot:

@@ -143,22 +143,23 @@ class Recorder:
         with self._busy() as phase:
             if not self._keeper.guards or phase is Phase.BUSY:
                 return None
-            live = phase is Phase.CALLBACKS
-            if live:
+            if phase is Phase.CALLBACKS:
                 self.progress = replace(self.progress, call_step=self._update_step, epoch_closed=False)
                 self._boundary = None
             if self.progress.step <= self._last_failure_step:
                 return None
-            if self._boundary is None and phase is not Phase.STEP:
-                # Not every boundary is held; where nothing has changed since, this one still can be.
-                self._boundary, live = self._observe(), True
-            return self._save_failure(reason, live=live)
+            return self._save_failure(reason, self._held if phase is Phase.STEP else self._present())
 
-    def _save_failure(self, reason: str, *, live: bool) -> Progress | None:
-        boundary = self._boundary or self._held
+    def _present(self) -> Boundary:
+        """The boundary that the live values are, observed when it was reached, or now."""
+        if self._boundary is None:
+            self._boundary = self._observe()
+        return self._boundary
+
+    def _save_failure(self, reason: str, boundary: Boundary | None) -> Progress | None:
         if boundary is None:
             return None
-        saved_step = self._keeper.commit_failure(boundary, reason, live=live)
+        saved_step = self._keeper.commit_failure(boundary, reason, live=boundary is not self._held)
         if not saved_step:
             return None
         self._last_failure_step = saved_step
@@ -205,6 +206,9 @@ class Recorder:
             self._boundary = self._observe()
             self._keeper.hold(self._boundary)
             self._held = self._boundary
+        elif progress.at_epoch_end:
+            # What runs at an epoch's end changes the counters of callbacks: they are taken before.
+            self._boundary = self._observe()
         self._fingerprint = streams.fingerprint()
 
     def _observe(self) -> Boundary:

@@ -163,8 +163,8 @@ MUTANTS = [
     Mutant(
         "no tag check, plain",
         "resilient.codec.cipher",
-        "return block if hmac.compare_digest(hashlib.sha256(block).digest(), tag) else None",
-        "return block",
+        "return hmac.compare_digest(hashlib.sha256(block).digest(), tag)",
+        "return True",
         ("NeverLoadCorrupt",),
     ),
     Mutant(

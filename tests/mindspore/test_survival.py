@@ -28,7 +28,8 @@ def run(folder: Path, api: str, mode: str, death: str) -> tuple[str, list[int], 
     directory = RunDirectory(folder / "run", World())
     directory.open({"seed": SEED})
     command = [sys.executable, "-m", "supervisor.cli", "--run-dir", str(folder / "run"), "--no-encrypt"]
-    options = ["--save-steps", "4", "--backoff", "0:0"]
+    # Each step is kept: by default only as many as cost little, and these take a millisecond.
+    options = ["--save-steps", "4", "--backoff", "0:0", "--mirror-every", "1"]
     words = [str(PROGRAM), api, mode, death, str(folder)]
     done = subprocess.run(
         [*command, *options, *words], capture_output=True, text=True, timeout=240, cwd=folder

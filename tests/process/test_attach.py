@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+from resilient.config import LINK_FD_VARIABLE, WorkerConfig
+from resilient.errors import EXIT_USAGE
+from resilient.link import Link
 
 pytestmark = pytest.mark.process
 
@@ -160,3 +166,20 @@ def test_what_is_missing_is_said_before_anything_runs(tmp_path):
     assert done.returncode == 64
     assert "no.such" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_whose_supervisor_died_before_it_began_runs_nothing(tmp_path):
+    """No parent-death signal comes any more then; the script must not train on without a supervisor."""
+    write(tmp_path, script="print('running')")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link = Link(ours)
+    link.send(WorkerConfig(run_id="r", directory=tmp_path, seed=1).to_message())
+    link.close()
+    with theirs:
+        environment = {**os.environ, LINK_FD_VARIABLE: str(theirs.fileno())}
+        done = plain(
+            tmp_path, "-m", "resilient.attach", "script.py", env=environment, pass_fds=[theirs.fileno()]
+        )
+    assert done.returncode == EXIT_USAGE
+    assert done.stdout == ""
+    assert "the other side of the link is gone" in done.stderr
