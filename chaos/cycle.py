@@ -135,7 +135,8 @@ def cycles(deep: bool) -> Iterator[Cycle]:
     """Every cycle that is tried: 1 to 4 saves, 1 to 3 kept, sealed or not, with failures and spoilt files."""
     for cycle in _whole_renames(deep):
         yield cycle
-        if deep or (cycle.saves == 2 and cycle.is_small and not cycle.failures):
+        sealed = cycle.mode is not None
+        if deep or (cycle.saves == 2 and cycle.is_small and sealed and not cycle.failures):
             yield replace(cycle, split=True)
 
 
@@ -145,7 +146,7 @@ def _whole_renames(deep: bool) -> Iterator[Cycle]:
         for saves in range(1, 5):
             for keep in range(1, 4):
                 yield Cycle(saves, keep, mode)
-                if deep or (saves < 3 and keep < 3):
+                if deep or (saves < 3 and keep < 3 and mode is not None):
                     yield Cycle(saves, keep, mode, again=True)
                 if deep:
                     yield Cycle(saves, keep, mode, failures=frozenset({saves}), again=True)

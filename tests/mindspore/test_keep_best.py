@@ -64,18 +64,9 @@ def test_what_was_not_measured_of_this_state_does_not_count(tmp_path, kind):
 
 def test_the_best_by_loss_and_the_grid(tmp_path):
     """Without metrics: the smallest loss of a saved step, the first at each multiple, and the newest."""
-    # Without the mirror each save is waited for: with it, a step that comes while one is under way is not saved.
-    rules = [
-        "--no-mirror",
-        "--save-steps",
-        "3",
-        "--keep-max",
-        "1",
-        "--keep-best",
-        "1",
-        "--keep-every-steps",
-        "10",
-    ]
+    # Without the mirror each save is waited for; with it, what comes while one is under way comes later.
+    saving = ["--no-mirror", "--save-steps", "3"]
+    rules = [*saving, "--keep-max", "1", "--keep-best", "1", "--keep-every-steps", "10"]
     found = entries(tmp_path, "fit", *rules)
     grid = {12, 21, 30}
     steps = {entry.step for entry in found}
