@@ -59,10 +59,11 @@ fuzz: .venv/ready
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS) $(wildcard tests/test_mirror*.py) \
 		tests/test_pace.py tests/supervisor/test_machine.py
 
-# Not the enumerations of crashes: all that they run, the others run as well.
+# Not the enumerations of crashes: all that they run, the others run as well. The tools are who looks at a run
+# without training it: the quick look, the claims of what cannot be opened, and keys of whatever length.
 coverage: .venv/ready
-	$(BIN)/python -m coverage run -m pytest -q $(READERS) tests/test_schedule.py tests/test_write_behind.py \
-		--ignore tests/store/test_store_crashes.py
+	$(BIN)/python -m coverage run -m pytest -q $(READERS) tests/tools tests/test_schedule.py tests/test_pace.py \
+		tests/test_write_behind.py --ignore tests/store/test_store_crashes.py
 	$(BIN)/python -m coverage report
 
 .venv/ready: pyproject.toml

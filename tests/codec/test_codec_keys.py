@@ -16,6 +16,7 @@ from resilient.codec.keys import (
     from_file,
     from_passphrase_file,
     key_id,
+    make_file,
     manifest_key,
 )
 from resilient.errors import KeySourceError
@@ -175,6 +176,14 @@ def test_an_unusable_home_is_the_users_to_fix(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(KeySourceError, match="--key-file"):
         default_key(tmp_path / "file", "AES-GCM")
+
+
+def test_a_key_that_cannot_be_made_is_told(tmp_path):
+    """Where there is no folder for it, the file is named and what the system said; nothing is made."""
+    path = tmp_path / "missing" / "key"
+    with pytest.raises(KeySourceError, match=r"missing/key: No such file"):
+        make_file(path, "AES-GCM")
+    assert os.listdir(tmp_path) == []
 
 
 def test_derived_values_are_separate_and_fixed():

@@ -29,7 +29,9 @@ from resilient.config import Sealing
 from resilient.errors import CorruptError, StorageError
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World
+from resilient.store import commit as sequence
 from resilient.store import layout, manifest, rundir
+from resilient.store.commit import Place
 from resilient.store.rundir import RunDirectory
 from resilient.store.weights import prune_weights, write_weights
 
@@ -104,6 +106,18 @@ def test_a_save_that_fails_at_any_sync_of_its_names_is_taken_back(last):
     assert len(done) > last
     assert names(disk) == before
     assert steps(store) == [1]
+
+
+@pytest.mark.parametrize("taken", [DATA[2], MANIFESTS[2]])
+def test_a_name_that_is_taken_is_never_given_again(taken):
+    """Whoever chose it has made a mistake, and is stopped before anything is written."""
+    disk, _ = filled(1)
+    disk.put(taken, b"another's")
+    before = disk.state()
+    place = Place(DIRECTORY, DATA[2].name, "0" * 16)
+    with pytest.raises(AssertionError, match=taken.name):
+        sequence.commit(disk, place, lambda writer: writer.write(b"data"), lambda written: b"manifest")
+    assert disk.state() == before
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -312,10 +326,11 @@ def test_weights_that_cannot_be_removed_are_named():
 
 
 def test_a_runs_files_have_their_places(tmp_path):
-    """The journal and each attempt's output lie in the run's directory."""
+    """The journal, each attempt's output and the saver's lie in the run's directory."""
     run = RunDirectory(tmp_path, World())
     assert run.journal == tmp_path / "journal.jsonl"
     assert run.log(3, rank=2) == tmp_path / "logs" / "attempt_0003" / "rank_2.log"
+    assert run.saver_log == tmp_path / "logs" / "saver.log"
 
 
 def test_a_machine_that_does_not_tell_its_boot_can_lock(tmp_path, monkeypatch):

@@ -190,6 +190,14 @@ def test_claims_are_only_claims():
     assert manifest.claimed_generation(encode(make(generation=2**50), KEY)) == 0
 
 
+def test_claims_are_read_without_a_key():
+    """Who looks at a checkpoint that he cannot open is told what it says of itself; nonsense says nothing."""
+    found = manifest.claims(encode(make(step=7, reason="exception"), KEY))
+    assert (found["step"], found["reason"], found["run_id"]) == (7, "exception", "run-1")
+    for nonsense in (b"", b"{", b"[]", b"\xff" * 9):
+        assert manifest.claims(nonsense) == {}
+
+
 def test_nothing_secret_is_in_it():
     """Neither the key nor the tags show in what is printed, and the key is not in the file."""
     made = make(tags=(b"secret tag bytes",))

@@ -97,6 +97,7 @@ def test_a_taken_name_gets_stocks_suffix():
 def test_folders_are_upstreams():
     """The folders are those of upstream's CheckpointMonitor."""
     root = Path("/run")
+    assert layout.rank_lock(root, 3) == Path("/run/.rank_3.lock")
     assert layout.checkpoint_directory(root, 3) == Path("/run/checkpoint/rank_3")
     assert layout.network_directory(root, 0) == Path("/run/checkpoint_network/rank_0")
     assert layout.trainable_directory(root, 0) == Path("/run/checkpoint_trainable/rank_0")

@@ -79,6 +79,27 @@ def test_an_unreadable_pin_keeps(content):
     assert steps(store) == [3, 1]
 
 
+def test_a_pin_that_vanishes_while_it_is_looked_at_keeps_nothing():
+    """Its name was listed, then somebody took it away: retention goes on as without it."""
+    disk, store = filled(3)
+    entry = entry_of(store, 1)
+    pins.pin(disk, entry, TOKEN)
+    path = DIRECTORY / layout.pin_of(entry.name)
+    taken = []
+
+    def plan(number, operation):
+        if (operation.kind, operation.path) == ("read", path) and not taken:
+            taken.append(number)
+            disk.remove(path)
+        return None
+
+    disk.obey(plan)
+    assert pins.pinned(disk, store.entries()) == set()
+    assert taken
+    store.prune(newest(1))
+    assert steps(store) == [3]
+
+
 def test_nothing_goes_while_the_pins_cannot_be_seen():
     """A folder that cannot be listed any more is an error, and no reason to remove what may be pinned."""
     disk, _ = filled(3)

@@ -34,7 +34,7 @@ from resilient.codec.record import info_record
 from resilient.config import Sealing
 from resilient.errors import StorageError, WrongKeyError
 from resilient.host.world import World
-from resilient.store import layout, pins
+from resilient.store import layout, manifest, pins
 from resilient.store.rekey import ORIGIN, Rekey
 from resilient.store.rundir import RunDirectory, RunRecord
 from resilient.store.stockfile import Opening, read_stock
@@ -299,3 +299,73 @@ def test_weights_that_nobody_can_open_are_named_and_stay():
     content = disk.content(WEIGHTS_FILE)
     assert [one.name for one in rekey(disk) if one.failure] == [WEIGHTS_FILE.name]
     assert disk.content(WEIGHTS_FILE) == content
+
+
+def test_what_cannot_be_set_aside_stops_it():
+    """A corrupt checkpoint that the quarantine does not take: told as the disk's fault, run.json keeps the
+    old key, and nothing of it is removed."""
+    disk = a_run()
+    entry = make_store(disk).entries()[0]
+    damage(disk, entry.path)
+    disk.obey(lambda n, o: Fail(errno.EACCES) if o.target and o.target.parent == QUARANTINE else None)
+    with pytest.raises(StorageError, match="cannot be set aside"):
+        rekey(disk)
+    found = disk.restart()
+    assert {entry.path, entry.manifest_path} <= set(found.paths())
+    assert RunDirectory(ROOT, world(found)).read().key_id == key_id(KEY)
+
+
+def test_a_damaged_manifest_is_told_by_its_name():
+    """What recovery sets aside before the first copy is among what could not be sealed anew."""
+    disk = a_run()
+    damage(disk, make_store(disk).entries()[0].manifest_path)
+    assert [one.name for one in rekey(disk) if one.failure] == ["CKP_rank_0-1_3.ckpt"]
+    assert steps(make_store(disk, sealing=NEW)) == [2, 1]
+
+
+def test_a_copy_that_reads_back_differently_replaces_nothing():
+    """A disk that does not give back what it was given: the original stays, and doing it again finishes."""
+    disk = a_run()
+    before = [facts(entry) for entry in make_store(disk).entries()]
+    known = set(disk.paths())
+    spoilt = []
+
+    def plan(number, operation):
+        new = operation.kind == "open" and operation.path.parent == DIRECTORY and operation.path not in known
+        if new and not spoilt:
+            spoilt.append(operation.path)
+            damage(disk, operation.path)
+        return None
+
+    disk.obey(plan)
+    with pytest.raises(StorageError, match="reads back differently"):
+        rekey(disk)
+    found = disk.restart()
+    assert known <= set(found.paths())
+    assert [one.name for one in rekey(found) if one.failure] == [spoilt[0].name]
+    check_finished(found, before)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_manifest_that_promises_another_size_is_no_fault_of_the_disk(change):
+    """Its blocks are right and together they hold something else: set aside as corrupt, the others done."""
+    disk = a_run()
+    entry = make_store(disk).entries()[0]
+    lying = replace(entry.manifest, plain_bytes=entry.manifest.plain_bytes + change)
+    disk.put(entry.manifest_path, manifest.encode(lying, KEY))
+    failures = [one for one in rekey(disk) if one.failure]
+    assert [one.name for one in failures] == [entry.name]
+    assert "as much as its manifest says" in str(failures[0].failure)
+    assert steps(make_store(disk, sealing=NEW)) == [2, 1]
+
+
+def test_what_else_lies_beside_the_weights_stays_as_it_is():
+    """A file of another name is nobody's weights; a dead writer's that cannot be removed is named."""
+    disk = a_run()
+    left = WEIGHTS / layout.temporary(WEIGHTS_FILE.name, "0" * 16)
+    others = {WEIGHTS / "notes.txt": b"mine", WEIGHTS / "model.ckpt": b"stock's", left: b"torn"}
+    for path, content in others.items():
+        disk.put(path, content)
+    disk.obey(lambda n, o: Fail(errno.EPERM) if (o.kind, o.path) == ("remove", left) else None)
+    assert [one.name for one in rekey(disk) if one.failure] == [left.name]
+    assert {path: disk.content(path) for path in others} == others

@@ -102,6 +102,18 @@ def test_no_length_is_believed(size):
         read(disk)
 
 
+@pytest.mark.parametrize(("magic", "key"), [(b"\xd9\x5e\x3a\x7f", KEY), (b"\xda\x5e\x3a\x7f", KEY[:16])])
+@pytest.mark.parametrize("size", [1, 15, 17, 40])
+def test_a_block_that_is_no_multiple_of_the_ciphers_is_refused(magic, key, size):
+    """In the CBC modes: told as damage, before the cipher is asked to decrypt it."""
+    disk = SimulatedDisk()
+    disk.make_directory(PATH.parent)
+    header = struct.pack("<4sii16si", magic, size + 24, 16, bytes(16), size)
+    disk.put(PATH, header + bytes(size))
+    with pytest.raises(CorruptError, match="a length that no encrypted one has"):
+        read(disk, [key])
+
+
 def test_a_tensor_larger_than_the_file_takes_no_memory():
     """A plain file that claims a tensor of an exabyte is refused by its claim."""
     disk = SimulatedDisk()
