@@ -145,6 +145,8 @@ def _whole_renames(deep: bool) -> Iterator[Cycle]:
     for mode in modes:
         for saves in range(1, 5):
             for keep in range(1, 4):
+                if not deep and mode is None and saves > 2 and keep == 3:
+                    continue  # nothing there that the sealed ones, or fewer kept, do not have
                 yield Cycle(saves, keep, mode)
                 if deep or (saves < 3 and keep < 3 and mode is not None):
                     yield Cycle(saves, keep, mode, again=True)
