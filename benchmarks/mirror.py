@@ -35,10 +35,11 @@ from resilient.composition import Call, Composer
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
 from resilient.host.world import World
 from resilient.link import Link
-from resilient.mirror import Mirror, SharedMemory
+from resilient.mirror import Mirror
 from resilient.mirror_keeper import MirrorKeeper
 from resilient.remote import MirrorMeans, RemoteSaver
 from resilient.settings import Settings
+from resilient.shared_memory import SharedMemory
 from resilient.state.snapshot import Progress
 
 SLOTS = 3

@@ -26,10 +26,10 @@ import psutil
 
 from resilient import session as sessions
 from resilient.config import Environment, WorkerConfig, forget_link
-from resilient.errors import EXIT_USAGE, LinkError, UsageError
+from resilient.errors import EXIT_USAGE, LinkError, MirrorError, UsageError
 from resilient.heartbeat import Heartbeat
 from resilient.link import Link
-from resilient.mirror import Mirror, MirrorError
+from resilient.mirror import Mirror
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.shared import Shared

@@ -11,6 +11,8 @@ ResilientError
 │   ├── ForeignError      belongs to another run or rank: leave it alone
 │   ├── MismatchError     does not fit the network of the script: keep, tell the first differences
 │   └── UnusableError     checkpoints exist, and none of them can be used   (exit status 65)
+├── MirrorError           memory of a worker that cannot be used: do without it
+│   └── NoSlotError       every slot is being committed: wait for a commit
 └── LinkError             the other side of the link is gone or talks nonsense
 """
 
@@ -85,6 +87,14 @@ class MismatchError(CheckpointError):
 
 class UnusableError(CheckpointError):
     """Checkpoints exist but none can be used; starting from zero would silently lose them."""
+
+
+class MirrorError(ResilientError):
+    """The memory is no mirror, or not one that can be used."""
+
+
+class NoSlotError(MirrorError):
+    """Every slot that could be written is pinned."""
 
 
 class LinkError(ResilientError):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from resilient import mirrored
 from resilient.composition import Boundary, Composer
-from resilient.errors import LinkError, ResilientError
-from resilient.mirror import Mirror, MirrorError, NoSlotError, Slot
+from resilient.errors import LinkError, MirrorError, NoSlotError, ResilientError
+from resilient.mirror import Mirror, Slot
 from resilient.mirrored import Header
 from resilient.pace import Pace
 from resilient.remote import MirrorMeans

@@ -18,18 +18,10 @@ from functools import partial
 from typing import Any
 
 from resilient.codec.record import Record
-from resilient.mirror import (
-    NONSENSE,
-    Area,
-    Mirror,
-    MirrorError,
-    MirrorLayout,
-    SharedMemory,
-    Slot,
-    is_count,
-    place,
-)
+from resilient.errors import MirrorError
+from resilient.mirror import NONSENSE, Area, Mirror, MirrorLayout, Slot, is_count, place
 from resilient.saving import Snapshot
+from resilient.shared_memory import SharedMemory
 
 WEIGHTS_SECTION = 2**31
 """The section of areas that only weights files hold."""

@@ -13,11 +13,12 @@ from functools import partial
 from resilient.config import MirrorPolicy
 from resilient.errors import LinkError, StorageError
 from resilient.host.memory import available_bytes
-from resilient.mirror import META_BYTES, Mirror, MirrorLayout, SharedMemory, needed_bytes
+from resilient.mirror import META_BYTES, Mirror, MirrorLayout, needed_bytes
 from resilient.remote import MirrorMeans, RemoteSaver
 from resilient.saving import Saver
 from resilient.session import Place, Session
 from resilient.settings import Settings
+from resilient.shared_memory import SharedMemory
 
 # Of the free memory so much is left to others.
 _SPARE_SHARE = 0.1

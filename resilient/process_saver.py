@@ -34,8 +34,9 @@ from resilient.errors import BusyError, LinkError, ResilientError
 from resilient.host.files import Files, Lock
 from resilient.host.world import World
 from resilient.link import Link
-from resilient.mirror import Mirror, SharedMemory, Slot
+from resilient.mirror import Mirror, Slot
 from resilient.saving import Committer, Saved, Snapshot
+from resilient.shared_memory import SharedMemory
 from resilient.store import layout
 from resilient.store.opening import open_store
 from resilient.store.weights import remove_temporaries

@@ -21,8 +21,9 @@ from resilient.config import KeepPolicy, Sealing
 from resilient.errors import StorageError
 from resilient.host.clock import Clock
 from resilient.link import Link
-from resilient.mirror import Mirror, SharedMemory, Slot
+from resilient.mirror import Mirror, Slot
 from resilient.saving import Saver
+from resilient.shared_memory import SharedMemory
 
 
 class Wanted(Protocol):

@@ -22,6 +22,7 @@ from resilient.errors import (
     BusyError,
     CorruptError,
     LinkError,
+    MirrorError,
     MismatchError,
     UnusableError,
     UsageError,
@@ -30,7 +31,6 @@ from resilient.heartbeat import Phase
 from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.link import Link
-from resilient.mirror import MirrorError
 from resilient.saving import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.settings import Settings
 from resilient.shared import Shared, recover_from

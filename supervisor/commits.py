@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resilient.config import KeepPolicy, Sealing, WorkerConfig
-from resilient.errors import LinkError
-from resilient.mirror import Mirror, MirrorError, SharedMemory, Slot
+from resilient.errors import LinkError, MirrorError
+from resilient.mirror import Mirror, Slot
+from resilient.shared_memory import SharedMemory
 from supervisor.saver import Outcome, Save, Saver
 from supervisor.workers import Worker
 

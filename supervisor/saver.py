@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resilient.config import WorkerConfig
-from resilient.errors import LinkError
-from resilient.mirror import Mirror, MirrorError, SharedMemory, Slot
+from resilient.errors import LinkError, MirrorError
+from resilient.mirror import Mirror, Slot
+from resilient.shared_memory import SharedMemory
 from supervisor.workers import Worker
 
 _MOST_DEATHS = 3

@@ -6,11 +6,7 @@ import pytest
 
 from chaos.faults import Killed
 from chaos.memory import SimulatedMemory
-from resilient.mirror import (
-    Mirror,
-    MirrorLayout,
-    place,
-)
+from resilient.mirror import Mirror, MirrorLayout, place
 
 META_BYTES = 64
 

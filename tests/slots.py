@@ -10,9 +10,10 @@ from dataclasses import replace
 from resilient.codec.record import Record, info_record
 from resilient.config import KeepPolicy, Sealing, WorkerConfig
 from resilient.host.world import World
-from resilient.mirror import Mirror, MirrorLayout, SharedMemory, place
+from resilient.mirror import Mirror, MirrorLayout, place
 from resilient.mirrored import Header
 from resilient.saving import Committer, Snapshot
+from resilient.shared_memory import SharedMemory
 from resilient.state.snapshot import Progress, encode_extra
 from resilient.store.opening import open_store
 

@@ -19,7 +19,7 @@ LAYERS = [
     ["resilient.codec"],
     ["resilient.store"],
     ["resilient.retention", "resilient.schedule"],
-    ["resilient.mirror", "resilient.heartbeat", "resilient.link"],
+    ["resilient.shared_memory", "resilient.mirror", "resilient.heartbeat", "resilient.link"],
     ["resilient.settings", "resilient.state"],
     ["resilient.saving", "resilient.mirrored", "resilient.process_saver", "resilient.signals"],
     ["resilient.remote", "resilient.shared"],

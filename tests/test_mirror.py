@@ -11,17 +11,9 @@ from mirrors import LAYOUT, META_BYTES, dying_writes, new_memory, newest_step, r
 
 from chaos.faults import Killed
 from chaos.memory import SimulatedMemory
-from resilient.mirror import (
-    ALIGNMENT_BYTES,
-    PAGE_BYTES,
-    Mirror,
-    MirrorError,
-    MirrorLayout,
-    NoSlotError,
-    Slot,
-    needed_bytes,
-    place,
-)
+from resilient.errors import MirrorError, NoSlotError
+from resilient.mirror import ALIGNMENT_BYTES, Mirror, MirrorLayout, Slot, needed_bytes, place
+from resilient.shared_memory import PAGE_BYTES
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])

@@ -9,10 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from mirrors import bytes_of_a_write, new_memory, newest_step, write
 
 from chaos.faults import Killed
-from resilient.mirror import (
-    Mirror,
-    NoSlotError,
-)
+from resilient.errors import NoSlotError
+from resilient.mirror import Mirror
 
 
 class Life(RuleBasedStateMachine):

@@ -12,14 +12,10 @@ from hypothesis import strategies as st
 from mirrors import LAYOUT, META_BYTES, new_memory, write
 
 from chaos.memory import SimulatedMemory
-from resilient.mirror import (
-    PAGE_BYTES,
-    Mirror,
-    MirrorError,
-    MirrorLayout,
-    Slot,
-)
+from resilient.errors import MirrorError
+from resilient.mirror import Mirror, MirrorLayout, Slot
 from resilient.mirrored import Header, snapshot
+from resilient.shared_memory import PAGE_BYTES
 
 
 def hostile(memory):

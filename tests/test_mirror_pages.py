@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from resilient.mirror import Mirror, MirrorLayout, SharedMemory, place
+from resilient.mirror import Mirror, MirrorLayout, place
+from resilient.shared_memory import SharedMemory
 
 SIZE_BYTES = 3_000_000
 LAYOUT = MirrorLayout("run", 0, "CKP", place([("w", "Float32", (SIZE_BYTES // 4,), 0, SIZE_BYTES)]))

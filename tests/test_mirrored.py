@@ -27,9 +27,10 @@ from slots import (
 from resilient import mirrored
 from resilient.codec.record import Record, info_record
 from resilient.config import Sealing
+from resilient.errors import MirrorError
 from resilient.host.files import DiskFiles, DiskWriter
 from resilient.host.world import World
-from resilient.mirror import Mirror, MirrorError, Slot
+from resilient.mirror import Mirror, Slot
 from resilient.mirrored import Header, mirror_of
 from resilient.process_saver import Saver
 from resilient.saving import InlineSaver

@@ -10,13 +10,9 @@ import pytest
 from mirrors import LAYOUT, META_BYTES, read, values_of, write
 from slots import descriptors
 
-from resilient.mirror import (
-    PAGE_BYTES,
-    Mirror,
-    MirrorError,
-    NoSlotError,
-    SharedMemory,
-)
+from resilient.errors import MirrorError, NoSlotError
+from resilient.mirror import Mirror
+from resilient.shared_memory import PAGE_BYTES, SharedMemory
 
 
 def test_what_one_mapping_writes_the_other_sees():

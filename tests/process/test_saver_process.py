@@ -17,8 +17,8 @@ from supervised import DEADLINE_S, wait_until
 
 from resilient.config import KeepPolicy, Sealing
 from resilient.host.files import DiskFiles
-from resilient.mirror import SharedMemory
 from resilient.process_saver import ProcessCommit
+from resilient.shared_memory import SharedMemory
 from resilient.store import layout
 
 pytestmark = pytest.mark.process
