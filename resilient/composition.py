@@ -56,12 +56,14 @@ class Composer:
     """Observes boundaries of one call, and composes what is saved of them.
 
     ``pipeline_draws`` are the random streams that the data pipeline was seen to draw from, so far;
-    ``metrics`` the results of the newest evaluation, and the step whose state was evaluated.
+    ``metrics`` the results of the newest evaluation, and the step whose state was evaluated. ``attempt`` is
+    0 without a supervisor.
     """
 
-    def __init__(self, call: Call, settings: Settings) -> None:
+    def __init__(self, call: Call, settings: Settings, attempt: int = 0) -> None:
         self._call = call
         self._settings = settings
+        self._attempt = attempt
         self.layout = capture.Layout(call.trained, settings.saved_network, call.others)
         self.pipeline_draws: set[str] = set()
         self.metrics: tuple[int, dict[str, float]] = (0, {})
@@ -174,7 +176,9 @@ class Composer:
     def _score(self, boundary: Boundary) -> dict[str, Any]:
         """An evaluation only tells of the state that was evaluated, not of those after it."""
         step, metrics = self.metrics
-        return entries.score(boundary.outputs, metrics if step == boundary.progress.step else {})
+        score = entries.score(boundary.outputs, metrics if step == boundary.progress.step else {})
+        # Under a supervisor: which attempt made it, so that it can be told from the same step made again.
+        return {**score, "attempt": self._attempt} if self._attempt else score
 
     def _document(self, boundary: Boundary, entry_names: list[str]) -> dict[str, Any]:
         return {

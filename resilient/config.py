@@ -6,7 +6,9 @@ argv and environment → these dataclasses → constructors; nothing else looks 
 from __future__ import annotations
 
 import base64
+import math
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 ENC_MODES = ("AES-GCM", "AES-CBC", "SM4-CBC")
 LINK_FD_VARIABLE = "RESILIENT_LINK_FD"
+REQUEST_SIGNAL = int(getattr(signal, "SIGRTMIN", 34)) + 3
+"""What asks for a checkpoint now, of a supervisor or of a worker."""
 LOSS = "loss"
 DIRECTIONS = ("min", "max")
 
@@ -146,6 +150,51 @@ class MirrorPolicy:
         assert self.slots in (None, 2, 3)
 
 
+@dataclass(frozen=True)
+class Shun:
+    """States that are not to be gone on from: those of ``step`` or later, made until ``attempt``.
+
+    The same steps, made again by a later attempt, are other states.
+    """
+
+    step: int
+    attempt: int
+
+    def covers(self, step: int, attempt: int) -> bool:
+        """Whether a state of this step that was made in this attempt is one of them."""
+        return step >= self.step and attempt <= self.attempt
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which states an attempt may go on from, and what it leaves out then.
+
+    None that ``shunned`` covers; with ``finite`` none whose loss was not finite. The batches of the steps in
+    ``skipped`` are left out where an attempt begins right before them.
+    """
+
+    shunned: tuple[Shun, ...] = ()
+    finite: bool = False
+    skipped: tuple[int, ...] = ()
+
+    def allows(self, step: int, info: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint of this step, with this ``info`` in its manifest, may be used."""
+        attempt, loss = info.get("attempt", 0), info.get(LOSS)
+        if not isinstance(attempt, int) or any(rule.covers(step, attempt) for rule in self.shunned):
+            return False
+        return not (self.finite and isinstance(loss, float) and not math.isfinite(loss))
+
+    def to_json(self) -> list[Any]:
+        """The value as JSON."""
+        return [[[rule.step, rule.attempt] for rule in self.shunned], self.finite, list(self.skipped)]
+
+    @classmethod
+    def from_json(cls, value: Sequence[Any]) -> Origin:
+        """The inverse of :meth:`to_json`."""
+        shunned, finite, skipped = value
+        return cls(tuple(Shun(*rule) for rule in shunned), finite, tuple(skipped))
+
+
 DEFAULT_SAVE = SavePolicy(every_s=300.0)
 DEFAULT_KEEP = KeepPolicy(max_count=5)
 
@@ -170,6 +219,7 @@ class WorkerConfig:
     sealing: Sealing = Sealing()
     allow_plain: bool = False
     mirror: MirrorPolicy = MirrorPolicy(on=False)
+    origin: Origin = Origin()
 
     def to_message(self) -> dict[str, Any]:
         """The configuration as one JSON-able message for the link. Holds the key: never log it."""
@@ -186,6 +236,7 @@ class WorkerConfig:
             **self.sealing.to_message(),
             "allow_plain": self.allow_plain,
             "mirror": [self.mirror.on, self.mirror.every, self.mirror.slots],
+            "origin": self.origin.to_json(),
         }
 
     @classmethod
@@ -203,6 +254,7 @@ class WorkerConfig:
             allow_plain=message["allow_plain"],
             mirror=MirrorPolicy(*message["mirror"]),
             sealing=Sealing.from_message(message),
+            origin=Origin.from_json(message["origin"]),
         )
 
 

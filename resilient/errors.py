@@ -10,6 +10,7 @@ ResilientError
 │   ├── WrongKeyError     intact as far as can be told, sealed with another key: keep, ask for the key
 │   ├── ForeignError      belongs to another run or rank: leave it alone
 │   ├── MismatchError     does not fit the network of the script: keep, tell the first differences
+│   ├── ShunnedError      what could be used is not to be gone on from: the supervisor has set it aside
 │   └── UnusableError     checkpoints exist, and none of them can be used   (exit status 65)
 ├── MirrorError           memory of a worker that cannot be used: do without it
 │   └── NoSlotError       every slot is being committed: wait for a commit
@@ -87,6 +88,10 @@ class MismatchError(CheckpointError):
 
 class UnusableError(CheckpointError):
     """Checkpoints exist but none can be used; starting from zero would silently lose them."""
+
+
+class ShunnedError(CheckpointError):
+    """Every state that could be gone on from has been set aside, because attempts have ended on it."""
 
 
 class MirrorError(ResilientError):

@@ -13,6 +13,7 @@ import json
 import os
 import select
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,17 @@ class Link:
     def poll(self) -> tuple[dict[str, Any], list[int]] | None:
         """A message that is there already; None when there is none. Raises as :meth:`receive` does."""
         return self.receive() if select.select([self._socket], [], [], 0)[0] else None
+
+    def wait(self, kind: str, timeout_s: float) -> bool:
+        """Waits for a message of this type, and drops it; False when it did not come in time.
+
+        Others that come before it are dropped as well. Raises as :meth:`receive` does.
+        """
+        end_s = time.monotonic() + timeout_s
+        while select.select([self._socket], [], [], max(0.0, end_s - time.monotonic()))[0]:
+            if self.receive()[0]["type"] == kind:
+                return True
+        return False
 
     def close(self) -> None:
         self._socket.close()

@@ -11,12 +11,12 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resilient import process_saver
-from resilient.config import Sealing, WorkerConfig
+from resilient.config import Origin, Sealing, WorkerConfig
 from resilient.errors import (
     EXIT_UNUSABLE,
     BusyError,
@@ -24,6 +24,7 @@ from resilient.errors import (
     LinkError,
     MirrorError,
     MismatchError,
+    ShunnedError,
     UnusableError,
     UsageError,
 )
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 PLAIN_DIRECTORY = Path("output")
 _TRACEBACK_CHARACTERS = 16_000
+_RECORD_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -212,12 +214,15 @@ class Session:
     def recover(self) -> Recovered | None:
         """Reads the newest valid state of the run; None when there has never been one.
 
-        Raises SystemExit(65) under a supervisor, UnusableError without one, when checkpoints exist and
-        none can be used: a script that catches Exception must not go on from zero.
+        Raises SystemExit under a supervisor, UnusableError without one, when checkpoints exist and none can
+        be used: a script that catches Exception must not go on from zero.
         """
         assert self.place is not None
         try:
             recovered = self._recover_from_memory() or self._recover(self.place.store)
+        except ShunnedError as error:
+            self.tell("nothing_older", error=str(error))
+            raise SystemExit(1) from error
         except UnusableError as error:
             self.tell("unusable", error=str(error.args[0]), hint=error.hint)
             if self.supervised:
@@ -225,13 +230,28 @@ class Session:
             raise
         if recovered is None:
             self.tell("fresh")
-        return recovered
+            return None
+        return self._leave_out(recovered)
+
+    def _leave_out(self, recovered: Recovered) -> Recovered:
+        """A batch that the training fails on counts as a step that changes nothing, if that was decided."""
+        progress = recovered.progress
+        skipped = self.config.origin.skipped if self.config else ()
+        inside = not progress.call_finished and (progress.epoch_closed or not progress.at_epoch_end)
+        if progress.step + 1 not in skipped or not inside:
+            return recovered
+        self.tell("skipped", step=progress.step + 1)
+        self.warn(f"the batch of step {progress.step + 1} is left out (--on-poison skip-batch)")
+        further = replace(progress, call_step=progress.call_step + 1, epoch_closed=False)
+        return replace(recovered, progress=further)
 
     def _recover_from_memory(self) -> Recovered | None:
         """What the mirror of the last attempt holds; None when there is none that can be used."""
         if self.shared.mirror is None:
             return None
         try:
+            slot = self.shared.mirror.newest()
+            self._announce(slot.step if slot is not None else 0, "memory")
             recovered = recover_from(self.shared.mirror)
         except (MirrorError, CorruptError) as error:
             self.warn(f"the memory of the last attempt cannot be used: {error}")
@@ -239,6 +259,14 @@ class Session:
         if recovered is not None:
             self._tell_resumed(recovered.progress, recovered.source)
         return recovered
+
+    def _announce(self, step: int, source: str) -> None:
+        """A state is about to be read: should that be the end of us all, it has been written down."""
+        if self.link is None:
+            return
+        self.tell("resuming", step=step, file=source)
+        with contextlib.suppress(LinkError):
+            self.link.wait("recorded", _RECORD_S)
 
     def _tell_resumed(self, progress: Progress, source: str) -> None:
         where = f"resumed at step {progress.step} (epoch {progress.epoch}) from {source}"
@@ -249,6 +277,7 @@ class Session:
 
         def make_sink(entry: Entry) -> Callable[..., memoryview]:
             tensors.clear()
+            self._announce(entry.step, entry.name)
 
             def sink(name: str, dtype: str, dims: tuple[int, ...], size: int, section: int) -> memoryview:
                 data = memoryview(bytearray(size))
@@ -257,7 +286,8 @@ class Session:
 
             return sink
 
-        loaded = store.load_newest(make_sink)
+        origin = self.config.origin if self.config else Origin()
+        loaded = store.load_newest(make_sink, lambda entry: origin.allows(entry.step, entry.info))
         if loaded is None:
             return None
         for failure in loaded.failures:

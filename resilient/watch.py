@@ -37,7 +37,7 @@ class Watch:
         self._session = session
         self._call = call
         self._guarding = session.supervised or settings.exception_save
-        composer = Composer(call, settings)
+        composer = Composer(call, settings, session.config.attempt if session.config else 0)
         self._keeper = _keeper(session, settings, composer, guards=self._guarding)
         clock = session.world.clock
         self.recorder = Recorder(call, settings, composer, self._keeper, clock, resumed=resumed)

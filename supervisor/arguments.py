@@ -7,6 +7,7 @@ from pathlib import Path
 
 from resilient.config import KeepPolicy, MirrorPolicy, SavePolicy
 from supervisor.restart import RestartPolicy
+from supervisor.watchman import Limits
 from supervisor.workers import Program
 
 
@@ -36,6 +37,7 @@ class Options:
     restart: RestartPolicy
     grace_s: float
     mirror: MirrorPolicy
+    limits: Limits = Limits()
     standby: bool = False
     fresh: bool = False
     archive: bool = False

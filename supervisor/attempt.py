@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping
 from typing import Any
 
 from resilient.heartbeat import Beat, Heartbeat
-from supervisor.classify import Evidence
 from supervisor.workers import Worker
 
 
@@ -22,7 +20,7 @@ class Attempt:
         self.number = number
         self.workers = workers
         self.began_s = began_s
-        self._heartbeat = heartbeat
+        self.heartbeat = heartbeat
         self.step = 0
         self.resumed_step = 0
         self.failed_step = 0
@@ -60,23 +58,32 @@ class Attempt:
                 self._codes[worker.pid] = code
         return len(self._codes) == len(self.workers)
 
-    def evidence(self) -> Evidence:
-        """What was seen of it, once all workers have ended. One that failed speaks for the group."""
-        codes = list(self._codes.values())
-        code = next((code for code in codes if code != 0), 0)
-        self.look()
-        return Evidence(code, dict(self._told), frozenset(self._sent), self.step > self.resumed_step)
+    @property
+    def speaks(self) -> bool:
+        """Whether its workers are ours, and have said so; any other command does not know our signals."""
+        return "hello" in self._told
+
+    @property
+    def told(self) -> Mapping[str, Mapping[str, Any]]:
+        """The last message of each type."""
+        return self._told
+
+    @property
+    def sent(self) -> frozenset[int]:
+        """The signals that we have sent it."""
+        return frozenset(self._sent)
+
+    @property
+    def code(self) -> int:
+        """How it ended, once all workers have. One that failed speaks for the group."""
+        return next((code for code in self._codes.values() if code != 0), 0)
 
     def look(self) -> Beat:
         """What the heartbeat says now."""
-        beat = self._heartbeat.read()
+        beat = self.heartbeat.read()
         self.step = max(self.step, beat.step)
         return beat
 
     def close(self) -> None:
         """Lets go of what was shared with the workers."""
-        self._heartbeat.close()
-
-    @property
-    def killed_by_us(self) -> bool:
-        return signal.SIGKILL in self._sent
+        self.heartbeat.close()

@@ -1,11 +1,13 @@
 """Why an attempt ended: a pure judgment over what was seen of it.
 
 Values in, one ``Incident`` out. What the worker said before it ended counts more than how it ended: an exit
-status of 1 says little, the exception that the worker told about says all.
+status of 1 says little, the exception that the worker told about says all. What we did ourselves counts
+before what it looks like: a worker that we have killed because it hung was not "killed by SIGKILL".
 """
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,16 +18,40 @@ from resilient.errors import EXIT_UNUSABLE, EXIT_USAGE
 FINISHED = "finished"
 LEFT_EARLY = "left early"
 EXCEPTION = "exception"
+NUMERICAL = "numerical"
 EXITED = "exited"
 KILLED = "killed"
+OUT_OF_MEMORY = "out of memory"
+TOO_LARGE = "memory limit"
+FAULT = "fault"
+DATA_WORKER = "dataset worker died"
+HANG = "hang"
 STOPPED = "stopped"
 SPAWN_FAILED = "spawn failed"
+LOST_SUPERVISOR = "supervisor lost"
 UNUSABLE = "checkpoints unusable"
+NOTHING_OLDER = "nothing older to go back to"
 MISMATCH = "checkpoints do not fit"
 USAGE = "usage"
 
-# Trying again changes nothing about these.
-FINAL = frozenset({UNUSABLE, MISMATCH, USAGE})
+FINAL = frozenset({UNUSABLE, NOTHING_OLDER, MISMATCH, USAGE})
+"""Trying again changes nothing about these."""
+
+OUTSIDE = frozenset({KILLED, DATA_WORKER, LOST_SUPERVISOR})
+"""What others did: neither the script's doing, nor that of the state it went on from."""
+
+_FAULTS = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
+)
+
+
+@dataclass(frozen=True)
+class Silence:
+    """A hang as it was noticed: in which phase, and for how long nothing was heard."""
+
+    phase: str
+    silent_s: float
+    limit_s: float
 
 
 @dataclass(frozen=True)
@@ -34,7 +60,11 @@ class Evidence:
 
     ``returncode`` is subprocess's: the exit status, or minus the signal's number; None when the worker
     could not be started, and ``error`` then says why. ``told`` holds the worker's last message of each
-    type. ``sent`` are the signals that we sent it. ``progressed`` tells whether it completed a step.
+    type. ``sent`` are the signals that we sent it. ``progressed`` tells whether it completed a step;
+    ``step`` is the newest completed one, ``phase`` what it was doing last. ``silence`` is set where it hung,
+    ``too_large_bytes`` where it took more memory than it may. ``oom_kills`` counts what the kernel has
+    killed for memory meanwhile, in our group, ``kernel`` is what its log says about the worker's process,
+    ``peak_bytes`` the most memory it was seen with. ``log_end`` are the last lines of its output.
     """
 
     returncode: int | None
@@ -42,14 +72,24 @@ class Evidence:
     sent: frozenset[int] = frozenset()
     progressed: bool = False
     error: str = ""
+    step: int = 0
+    phase: str = ""
+    silence: Silence | None = None
+    too_large_bytes: int = 0
+    oom_kills: int = 0
+    kernel: str = ""
+    peak_bytes: int = 0
+    log_end: str = ""
 
 
 @dataclass(frozen=True)
 class Incident:
     """Why an attempt ended.
 
-    ``status`` is the exit status that the run ends with if it ends here. ``cause`` is for people; two
-    incidents with the same ``fingerprint`` failed in the same way.
+    ``status`` is the exit status that the run ends with if it ends here. ``cause`` is for people, ``why``
+    what the judgment rests on, ``hint`` what to try, ``traceback`` the end of the exception's. ``step`` is
+    the newest completed step; ``at_start`` tells that the attempt completed none. Two incidents with the
+    same ``fingerprint`` failed in the same way.
     """
 
     kind: str
@@ -57,61 +97,166 @@ class Incident:
     status: int
     at_start: bool = False
     hint: str = ""
+    step: int = 0
+    phase: str = ""
+    why: tuple[str, ...] = ()
+    traceback: str = ""
+
+    @property
+    def culprit(self) -> int:
+        """The step that failed: the one after the newest complete one, unless it failed in its callbacks."""
+        return self.step if self.phase == "callbacks" and self.step else self.step + 1
 
     @property
     def fingerprint(self) -> tuple[str, str, int]:
-        return self.kind, self.cause, self.status
+        """Numbers in the words (addresses, pids, values of a loss) may differ from time to time."""
+        return self.kind, re.sub(r"0x[0-9a-fA-F]+|\d+(\.\d+)?", "#", self.cause), self.status
 
 
 def classify(evidence: Evidence) -> Incident:
     """The incident that explains this evidence."""
-    told = evidence.told
-    if evidence.returncode is None:
-        return Incident(SPAWN_FAILED, f"the worker could not be started: {evidence.error}", 126, True)
+    told, code = evidence.told, evidence.returncode
+    if code is None:
+        cause = f"the worker could not be started: {evidence.error}"
+        return Incident(SPAWN_FAILED, cause, 126, True, "free memory or processes, or see `ulimit -a`")
     for kind, message, status in _REFUSALS:
         if message in told:
-            return Incident(kind, str(told[message].get("error")), status, True, _hint(told[message]))
-    if evidence.returncode == 0:
-        return _clean_exit(told)
-    return _failure(evidence, told)
+            hint = str(told[message].get("hint") or "")
+            return Incident(kind, str(told[message].get("error")), status, True, hint)
+    if code == 0 and told.get("finished", {}).get("complete"):
+        # Whatever we were about to do to it.
+        return _clean_exit(evidence)
+    if evidence.silence is not None:
+        return _make(evidence, HANG, _hang_words(evidence.silence), _HINTS[HANG], "no sign of life came")
+    if evidence.too_large_bytes:
+        cause = f"it took {_size(evidence.too_large_bytes)} of memory, more than --memory-limit allows"
+        return _make(evidence, TOO_LARGE, cause, _HINTS[TOO_LARGE], "its memory was measured")
+    if code == 0:
+        return _clean_exit(evidence)
+    return _signalled(evidence, -code) if code < 0 else _failed(evidence, code)
 
 
 _REFUSALS = (
     (UNUSABLE, "unusable", EXIT_UNUSABLE),
+    (NOTHING_OLDER, "nothing_older", 1),
     (MISMATCH, "mismatch", EXIT_UNUSABLE),
     (USAGE, "usage", EXIT_USAGE),
 )
 
-
-def _hint(message: Mapping[str, Any]) -> str:
-    return str(message.get("hint") or "")
-
-
-def _clean_exit(told: Mapping[str, Mapping[str, Any]]) -> Incident:
-    finished = told.get("finished")
-    # A command that does not speak to us (--no-python) is over when it says so by its status.
-    if "hello" not in told or (finished is not None and finished.get("complete")):
-        return Incident(FINISHED, "finished", 0)
-    left = "the worker left with status 0 before the training was complete"
-    return Incident(LEFT_EARLY, left, 1, at_start="progress" not in told)
+_HINTS = {
+    HANG: "the stacks of its threads are in the log; if it was only slow, raise --hang-timeout",
+    TOO_LARGE: "look for what grows, or raise --memory-limit",
+    OUT_OF_MEMORY: "use a smaller batch or fewer dataset workers, or give it more memory",
+    FAULT: "the stacks of its threads are in the log; a library is broken, or two do not fit together",
+    DATA_WORKER: "look at the dataset's own functions, and at memory: the kernel may have killed it",
+    NUMERICAL: "lower the learning rate, clip the gradients, or look at the data of this step",
+    LEFT_EARLY: "look for os._exit, sys.exit or an exception that is swallowed around the training",
+}
 
 
-def _failure(evidence: Evidence, told: Mapping[str, Mapping[str, Any]]) -> Incident:
+def _make(evidence: Evidence, kind: str, cause: str, hint: str, *why: str) -> Incident:
     code = evidence.returncode
     assert code is not None
-    at_start = not evidence.progressed
-    status = code if code > 0 else 128 - code
-    if code < 0:
-        name = _signal_name(-code)
-        if -code in evidence.sent:
-            return Incident(STOPPED, f"stopped by {name}", status, at_start)
-        return Incident(KILLED, f"killed by {name}", status, at_start)
-    incident = told.get("incident")
-    if incident is not None and incident.get("kind") == EXCEPTION:
-        first_line = str(incident.get("message", "")).strip().splitlines()[:1]
-        what = ": ".join([str(incident.get("exception")), *first_line])
-        return Incident(EXCEPTION, what, status, at_start)
-    return Incident(EXITED, f"exited with status {code}", status, at_start)
+    words = _bodily(evidence)
+    return Incident(
+        kind,
+        cause,
+        code if code > 0 else 128 - code if code < 0 else 1,
+        not evidence.progressed,
+        hint,
+        evidence.step,
+        evidence.phase,
+        (*why, *words),
+        str(evidence.told.get("incident", {}).get("traceback") or ""),
+    )
+
+
+def _bodily(evidence: Evidence) -> list[str]:
+    """What was seen of the process, whatever it died of."""
+    seen = []
+    if evidence.kernel:
+        seen.append(f"the kernel's log: {evidence.kernel}")
+    if evidence.peak_bytes:
+        seen.append(f"the most memory it was seen with: {_size(evidence.peak_bytes)}")
+    return seen
+
+
+def _clean_exit(evidence: Evidence) -> Incident:
+    finished = evidence.told.get("finished")
+    # A command that does not speak to us (--no-python) is over when it says so by its status.
+    if "hello" not in evidence.told or (finished is not None and finished.get("complete")):
+        return Incident(FINISHED, "finished", 0, step=evidence.step)
+    cause = "the worker left with status 0 before the training was complete"
+    return _make(
+        evidence, LEFT_EARLY, cause, _HINTS[LEFT_EARLY], "exit status 0, in the middle of a training"
+    )
+
+
+def _signalled(evidence: Evidence, number: int) -> Incident:
+    name = _signal_name(number)
+    how = f"it was ended by {name}"
+    if number == signal.SIGKILL and _died_for_memory(evidence):
+        cause = "the kernel killed it because memory ran out"
+        return _make(evidence, OUT_OF_MEMORY, cause, _HINTS[OUT_OF_MEMORY], how, *_memory_words(evidence))
+    if number in evidence.sent:
+        return _make(evidence, STOPPED, f"stopped by {name}", "", f"{how}, which we had sent")
+    if number in _FAULTS:
+        return _make(evidence, FAULT, f"it crashed: {name}", _HINTS[FAULT], how)
+    if number == signal.SIGTERM and (cause := _dead_data_worker(evidence)):
+        return _make(evidence, DATA_WORKER, cause, _HINTS[DATA_WORKER], how, "MindSpore's log says why")
+    return _make(evidence, KILLED, f"killed by {name}", "", f"{how}, which we had not sent")
+
+
+def _failed(evidence: Evidence, code: int) -> Incident:
+    incident = evidence.told.get("incident")
+    if incident is None or incident.get("kind") not in (EXCEPTION, "interrupt"):
+        return _make(
+            evidence, EXITED, f"exited with status {code}", "", "no exception was seen in the training"
+        )
+    first_line = str(incident.get("message", "")).strip().splitlines()[:1]
+    what = ": ".join([str(incident.get("exception")), *first_line])
+    if (cause := _dead_data_worker(evidence)) and incident.get("exception") == "RuntimeError":
+        return _make(evidence, DATA_WORKER, cause, _HINTS[DATA_WORKER], f"it raised {what}")
+    if incident.get("loss_finite") is False:
+        why = "the last loss was not finite"
+        return _make(evidence, NUMERICAL, what, _HINTS[NUMERICAL], why)
+    if incident.get("exception") in ("FloatingPointError", "OverflowError"):
+        return _make(evidence, NUMERICAL, what, _HINTS[NUMERICAL], "the exception says so")
+    return _make(evidence, EXCEPTION, what, "", "the exception left the training")
+
+
+def _died_for_memory(evidence: Evidence) -> bool:
+    return bool(evidence.oom_kills) or "out of memory" in evidence.kernel.lower()
+
+
+def _memory_words(evidence: Evidence) -> list[str]:
+    times = evidence.oom_kills
+    return [f"the kernel's count of such kills rose by {times}"] if times else []
+
+
+_DATA_WORKER_DIED = re.compile(
+    r"(?:worker process|subprocess)[^\n]{0,200}?(?:was killed by signal: ?(\d+)|exited unexpectedly)", re.I
+)
+
+
+def _dead_data_worker(evidence: Evidence) -> str:
+    """What MindSpore's own log says of a dataset worker; it ends the main process by SIGTERM then."""
+    found = _DATA_WORKER_DIED.search(evidence.log_end)
+    if found is None:
+        return ""
+    how = f"by {_signal_name(int(found[1]))}" if found[1] else "unexpectedly"
+    return f"a process of the dataset's died {how}, and MindSpore ended the training"
+
+
+def _hang_words(silence: Silence) -> str:
+    return (
+        f"it hung: nothing moved for {silence.silent_s:.0f} s while {silence.phase} "
+        f"(the limit is {silence.limit_s:.0f} s)"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _signal_name(number: int) -> str:
@@ -123,12 +268,19 @@ def _signal_name(number: int) -> str:
 
 def death_reason(incident: Incident) -> str:
     """One word for why a checkpoint was made of what a dead worker has left in memory."""
-    return _DEATHS.get(incident.status, "exit")
+    if incident.status == 128 + signal.SIGABRT and incident.kind == FAULT:
+        return "abort"
+    return _DEATHS.get(incident.kind, "exit")
 
 
 _DEATHS = {
-    128 + signal.SIGKILL: "killed",
-    128 + signal.SIGSEGV: "segfault",
-    128 + signal.SIGBUS: "segfault",
-    128 + signal.SIGABRT: "abort",
+    OUT_OF_MEMORY: "oom",
+    TOO_LARGE: "memory",
+    HANG: "hang",
+    FAULT: "segfault",
+    KILLED: "killed",
+    DATA_WORKER: "killed",
+    STOPPED: "stop",
+    EXCEPTION: "exception",
+    NUMERICAL: "numerical",
 }

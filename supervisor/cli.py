@@ -32,8 +32,11 @@ from resilient.errors import (
 )
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
+from supervisor.ledger import Poison
 from supervisor.restart import RestartPolicy
+from supervisor.sizes import parse_size
 from supervisor.start import supervise
+from supervisor.watchman import Limits
 from supervisor.workers import Program
 
 _EPILOG = """\
@@ -81,8 +84,15 @@ def parse(argv: list[str]) -> Options:
         keep=_keep_policy(values),
         mirror=MirrorPolicy(values.mirror, values.mirror_every, values.mirror_slots),
         key=_key_source(values),
-        restart=RestartPolicy(values.max_restarts, values.restart_window, *values.backoff),
+        restart=RestartPolicy(
+            values.max_restarts,
+            values.restart_window,
+            min_s=values.backoff[0],
+            max_s=values.backoff[1],
+            poison=Poison(values.on_poison),
+        ),
         grace_s=values.grace,
+        limits=Limits(values.hang_timeout, values.memory_limit),
         standby=values.standby,
         fresh=values.fresh,
         archive=values.archive,
@@ -153,6 +163,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     failing.add_argument(
         "--grace", type=_positive, default=30.0, metavar="S", help="from a stop request to SIGKILL (30 s)"
+    )
+    failing.add_argument(
+        "--on-poison",
+        choices=[poison.value for poison in Poison],
+        default=Poison.ROLLBACK.value,
+        help="a step that fails twice in the same way: end the run, go back to an older checkpoint, "
+        "or leave its batch out (default: rollback)",
+    )
+    failing.add_argument(
+        "--hang-timeout",
+        type=_seconds_or_auto,
+        metavar="S|auto",
+        help="a step may take S seconds; auto (default): as the run itself teaches; 0: for ever (debugging)",
+    )
+    failing.add_argument(
+        "--memory-limit",
+        type=_memory,
+        metavar="SIZE",
+        help="a training above this, 12G or 800M, is saved and restarted before the kernel kills it",
     )
     failing.add_argument(
         "--standby",
@@ -292,6 +321,17 @@ def _count_or_auto(text: str) -> Any:
 
 def _count_or_zero(text: str) -> Any:
     return _number(text, int, 0, "a whole number from 0 on")
+
+
+def _seconds_or_auto(text: str) -> Any:
+    return None if text == "auto" else _number(text, float, 0.0, "a number of seconds, or auto")
+
+
+def _memory(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _positive(text: str) -> Any:

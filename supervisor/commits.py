@@ -41,7 +41,7 @@ class Listener(Protocol):
 
 
 class Commits:
-    """The saver of one rank, between the workers and the loop."""
+    """The saver of one rank, between the workers and the loop. ``last_s`` is what the last commit took."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Commits:
         self._selector = selector
         self._listener = listener
         self._saver = Saver(spawn, self)
-        self._last_s = 0.0
+        self.last_s: float | None = None
         self._requests: Mapping[str, Callable[[Worker, Mapping[str, Any], list[int]], None]] = {
             "store": self._open,
             "mirror": self._hold,
@@ -78,9 +78,15 @@ class Commits:
         return self._saver.kept_step
 
     @property
+    def state_bytes(self) -> int:
+        """The size of one state in memory; 0 without a mirror."""
+        mirror = self._saver.mirror
+        return mirror.layout.data_bytes if mirror is not None else 0
+
+    @property
     def patience_s(self) -> float:
         """How long a save is waited for when nothing else is left to do: a disk may hang for ever."""
-        return max(_PATIENCE_S, 10 * self._last_s)
+        return max(_PATIENCE_S, 10 * (self.last_s or 0.0))
 
     def hear(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> bool:
         """Does what a worker asks for; False when the message is about something else.
@@ -103,12 +109,12 @@ class Commits:
         text = f"a request ({kind}) of the training made no sense: {type(error).__name__}"
         self._listener.heard(worker, {"type": "warning", "text": text})
         if kind in _ANSWERS:
-            self._answer(worker, {"type": _ANSWERS[kind], "error": text})
+            self.answer(worker, {"type": _ANSWERS[kind], "error": text})
 
-    def offer(self, durable_step: int) -> list[int]:
-        """The memory that the next attempt goes on from, if it is as new as what is on disk."""
+    def offer(self, durable_step: int, *, usable: bool = True) -> list[int]:
+        """The memory that the next attempt goes on from: ``usable``, and as new as what is on disk."""
         mirror = self._saver.mirror
-        if mirror is None or not self.kept_step or self.kept_step < durable_step:
+        if mirror is None or not usable or not self.kept_step or self.kept_step < durable_step:
             # The next worker cleans up and commits by itself at first: it needs the rank's lock.
             self._saver.let_mirror_go()
             self._saver.close_when_idle()
@@ -141,7 +147,7 @@ class Commits:
         def opened(error: str, remarks: tuple[str, ...]) -> None:
             for remark in remarks:
                 self._listener.heard(worker, {"type": "warning", "text": remark})
-            self._answer(worker, {"type": "opened", "error": error})
+            self.answer(worker, {"type": "opened", "error": error})
 
         self._saver.open(config, opened)
 
@@ -159,7 +165,7 @@ class Commits:
         apart = Mirror.of(descriptors.pop(0)) if descriptors else None
         mirror = apart or self._saver.mirror
         if mirror is None:
-            self._answer(worker, {"type": "done", "error": "there is no mirror"})
+            self.answer(worker, {"type": "done", "error": "there is no mirror"})
             return
         try:
             self._saver.commit(Save(mirror, slot, epoch, *why, worker))
@@ -168,7 +174,8 @@ class Commits:
                 apart.close()
             raise
 
-    def _answer(self, worker: Worker, message: Mapping[str, Any]) -> None:
+    def answer(self, worker: Worker, message: Mapping[str, Any]) -> None:
+        """Tells a worker something; one that has died does not hear it."""
         with contextlib.suppress(LinkError, OSError):
             worker.link.send(message)
 
@@ -192,13 +199,13 @@ class Commits:
         if outcome.error:
             message.update(type="save_failed", error=outcome.error)
         else:
-            self._last_s = outcome.seconds
+            self.last_s = outcome.seconds
             message.update(epoch=outcome.epoch, file=outcome.file, seconds=round(outcome.seconds, 3))
         self._listener.heard(save.worker, message)
         for remark in outcome.remarks:
             self._listener.heard(save.worker, {"type": "warning", "text": remark})
         if save.worker is not None:
-            self._answer(save.worker, {"type": "done", "error": outcome.error})
+            self.answer(save.worker, {"type": "done", "error": outcome.error})
 
     def settled(self) -> None:
         """Nothing is being saved any more."""

@@ -1,40 +1,46 @@
 """The loop: waits for the next event, and does what the machine's table says.
 
 It sleeps until one of these: a worker's pidfd (it has ended), its link (it says something), a signal
-(through the wake-up descriptor), or the one timer there is. Nothing is polled. Judgments are made
-elsewhere: why an attempt ended (``classify``), whether another follows (``restart``), what is said about it
-(``story``).
+(through the wake-up descriptor), or a timer. Nothing is polled but the heartbeat, seldom. Judgments are
+made elsewhere: whether a worker hangs (``watchman``), why an attempt ended and whether another follows
+(``judge``), whether the machine is fit for one (``readiness``), what is said about it (``story``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import signal
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import Any
 
-from resilient.config import WorkerConfig
-from resilient.errors import EXIT_STOPPED, LinkError, StorageError
-from resilient.heartbeat import Heartbeat
+from resilient.config import REQUEST_SIGNAL, WorkerConfig
+from resilient.errors import StorageError
 from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.rundir import RunDirectory
-from supervisor.attempt import Attempt
-from supervisor.classify import FINISHED, Evidence, Incident, classify, death_reason
+from supervisor import deadline, wakeup
+from supervisor.classify import FINISHED, Evidence, death_reason
 from supervisor.commits import Commits
+from supervisor.ending import conclude
 from supervisor.journal import Journal
+from supervisor.judge import Judge
+from supervisor.launcher import Launcher, fields_of
+from supervisor.ledger import TrialFile
 from supervisor.machine import Action, Event, Machine, State
-from supervisor.restart import History, RestartPolicy, Verdict, decide
+from supervisor.restart import RestartPolicy
 from supervisor.standby import Standby
 from supervisor.story import Story
-from supervisor.workers import Worker, Workers, tell
+from supervisor.timers import Timers
+from supervisor.watchman import Limits, Watchman
+from supervisor.workers import Worker, Workers
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-_MESSAGES_AT_ONCE = 200
+# What is passed on to the workers, and changes nothing about the run.
+_REQUESTS = {signal.SIGQUIT: "stacks", REQUEST_SIGNAL: "save"}
+_STACKS_S = 2.0
+_STUCK_S = 10.0
+_HOPELESS_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,7 @@ class Plan:
     restart: RestartPolicy
     grace_s: float
     standby: bool = False
-
-
-@dataclass
-class _Timer:
-    """The one thing that is to happen when nothing else does."""
-
-    at_s: float
-    event: Event
+    limits: Limits = Limits()
 
 
 class Supervisor:
@@ -69,30 +68,36 @@ class Supervisor:
     ) -> None:
         self._directory = directory
         self._plan = plan
-        self._workers = workers
         self._story = story
         self._journal = journal
-        self._clock = world.clock
-        self._entropy = world.entropy
         self._machine = Machine()
-        self._history = History()
+        self._timers = Timers(world.clock)
+        self._clock = world.clock
         self._record = directory.open()
         self._selector = selectors.DefaultSelector()
-        self._attempt: Attempt | None = None
-        self._timer: _Timer | None = None
-        self._incident = Incident(FINISHED, "", 0)
-        self._verdict = Verdict(None, "", self._history)
-        self._stop_signal = 0
+        trials = TrialFile(directory.root, world, story.trouble)
+        self._judge = Judge(plan.restart, trials, journal, world)
         self._commits = Commits(
             plan.worker, lambda config: workers.spawn_saver(config, directory.saver_log), self._selector, self
         )
         self._standby = Standby(workers.spawn_standby, self._selector, self._hear_standby, story.trouble)
+        self._launcher = Launcher(directory, workers, self._standby, self._selector, world.clock, self)
+        self._watchman = Watchman(plan.limits, directory, world)
+        self._stop_signal = 0
+        self._end_s = 0.0
+        self._since_s = 0.0
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._wait,
-            Action.CANCEL_WAIT: self._cancel_timer,
+            Action.CANCEL_WAIT: self._cancel_wait,
+            Action.WAIT_LONGER: self._wait_longer,
+            Action.TAKE_STACKS: self._take_stacks,
+            Action.END: self._end_group,
             Action.FORWARD: self._forward,
+            Action.SECURE: self._secure,
             Action.KILL: self._kill,
+            Action.LOOK_AGAIN: self._look_again,
+            Action.ABANDON: self._abandon,
             Action.AWAIT_SAVE: self._await_save,
             Action.FINISH: self._finish,
         }
@@ -100,30 +105,30 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervises to the end; the exit status."""
-        with self._signals():
+        caught = (*STOP_SIGNALS, *_REQUESTS, signal.SIGCHLD)
+        with self._selector, wakeup.signals(self._selector, caught, self._on_signals):
             try:
+                concluded = self._judge.open(self._record.attempts)
+                if concluded:
+                    self._story.trouble(concluded)
                 self._feed(Event.BEGIN)
                 while self._machine.state is not State.ENDED:
                     self._step()
             finally:
                 # Whatever went wrong with us, nothing of the run is left behind.
                 self._commits.close()
-                self._workers.sweep()
+                self._launcher.clear_away()
                 self._standby.close()
         return self.status
 
     # Waiting
 
     def _step(self) -> None:
-        timeout_s = None if self._timer is None else max(0.0, self._timer.at_s - self._clock.monotonic())
-        for key, _ in self._selector.select(timeout_s):
+        for key, _ in self._selector.select(self._timers.wait_s):
             # One handler may have closed what the next one is about.
             if key.fd in self._selector.get_map():
                 key.data()
-        if self._timer is not None and self._clock.monotonic() >= self._timer.at_s:
-            event = self._timer.event
-            self._timer = None
-            self._feed(event)
+        self._timers.fire()
 
     def _feed(self, event: Event) -> None:
         before = self._machine.state
@@ -133,31 +138,18 @@ class Supervisor:
         for action in actions:
             self._actions[action]()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_signals(ours.recv(4096)))
-        wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        previous = {n: signal.signal(n, _note) for n in (*STOP_SIGNALS, signal.SIGCHLD)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(wakeup)
-            self._selector.close()
-            ours.close()
-            theirs.close()
+    def _later(self, delay_s: float, event: Event) -> None:
+        """The one thing that happens when nothing else does."""
+        self._timers.set("machine", delay_s, lambda: self._feed(event))
 
     def _on_signals(self, numbers: bytes) -> None:
-        if signal.SIGCHLD in numbers and self._attempt is not None:
-            ours = [worker.pid for worker in self._attempt.workers]
-            self._workers.reap_orphans([*ours, *self._commits.pids, *self._standby.pids])
+        if signal.SIGCHLD in numbers:
+            self._launcher.reap_orphans(self._commits.pids)
         for number in numbers:
             if number in STOP_SIGNALS:
                 self._on_stop(number)
+            elif number in _REQUESTS:
+                self._on_request(number)
 
     def _on_stop(self, number: int) -> None:
         # A scheduler may repeat its signal, or send it to all of a job; a second Ctrl-C is a person's will.
@@ -168,39 +160,37 @@ class Supervisor:
         self._stop_signal = self._stop_signal or number
         self._feed(Event.INSIST if insists else Event.STOP)
 
+    def _on_request(self, number: int) -> None:
+        """Somebody wants a checkpoint, or the stacks, of a training that goes on."""
+        self._journal.write("request", what=_REQUESTS[number])
+        attempt = self._launcher.attempt
+        # Another program than a worker of ours would die of it.
+        if self._machine.state is State.RUNNING and attempt is not None and attempt.speaks:
+            attempt.send(number)
+        else:
+            text = f"there is no training that could be asked for {_REQUESTS[number]}"
+            self._journal.write("warning", text=text)
+            self._story.trouble(text)
+
     # Attempts
 
     def _launch(self) -> None:
         number = self._record.attempts + 1
+        usable = self._judge.may_use(self._commits.kept_step)
         self._update(attempts=number, status=rundir.RUNNING)
-        config = replace(self._plan.worker, attempt=number)
-        heartbeat: Heartbeat | None = None
+        self._judge.begin(number)
+        config = replace(self._plan.worker, attempt=number, origin=self._judge.origin)
         try:
-            heartbeat = Heartbeat.create()
-            shared = [heartbeat.descriptor, *self._commits.offer(self._history.durable_step)]
-            worker = self._worker(config, shared)
+            memory = self._commits.offer(self._judge.durable_step, usable=usable)
+            attempt = self._launcher.launch(config, memory)
         except OSError as error:
-            if heartbeat is not None:
-                heartbeat.close()
             self._journal.write("spawn_failed", attempt=number, error=str(error))
-            self._judge(Evidence(None, error=str(error)))
+            self._conclude(Evidence(None, error=str(error)))
             return
-        if self._attempt is not None:
-            self._attempt.close()
-        self._attempt = Attempt(number, [worker], self._clock.monotonic(), heartbeat)
-        self._journal.write("attempt", attempt=number, pid=worker.pid)
-        self._story.attempt(self._attempt)
-        self._selector.register(worker.end_fd, selectors.EVENT_READ, self._on_end)
-        self._selector.register(worker.link, selectors.EVENT_READ, lambda: self._on_link(worker))
-
-    def _worker(self, config: WorkerConfig, shared: list[int]) -> Worker:
-        """A worker that has been told what to do: the standby, or a new one. Raises OSError."""
-        standby = self._standby.take()
-        if standby is None:
-            log = self._directory.log(config.attempt, config.rank)
-            return self._workers.spawn(config, log, shared)
-        tell(standby, config, shared)
-        return standby
+        self._journal.write("attempt", attempt=number, pid=attempt.workers[0].pid)
+        self._story.attempt(attempt)
+        self._watchman.begin(attempt)
+        self._watch()
 
     def _prepare_standby(self) -> None:
         """The first step is complete: the start is over."""
@@ -209,38 +199,44 @@ class Supervisor:
             log = self._directory.log(self._record.attempts + 1, config.rank)
             self._standby.prepare(config, log)
 
-    def _on_link(self, worker: Worker) -> None:
-        try:
-            # Not more at once: the other events get their turn however much a worker says.
-            for _ in range(_MESSAGES_AT_ONCE):
-                received = worker.link.poll()
-                if received is None:
-                    return
-                self._hear(worker, *received)
-        except LinkError:
-            self._selector.unregister(worker.link)
+    def _watch(self) -> None:
+        """Looks after a group at work, from time to time."""
+        if self._machine.state is not State.RUNNING:
+            return
+        found = self._watchman.look()
+        if found is not None:
+            self._journal.write(found.event, **found.fields)
+            self._story.trouble(found.text)
+            self._feed(Event.HUNG if found.event == "hang" else Event.TOO_LARGE)
+        else:
+            self._timers.set("watch", self._watchman.next_look_s, self._watch)
 
-    def _hear(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
+    def on_message(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
+        """A worker has said something: about saving, or about itself."""
         if not self._commits.hear(worker, message, descriptors):
             self.heard(worker, message)
 
     def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
         """Takes note of what a worker has said, or (None) of what is said of one that lives no more."""
-        fields = {name: value for name, value in message.items() if name != "type"}
-        attempt = self._attempt
-        if attempt is not None and worker in attempt.workers:
+        fields = fields_of(message)
+        attempt = self._launcher.attempt
+        alive = attempt is not None and worker in attempt.workers
+        if attempt is not None and alive:
             attempt.hear(message)
             fields = {"attempt": attempt.number, **fields}
+        self._judge.note(message, alive=alive)
+        if message["type"] == "resuming" and worker is not None:
+            self._commits.answer(worker, {"type": "recorded"})
         if message["type"] == "progress":
             self._prepare_standby()
         self._journal.write(message["type"], **fields)
         if message["type"] == "place" and message["directory"] not in self._record.checkpoints:
             self._update(checkpoints=(*self._record.checkpoints, message["directory"]))
-        self._note_durable(message)
+        self._watchman.note(message)
         self._story.message(message)
 
     def _hear_standby(self, message: Mapping[str, Any]) -> None:
-        self._journal.write("standby", **{k: v for k, v in message.items() if k != "type"})
+        self._journal.write("standby", **fields_of(message))
         self._story.standby(message)
 
     def settled(self) -> None:
@@ -248,110 +244,149 @@ class Supervisor:
         if self._machine.state is State.SAVING:
             self._feed(Event.SETTLED)
 
-    def _note_durable(self, message: Mapping[str, Any]) -> None:
-        step = message.get("step")
-        if message["type"] == "resumed" and isinstance(step, int) and self._history.durable_step == 0:
-            self._history = replace(self._history, durable_step=step, judged_step=step)
-        if message["type"] == "saved" and isinstance(step, int):
-            durable_step = max(step, self._history.durable_step)
-            self._history = replace(self._history, durable_step=durable_step)
-
-    def _on_end(self) -> None:
-        attempt = self._attempt
-        assert attempt is not None
-        if not attempt.reap():
+    def on_over(self) -> None:
+        """The group has ended."""
+        self._timers.cancel("watch")
+        self._launcher.clear_away(self._commits.pids)
+        if self._launcher.left:
+            self._story.left_behind(self._launcher.left)
+            self._journal.write("left_behind", processes=self._launcher.left)
+        self._launcher.finish()
+        if self._machine.state is State.SAVING:
+            # One that could not be killed when it was to be; it has been judged.
+            self._feed(Event.GROUP_OVER)
             return
-        left = self._workers.sweep([*self._commits.pids, *self._standby.pids])
-        if left:
-            self._story.left_behind(left)
-        for worker in attempt.workers:
-            self._selector.unregister(worker.end_fd)
-            self._drain(worker)
-            worker.finish()
-        self._judge(attempt.evidence())
+        assert self._launcher.attempt is not None
+        self._conclude(self._watchman.evidence(self._launcher.attempt))
 
-    def _drain(self, worker: Worker) -> None:
-        """Hears what the worker said before it ended."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(worker.link)
-        with contextlib.suppress(LinkError):
-            while (received := worker.link.poll()) is not None:
-                self._hear(worker, *received)
+    def _conclude(self, evidence: Evidence) -> None:
+        """Judges a group that is over, has what it left behind saved, and goes on as judged."""
+        self._judge_by(evidence)
+        granted = self._judge.verdict.delay_s is not None
+        self._feed(Event.GROUP_FAILED if granted else Event.GROUP_OVER)
 
-    def _judge(self, evidence: Evidence) -> None:
-        self._incident = classify(evidence)
-        why = "end" if self._incident.kind == FINISHED else death_reason(self._incident)
-        self._commits.save_newer(self._history.durable_step, why, failure=self._incident.kind != FINISHED)
-        jitter = int.from_bytes(self._entropy.token(4), "little") / 2**32
-        self._verdict = decide(
-            self._history, self._incident, self._plan.restart, self._clock.monotonic(), jitter
+    def _judge_by(self, evidence: Evidence) -> None:
+        self._judge.judge(evidence, stopping=bool(self._stop_signal))
+        incident = self._judge.incident
+        over = incident.kind == FINISHED
+        self._commits.save_newer(
+            self._judge.durable_step, "end" if over else death_reason(incident), failure=not over
         )
-        self._history = self._verdict.history
-        self._journal.write(
-            "incident_judged",
-            kind=self._incident.kind,
-            cause=self._incident.cause,
-            status=self._incident.status,
-            restart_in_s=self._verdict.delay_s,
-            reason=self._verdict.reason,
-        )
-        self._feed(Event.GROUP_OVER if self._verdict.delay_s is None else Event.GROUP_FAILED)
+        self._judge.journal(self._commits.kept_step)
 
-    # What the table asks for
+    # What the table asks for: between two groups
+
+    def _wait(self) -> None:
+        delay_s = self._judge.verdict.delay_s
+        assert delay_s is not None
+        self._since_s = self._clock.monotonic() + delay_s
+        self._timers.set("machine", delay_s, self._try_to_launch)
+        self._story.restarting(
+            self._judge.incident, self._judge.verdict, self._launcher.attempt, self._commits.kept_step
+        )
+
+    def _try_to_launch(self) -> None:
+        obstacle = self._watchman.obstacle(self._directory.root)
+        if obstacle is None:
+            self._feed(Event.BACKOFF_OVER)
+            return
+        self._journal.write("waiting", reason=obstacle.reason)
+        if obstacle.passes and self._clock.monotonic() - self._since_s < _HOPELESS_S:
+            self._feed(Event.NOT_READY)
+            return
+        self._judge.give_up(obstacle.reason)
+        self._feed(Event.HOPELESS)
+
+    def _wait_longer(self) -> None:
+        self._story.held_up(self._watchman.last_obstacle.reason)
+        self._timers.set("machine", _STUCK_S, self._try_to_launch)
+
+    def _cancel_wait(self) -> None:
+        self._timers.cancel("machine")
+
+    # ... a group that is to make room for the next
+
+    def _take_stacks(self) -> None:
+        attempt = self._launcher.attempt
+        assert attempt is not None
+        attempt.send(signal.SIGCONT)
+        if attempt.speaks:
+            attempt.send(signal.SIGQUIT)
+        self._later(_STACKS_S, Event.STACKS_TAKEN)
+
+    def _end_group(self) -> None:
+        assert self._launcher.attempt is not None
+        self._launcher.attempt.send(signal.SIGTERM)
+        self._launcher.attempt.send(signal.SIGCONT)
+        self._later(self._plan.grace_s, Event.GRACE_OVER)
+
+    def _look_again(self) -> None:
+        if self._clock.monotonic() - self._since_s >= _HOPELESS_S:
+            self._feed(Event.HOPELESS)
+        else:
+            self._later(_STUCK_S, Event.GRACE_OVER)
+
+    # ... a group that is to end with the run
+
+    def _forward(self) -> None:
+        attempt = self._launcher.attempt
+        assert attempt is not None
+        self._timers.cancel("watch")
+        grace_s = self._plan.grace_s
+        self._story.stopping(self._stop_signal, grace_s)
+        parts = deadline.plan(grace_s, self._commits.last_s, self._commits.state_bytes)
+        self._end_s = self._clock.monotonic() + parts.end_s
+        self._timers.set("secure", parts.secure_s, lambda: self._feed(Event.LATE))
+        self._later(parts.kill_s, Event.GRACE_OVER)
+        attempt.send(self._stop_signal)
+        attempt.send(signal.SIGCONT)
+
+    def _secure(self) -> None:
+        """No step boundary was reached in time: the newest state in memory is committed."""
+        self._commits.save_newer(
+            self._judge.durable_step, signal.Signals(self._stop_signal).name, failure=True
+        )
+
+    def _kill(self) -> None:
+        assert self._launcher.attempt is not None
+        self._timers.cancel("secure")
+        self._since_s = self._clock.monotonic()
+        self._story.killing()
+        self._journal.write("killed", why=self._machine.state.value)
+        self._launcher.attempt.send(signal.SIGKILL)
+        # Stopped by a signal it dies as well; frozen or asleep in the kernel it does not.
+        self._later(_STUCK_S, Event.GRACE_OVER)
+
+    def _abandon(self) -> None:
+        attempt = self._launcher.attempt
+        assert attempt is not None
+        held = [f"process {worker.pid}" for worker in attempt.workers]
+        self._story.left_behind(held)
+        self._journal.write("left_behind", processes=held)
+        self._launcher.abandon()
+        self._judge_by(self._watchman.evidence(attempt, code=-signal.SIGKILL))
+        self._judge.give_up("the kernel holds one of its processes")
+
+    # ... and the end
 
     def _await_save(self) -> None:
-        self._timer = None
+        self._timers.cancel("machine")
+        self._timers.cancel("secure")
         if not self._commits.busy:
             self._feed(Event.SETTLED)
             return
-        limit_s = self._plan.grace_s if self._stop_signal else self._commits.patience_s
-        self._timer = _Timer(self._clock.monotonic() + limit_s, Event.GRACE_OVER)
-
-    def _wait(self) -> None:
-        assert self._verdict.delay_s is not None
-        self._timer = _Timer(self._clock.monotonic() + self._verdict.delay_s, Event.BACKOFF_OVER)
-        self._story.restarting(self._incident, self._verdict, self._attempt, self._commits.kept_step)
-
-    def _cancel_timer(self) -> None:
-        self._timer = None
-
-    def _forward(self) -> None:
-        assert self._attempt is not None
-        self._story.stopping(self._stop_signal, self._plan.grace_s)
-        self._timer = _Timer(self._clock.monotonic() + self._plan.grace_s, Event.GRACE_OVER)
-        self._attempt.send(self._stop_signal)
-
-    def _kill(self) -> None:
-        assert self._attempt is not None
-        self._timer = None
-        self._story.killing()
-        self._attempt.send(signal.SIGKILL)
+        left_s = self._commits.patience_s
+        if self._stop_signal:
+            now_s = self._clock.monotonic()
+            left_s = max(0.0, (self._end_s or now_s + self._plan.grace_s) - now_s)
+        self._later(left_s, Event.GRACE_OVER)
 
     def _finish(self) -> None:
-        self._timer = None
-        durable_step = self._history.durable_step
-        if self._incident.kind == FINISHED and self._attempt is not None:
-            self._finish_whole(self._attempt, durable_step)
-        elif self._stop_signal:
-            self.status = EXIT_STOPPED
-            self._update(status=rundir.STOPPED)
-            self._story.stopped(self._stop_signal, durable_step)
-        else:
-            self.status = self._incident.status
-            self._update(status=rundir.FAILED)
-            self._story.gave_up(self._incident, self._verdict, self._attempt, durable_step)
+        self._timers.cancel_all()
+        ending = conclude(self._judge, self._launcher.attempt, self._stop_signal, self._story)
+        self.status = ending.status
+        self._update(status=ending.record)
         self._journal.write("ended", status=self.status)
-
-    def _finish_whole(self, attempt: Attempt, durable_step: int) -> None:
-        """The script is through. Complete is a run whose last state is on disk as well."""
-        if attempt.failed_step > durable_step:
-            self.status = EXIT_STOPPED
-            self._update(status=rundir.STOPPED)
-            self._story.unsaved(attempt.failed_step, durable_step)
-        else:
-            self.status = 0
-            self._update(status=rundir.COMPLETE)
-            self._story.complete(attempt, durable_step)
 
     def _update(self, **changes: Any) -> None:
         """Changes the run's record; a disk that is full now must not end the run."""
@@ -360,7 +395,3 @@ class Supervisor:
             self._directory.write(self._record)
         except StorageError as error:
             self._story.trouble(f"run.json cannot be written: {error}")
-
-
-def _note(number: int, frame: FrameType | None) -> None:
-    """A handler that does nothing: the wake-up descriptor carries the signal."""

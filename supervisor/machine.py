@@ -19,6 +19,9 @@ class State(enum.Enum):
     NEW = "new"
     RUNNING = "running"
     WAITING = "waiting"
+    LOOKING = "looking at a hung group"
+    REPLACING = "ending a group for the next"
+    CLEARING = "killing a group for the next"
     STOPPING = "stopping"
     KILLING = "killing"
     SAVING = "saving"
@@ -32,6 +35,12 @@ class Event(enum.Enum):
     GROUP_FAILED = "group failed, another attempt is granted"
     GROUP_OVER = "group over, no other attempt"
     BACKOFF_OVER = "backoff over"
+    NOT_READY = "the machine is not ready for a group"
+    HUNG = "the group hangs"
+    TOO_LARGE = "the group needs too much memory"
+    STACKS_TAKEN = "its stacks are in the log"
+    HOPELESS = "waiting longer is of no use"
+    LATE = "the deadline is near"
     STOP = "stop requested"
     INSIST = "stop insisted on"
     GRACE_OVER = "grace over"
@@ -45,7 +54,13 @@ class Action(enum.Enum):
     WAIT = "start the backoff timer"
     CANCEL_WAIT = "cancel the backoff timer"
     FORWARD = "forward the signal, start the grace timer"
-    KILL = "kill the group's process trees"
+    TAKE_STACKS = "have the stacks of all threads written"
+    END = "ask the group to save and end, start the grace timer"
+    SECURE = "have what is in memory saved"
+    KILL = "kill the group's process trees, start a timer"
+    LOOK_AGAIN = "tell who cannot be killed, start a timer"
+    ABANDON = "leave to the kernel what cannot be killed"
+    WAIT_LONGER = "tell what is missing, start a timer"
     AWAIT_SAVE = "wait for what is being saved"
     FINISH = "finish"
 
@@ -61,27 +76,55 @@ class Transition:
 _OVER = Transition(State.SAVING, (Action.AWAIT_SAVE,))
 _END = Transition(State.ENDED, (Action.FINISH,))
 _KILL = Transition(State.KILLING, (Action.KILL,))
+_NEXT = Transition(State.WAITING, (Action.WAIT,))
+_STOP = Transition(State.STOPPING, (Action.FORWARD,))
+_ABANDON = Transition(State.SAVING, (Action.ABANDON, Action.AWAIT_SAVE))
 
 TABLE: dict[tuple[State, Event], Transition] = {
     (State.NEW, Event.BEGIN): Transition(State.RUNNING, (Action.LAUNCH,)),
     (State.NEW, Event.STOP): _END,
-    (State.RUNNING, Event.GROUP_FAILED): Transition(State.WAITING, (Action.WAIT,)),
+    # A group at work.
+    (State.RUNNING, Event.GROUP_FAILED): _NEXT,
     (State.RUNNING, Event.GROUP_OVER): _OVER,
-    (State.RUNNING, Event.STOP): Transition(State.STOPPING, (Action.FORWARD,)),
+    (State.RUNNING, Event.HUNG): Transition(State.LOOKING, (Action.TAKE_STACKS,)),
+    (State.RUNNING, Event.TOO_LARGE): Transition(State.REPLACING, (Action.END,)),
+    (State.RUNNING, Event.STOP): _STOP,
+    # Between two groups.
     (State.WAITING, Event.BACKOFF_OVER): Transition(State.RUNNING, (Action.LAUNCH,)),
+    (State.WAITING, Event.NOT_READY): Transition(State.WAITING, (Action.WAIT_LONGER,)),
+    (State.WAITING, Event.HOPELESS): _OVER,
     (State.WAITING, Event.STOP): Transition(State.SAVING, (Action.CANCEL_WAIT, Action.AWAIT_SAVE)),
+    # A group that we end, so that the next one can take its place.
+    (State.LOOKING, Event.STACKS_TAKEN): Transition(State.REPLACING, (Action.END,)),
+    (State.LOOKING, Event.GROUP_FAILED): _NEXT,
+    (State.LOOKING, Event.GROUP_OVER): _OVER,
+    (State.LOOKING, Event.STOP): _STOP,
+    (State.REPLACING, Event.GROUP_FAILED): _NEXT,
+    (State.REPLACING, Event.GROUP_OVER): _OVER,
+    (State.REPLACING, Event.GRACE_OVER): Transition(State.CLEARING, (Action.KILL,)),
+    (State.REPLACING, Event.STOP): _STOP,
+    (State.CLEARING, Event.GROUP_FAILED): _NEXT,
+    (State.CLEARING, Event.GROUP_OVER): _OVER,
+    (State.CLEARING, Event.GRACE_OVER): Transition(State.CLEARING, (Action.LOOK_AGAIN,)),
+    (State.CLEARING, Event.HOPELESS): _ABANDON,
+    (State.CLEARING, Event.STOP): _KILL,
+    # A group that is to end with the run.
     (State.STOPPING, Event.GROUP_FAILED): _OVER,
     (State.STOPPING, Event.GROUP_OVER): _OVER,
+    (State.STOPPING, Event.LATE): Transition(State.STOPPING, (Action.SECURE,)),
+    (State.STOPPING, Event.GRACE_OVER): _KILL,
     (State.STOPPING, Event.STOP): Transition(State.STOPPING),
     (State.STOPPING, Event.INSIST): _KILL,
-    (State.STOPPING, Event.GRACE_OVER): _KILL,
     (State.KILLING, Event.GROUP_FAILED): _OVER,
     (State.KILLING, Event.GROUP_OVER): _OVER,
+    (State.KILLING, Event.GRACE_OVER): _ABANDON,
     (State.KILLING, Event.STOP): Transition(State.KILLING),
-    (State.KILLING, Event.INSIST): _KILL,
-    (State.KILLING, Event.GRACE_OVER): Transition(State.KILLING),
+    (State.KILLING, Event.INSIST): Transition(State.KILLING),
+    # No group is left, but for one that the kernel holds.
     (State.SAVING, Event.SETTLED): _END,
     (State.SAVING, Event.GRACE_OVER): _END,
+    (State.SAVING, Event.GROUP_FAILED): Transition(State.SAVING),
+    (State.SAVING, Event.GROUP_OVER): Transition(State.SAVING),
     (State.SAVING, Event.STOP): _OVER,
     (State.SAVING, Event.INSIST): _END,
     (State.ENDED, Event.STOP): Transition(State.ENDED),

@@ -43,6 +43,9 @@ def supervise(options: Options, console: Console) -> int:
             if record.status == rundir.COMPLETE:
                 _say_complete(console, options)
                 return 0
+            if record.status == rundir.RUNNING:
+                # We hold its lock: it is not there any more, and has not said so.
+                console.warn("the supervisor of this run was killed the last time, or the machine went down")
             sealing = _sealing(options.key, record, directory, console)
             record = _keep_record(directory, record, sealing, options)
             return _run(directory, record, sealing, options, console)
@@ -76,8 +79,10 @@ def _run(
     encrypted = f"encrypted with {sealing.mode}" if sealing.mode else "NOT encrypted"
     going_on = "going on with the run" if record.attempts else "new run"
     console.say(f"{going_on} in {options.run_dir}; checkpoints are {encrypted}")
+    if record.status == rundir.RUNNING:
+        journal.write("supervisor_lost", attempt=record.attempts)
     journal.write("run", run_id=record.run_id, command=list(options.program.words), pid=os.getpid())
-    plan = Plan(config, options.restart, options.grace_s, options.standby)
+    plan = Plan(config, options.restart, options.grace_s, options.standby, options.limits)
     workers = ProcessWorkers(options.program, story.trouble)
     try:
         return Supervisor(directory, plan, workers, story, journal, world).run()

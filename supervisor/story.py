@@ -18,6 +18,7 @@ from supervisor.console import Console
 from supervisor.restart import Verdict
 
 _APART_S = 60.0
+_TRACEBACK_LINES = 4
 
 
 class Story:
@@ -31,6 +32,7 @@ class Story:
         self._save_told_s: float | None = None
         self._failure_told_s: float | None = None
         self._failed_saves = 0
+        self._held_up = ""
 
     def attempt(self, attempt: Attempt) -> None:
         """An attempt has been launched."""
@@ -88,8 +90,15 @@ class Story:
         kept = f"step {kept_step} is in memory, and being saved"
         self._console.warn(
             f"{_what(incident, attempt)}; {kept if kept_step > durable_step else _safe(durable_step)}; "
+            f"{verdict.action + '; ' if verdict.action else ''}"
             f"starting again in {verdict.delay_s:.1f} s ({verdict.reason})"
         )
+
+    def held_up(self, reason: str) -> None:
+        """A restart has to wait; told once for each reason."""
+        if reason != self._held_up:
+            self._held_up = reason
+            self._console.warn(f"the restart waits: {reason}")
 
     def stopping(self, number: int, grace_s: float) -> None:
         """A stop has been requested and passed on."""
@@ -139,17 +148,26 @@ class Story:
     def gave_up(
         self, incident: Incident, verdict: Verdict, attempt: Attempt | None, durable_step: int
     ) -> None:
-        """The run has ended without being complete."""
+        """The run has ended without being complete: the cause, and the next thing to try."""
+        for line in _traceback_end(incident.traceback):
+            self._console.warn(f"    {line}")
         if incident.kind in FINAL:
             hint = f" ({incident.hint})" if incident.hint else ""
             self._console.warn(f"{incident.cause}{hint}")
             return
         log = f"; its output is in {self._directory}/logs/attempt_{attempt.number:04d}" if attempt else ""
         on = f"to go on after step {durable_step}" if durable_step else "to try again"
+        cause = f"remove the cause ({incident.hint})" if incident.hint else "remove the cause"
         self._console.warn(
             f"giving up: {_what(incident, attempt)}; {verdict.reason}{log}; "
-            f"{_safe(durable_step)}; remove the cause, then run the same command {on}"
+            f"{_safe(durable_step)}; {cause}, then run the same command {on}; "
+            f"`resilient explain {self._directory}` tells the whole story"
         )
+
+
+def _traceback_end(traceback: str) -> list[str]:
+    """The last frame, and the exception: what a person looks at first."""
+    return traceback.rstrip().splitlines()[-_TRACEBACK_LINES:]
 
 
 def _what(incident: Incident, attempt: Attempt | None) -> str:

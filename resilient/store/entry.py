@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from resilient.codec.record import Record
-from resilient.errors import ResilientError
+from resilient.errors import CorruptError, ResilientError
 from resilient.store import layout
 from resilient.store.manifest import Manifest
 
@@ -89,6 +89,12 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.error}"
+
+
+def split_corrupt(failures: Sequence[Failure]) -> tuple[tuple[Failure, ...], tuple[Failure, ...]]:
+    """What was set aside as corrupt, and all other failures."""
+    corrupt = tuple(failure for failure in failures if isinstance(failure.error, CorruptError))
+    return corrupt, tuple(failure for failure in failures if failure not in corrupt)
 
 
 @dataclass(frozen=True)

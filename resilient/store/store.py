@@ -34,6 +34,7 @@ from resilient.errors import (
     CheckpointError,
     CorruptError,
     ResilientError,
+    ShunnedError,
     StorageError,
     UnusableError,
     WrongKeyError,
@@ -44,7 +45,7 @@ from resilient.host.files import Files, Identity
 from resilient.store import commit as sequence
 from resilient.store import layout, manifest, meta, pins
 from resilient.store.commit import Place
-from resilient.store.entry import Draft, Entry, Failure, Loaded, Pruned, Recovery
+from resilient.store.entry import Draft, Entry, Failure, Loaded, Pruned, Recovery, split_corrupt
 from resilient.store.leftovers import Leftovers
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.patience import patiently
@@ -115,7 +116,7 @@ class Store:
         removed, failures = self._leftovers.remove()
         failures += self._quarantine.remove_leftovers()
         survey = self._surveyor.survey()
-        quarantined, left = _split_corrupt(self._quarantine.set_aside_corrupt(survey.failures))
+        quarantined, left = split_corrupt(self._quarantine.set_aside_corrupt(survey.failures))
         self._refresh_meta(survey.entries)
         return Recovery(survey.entries, quarantined, removed, (*failures, *left))
 
@@ -184,22 +185,26 @@ class Store:
         self._verified[entry.name] = identities
         return extra
 
-    def load_newest(self, make_sink: Callable[[Entry], Sink]) -> Loaded | None:
-        """Reads the newest checkpoint that is intact; None when there has never been one.
+    def load_newest(
+        self, make_sink: Callable[[Entry], Sink], allowed: Callable[[Entry], bool] = lambda entry: True
+    ) -> Loaded | None:
+        """Reads the newest checkpoint that is intact and allowed; None when there has never been one.
 
         ``make_sink`` is called afresh for each candidate. Corrupt ones are set aside, others that cannot be
         used are left alone; both are in the result. Raises UnusableError when checkpoints of this run
-        exist, here or in the quarantine, and none can be used.
+        exist, here or in the quarantine, and none can be used; ShunnedError when others were not allowed.
         """
         survey = self._surveyor.survey()
         failures = self._quarantine.set_aside_corrupt(survey.failures)
-        for entry in survey.entries:
+        for entry in filter(allowed, survey.entries):
             try:
                 return Loaded(entry, self.load(entry, make_sink(entry)), tuple(failures))
             except CorruptError as error:
                 failures.append(self._quarantine.set_aside(Failure(entry.name, error)))
             except (WrongKeyError, StorageError) as error:
                 failures.append(Failure(entry.name, error))
+        if not all(map(allowed, survey.entries)):
+            raise ShunnedError("what else there is has been set aside")
         self._refuse_to_start_over(failures)
         return None
 
@@ -219,7 +224,7 @@ class Store:
         failures = self._quarantine.set_aside_corrupt(survey.failures)
         surplus = surplus or self._surplus(self._loose(survey), kept, failures)
         removed = tuple(self._remove_all(surplus, failures))
-        quarantined, others = _split_corrupt(failures)
+        quarantined, others = split_corrupt(failures)
         gone = {entry.name for entry in removed} | {failure.name for failure in quarantined}
         left = tuple(entry for entry in survey.entries if entry.name not in gone)
         self._refresh_meta(left)
@@ -392,9 +397,3 @@ class Store:
 
 def _skip(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:
     """The sink that wants nothing."""
-
-
-def _split_corrupt(failures: Sequence[Failure]) -> tuple[tuple[Failure, ...], tuple[Failure, ...]]:
-    """What was set aside as corrupt, and all other failures."""
-    corrupt = tuple(failure for failure in failures if isinstance(failure.error, CorruptError))
-    return corrupt, tuple(failure for failure in failures if failure not in corrupt)

@@ -7,21 +7,32 @@ import signal
 import pytest
 
 from supervisor.classify import (
+    DATA_WORKER,
     EXCEPTION,
     EXITED,
+    FAULT,
     FINISHED,
+    HANG,
     KILLED,
     LEFT_EARLY,
     MISMATCH,
+    NOTHING_OLDER,
+    NUMERICAL,
+    OUT_OF_MEMORY,
     SPAWN_FAILED,
     STOPPED,
+    TOO_LARGE,
     UNUSABLE,
     USAGE,
     Evidence,
+    Silence,
     classify,
 )
 
 HELLO = {"hello": {}}
+RAISED = {"kind": "exception", "exception": "ValueError", "message": "loss is NAN", "step": 4}
+SILENCE = Silence("step", 61.0, 60.0)
+DEAD_DATA_WORKER = "[ERROR] MD: Dataset worker process(417) was killed by signal: 9, main process exits."
 
 
 @pytest.mark.parametrize(
@@ -33,9 +44,20 @@ HELLO = {"hello": {}}
         (Evidence(0, HELLO), LEFT_EARLY, 1),
         (Evidence(3, HELLO), EXITED, 3),
         (Evidence(-9, HELLO), KILLED, 137),
-        (Evidence(-11, HELLO), KILLED, 139),
+        (Evidence(-11, HELLO), FAULT, 139),
         (Evidence(-15, HELLO, frozenset({signal.SIGTERM})), STOPPED, 143),
         (Evidence(-9, HELLO, frozenset({signal.SIGTERM})), KILLED, 137),
+        (Evidence(-9, HELLO, oom_kills=1), OUT_OF_MEMORY, 137),
+        (Evidence(-9, HELLO, kernel="Out of memory: Killed process 7 (python)"), OUT_OF_MEMORY, 137),
+        (Evidence(-9, HELLO, frozenset({signal.SIGKILL}), silence=SILENCE), HANG, 137),
+        (Evidence(-15, HELLO, frozenset({signal.SIGTERM}), too_large_bytes=2**30), TOO_LARGE, 143),
+        (Evidence(0, {**HELLO, "finished": {"complete": True}}, silence=SILENCE), FINISHED, 0),
+        (Evidence(0, HELLO, silence=SILENCE), HANG, 1),
+        (Evidence(-15, HELLO), KILLED, 143),
+        (Evidence(-15, HELLO, log_end=DEAD_DATA_WORKER), DATA_WORKER, 143),
+        (Evidence(1, {**HELLO, "incident": {**RAISED, "loss_finite": False}}), NUMERICAL, 1),
+        (Evidence(1, {**HELLO, "incident": {**RAISED, "exception": "FloatingPointError"}}), NUMERICAL, 1),
+        (Evidence(1, {**HELLO, "nothing_older": {"error": "all set aside"}}), NOTHING_OLDER, 1),
         (Evidence(None, error="no such file"), SPAWN_FAILED, 126),
         (Evidence(65, {**HELLO, "unusable": {"error": "all corrupt", "hint": "x"}}), UNUSABLE, 65),
         (Evidence(1, {**HELLO, "mismatch": {"error": "other shapes"}}), MISMATCH, 65),

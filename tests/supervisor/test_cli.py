@@ -74,7 +74,10 @@ def test_keep_rules_come_on_top_of_each_other(script):
         (["--key-file", "a", "--key-command", "b", "SCRIPT"], "--key-file and --key-command"),
         (["--enc-mode", "ROT13", "SCRIPT"], "invalid choice"),
         (["--what", "SCRIPT"], "--what"),
-        (["--hang-timeout", "3", "SCRIPT"], "--hang-timeout"),
+        (["--hang-timeout", "-3", "SCRIPT"], "--hang-timeout"),
+        (["--hang-timeout", "soon", "SCRIPT"], "a number of seconds, or auto"),
+        (["--memory-limit", "much", "SCRIPT"], "write 12G or 800M"),
+        (["--on-poison", "pray", "SCRIPT"], "invalid choice"),
     ],
 )
 def test_bad_usage_is_refused_with_words(script, words, said, capfd, tmp_path, monkeypatch):

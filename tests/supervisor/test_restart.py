@@ -7,11 +7,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.classify import EXCEPTION, FINISHED, KILLED, MISMATCH, UNUSABLE, USAGE, Incident
+from supervisor.classify import EXCEPTION, EXITED, FINISHED, KILLED, MISMATCH, UNUSABLE, USAGE, Incident
 from supervisor.restart import History, RestartPolicy, decide
 
 POLICY = RestartPolicy(max_restarts=3, window_s=100.0, min_s=1.0, max_s=8.0)
 KILL = Incident(KILLED, "killed by SIGKILL", 137)
+FAILURE = Incident(EXITED, "exited with status 3", 3)
 AT_START = Incident(EXCEPTION, "ImportError: no such thing", 1, at_start=True)
 
 
@@ -20,7 +21,7 @@ def attempts(incident, times, policy=POLICY, history=None):
     history = history or History()
     verdicts = []
     for now_s in times:
-        verdict = decide(history, incident, policy, now_s, 0.5)
+        verdict = decide(history, replace(incident, step=len(verdicts)), policy, now_s, 0.5)
         verdicts.append(verdict)
         if verdict.delay_s is None:
             break
@@ -67,6 +68,32 @@ def test_the_same_failure_at_the_start_is_not_tried_a_third_time():
     verdicts = attempts(AT_START, range(9))
     assert len(verdicts) == 2
     assert "same way twice" in verdicts[-1].reason
+
+
+def test_kills_from_outside_have_a_budget_of_their_own():
+    """A preemption takes nothing from what the run's own failures may use, and the other way round."""
+    history = attempts(KILL, [0, 1, 2])[-1].history
+    own = attempts(FAILURE, [3, 4, 5, 6], history=history)
+    assert [verdict.delay_s is None for verdict in own] == [False, False, False, True]
+    assert attempts(KILL, [7], history=own[-2].history)[-1].delay_s is None
+
+
+def test_a_stop_is_followed_by_nothing():
+    """Whatever a group has died of: once a stop was asked for there is no other."""
+    assert decide(History(), KILL, POLICY, 0.0, 0.5, stopping=True).delay_s is None
+
+
+def test_a_poisoned_step_is_given_up_within_four_attempts():
+    """The verdict says what is different about the second restart, and why there is no third."""
+    poison = Incident(EXCEPTION, "ValueError: bad", 1, step=24, phase="step")
+    history = History(durable_step=24)
+    verdicts = []
+    while not verdicts or verdicts[-1].delay_s is not None:
+        verdicts.append(decide(history, poison, POLICY, 0.0, 0.5, attempt=len(verdicts) + 1))
+        history = verdicts[-1].history
+    assert len(verdicts) == 3
+    assert "going back to an older state" in verdicts[1].action
+    assert "three times in the same way" in verdicts[-1].reason
 
 
 def test_two_different_failures_at_the_start_are_two_failures():

@@ -1,0 +1,37 @@
+"""How a run ends: its exit status, what its record says from then on, and the last words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resilient.errors import EXIT_STOPPED
+from resilient.store import rundir
+from supervisor.attempt import Attempt
+from supervisor.classify import FINISHED
+from supervisor.judge import Judge
+from supervisor.story import Story
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The exit status of the supervisor, and the run's status in run.json."""
+
+    status: int
+    record: str
+
+
+def conclude(judge: Judge, attempt: Attempt | None, stop_signal: int, story: Story) -> Ending:
+    """The end of a run, told to the person; ``stop_signal`` is 0 where nobody asked for it."""
+    incident, durable_step = judge.incident, judge.durable_step
+    if incident.kind == FINISHED and attempt is not None:
+        # Complete is a run whose last state is on disk as well.
+        if attempt.failed_step > durable_step:
+            story.unsaved(attempt.failed_step, durable_step)
+            return Ending(EXIT_STOPPED, rundir.STOPPED)
+        story.complete(attempt, durable_step)
+        return Ending(0, rundir.COMPLETE)
+    if stop_signal:
+        story.stopped(stop_signal, durable_step)
+        return Ending(EXIT_STOPPED, rundir.STOPPED)
+    story.gave_up(incident, judge.verdict, attempt, durable_step)
+    return Ending(incident.status, rundir.FAILED)

@@ -1,0 +1,140 @@
+"""The judge of one run: what went before, what is decided after each attempt, and what is kept of it.
+
+The decisions are ``restart``'s and ``ledger``'s, and pure. Here they meet the run: progress is noted as it is
+told, and each judgment is written into the journal, and the ledger onto disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from resilient.config import Origin
+from resilient.host.world import World
+from supervisor import ledger as trials
+from supervisor.classify import FINISHED, NUMERICAL, Evidence, Incident, classify
+from supervisor.journal import Journal
+from supervisor.ledger import Ledger, TrialFile
+from supervisor.restart import History, RestartPolicy, Verdict, decide
+
+
+class Judge:
+    """Judges the attempts of one run. ``incident`` and ``verdict`` are the newest ones."""
+
+    def __init__(self, policy: RestartPolicy, file: TrialFile, journal: Journal, world: World) -> None:
+        self._policy = policy
+        self._file = file
+        self._journal = journal
+        self._clock = world.clock
+        self._entropy = world.entropy
+        self._history = History()
+        self._attempt = 0
+        self._judged = 0
+        self.incident = Incident(FINISHED, "", 0)
+        self.verdict = Verdict(None, "", self._history)
+
+    @property
+    def durable_step(self) -> int:
+        """The newest step that is safe on disk."""
+        return self._history.durable_step
+
+    @property
+    def origin(self) -> Origin:
+        """What the next attempt may go on from."""
+        return self._history.ledger.origin
+
+    def may_use(self, step: int) -> bool:
+        """Whether the state in memory, of this step, may be gone on from."""
+        spoilt = self.incident.kind == NUMERICAL
+        return not spoilt and not any(rule.covers(step, self._judged) for rule in self.origin.shunned)
+
+    # What happens to the run
+
+    def open(self, attempts: int) -> str:
+        """Reads what an earlier supervisor has left behind; what was concluded from it, for people."""
+        before = self._file.read()
+        found = trials.reopen(before, attempts)
+        self._attempt = self._judged = attempts
+        self._keep(found.ledger, found.action)
+        return found.action
+
+    def begin(self, attempt: int) -> None:
+        """An attempt is being launched."""
+        self._attempt = attempt
+
+    def note(self, message: Mapping[str, Any], *, alive: bool) -> None:
+        """Takes note of what is told of the run, by a worker that is ``alive`` or of one that is not."""
+        kind, step = message["type"], message.get("step")
+        if not isinstance(step, int):
+            return
+        if kind == "resuming":
+            self._keep(trials.begin(self._history.ledger, step, str(message.get("file"))))
+        elif kind == "resumed":
+            self._resumed(step)
+        elif kind == "progress":
+            self._keep(trials.good(self._history.ledger))
+        elif kind == "saved" and (alive or self.may_use(step)):
+            self._history = replace(self._history, durable_step=max(step, self.durable_step))
+
+    def _resumed(self, step: int) -> None:
+        """After a rollback, what is newer on disk counts for nothing."""
+        if self.durable_step == 0 or (self.origin.shunned and step < self.durable_step):
+            self._history = replace(self._history, durable_step=step, judged_step=step)
+
+    def judge(self, evidence: Evidence, *, stopping: bool) -> None:
+        """An attempt is over: why, and what follows."""
+        self._judged = self._attempt
+        self.incident = classify(evidence)
+        jitter = int.from_bytes(self._entropy.token(4), "little") / 2**32
+        self.verdict = decide(
+            self._history,
+            self.incident,
+            self._policy,
+            self._clock.monotonic(),
+            jitter,
+            attempt=self._attempt,
+            stopping=stopping,
+        )
+        changed = self.verdict.history.ledger
+        self._history = replace(self.verdict.history, ledger=self._history.ledger)
+        # What was set aside is the next person's to try again, who may have removed the cause.
+        self._keep(changed if self.verdict.delay_s is not None else Ledger(), self.verdict.action)
+
+    def give_up(self, reason: str) -> None:
+        """What was granted cannot be: why."""
+        self.verdict = replace(self.verdict, delay_s=None, reason=reason)
+        self._keep(Ledger())
+
+    def journal(self, kept_step: int) -> None:
+        """Writes the newest judgment down; ``kept_step`` is what is in memory."""
+        incident, verdict = self.incident, self.verdict
+        self._journal.write(
+            "incident_judged",
+            attempt=self._attempt,
+            kind=incident.kind,
+            cause=incident.cause,
+            status=incident.status,
+            step=incident.step,
+            phase=incident.phase,
+            at_start=incident.at_start,
+            evidence=list(incident.why),
+            restart_in_s=verdict.delay_s,
+            reason=verdict.reason,
+            action=verdict.action,
+            hint=incident.hint,
+            saved_step=self.durable_step,
+            kept_step=kept_step,
+        )
+
+    def _keep(self, ledger: Ledger, why: str = "") -> None:
+        """Remembers a ledger, on disk as well where it has changed."""
+        before = self._history.ledger
+        if ledger == before:
+            return
+        self._history = replace(self._history, ledger=ledger)
+        self._file.write(ledger)
+        for rule in ledger.origin.shunned[len(before.origin.shunned) :]:
+            self._journal.write("shunned", step=rule.step, attempt=rule.attempt, why=why)
+        for step in ledger.origin.skipped[len(before.origin.skipped) :]:
+            self._journal.write("poison", step=step, action="skip-batch", why=why)

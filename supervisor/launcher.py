@@ -1,0 +1,134 @@
+"""Attempts on stage: a group of workers is launched, listened to, and cleared away.
+
+What it means is for others: ``Audience`` hears what a worker says, and that a group is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+from resilient.config import WorkerConfig
+from resilient.errors import LinkError
+from resilient.heartbeat import Heartbeat
+from resilient.host.clock import Clock
+from resilient.store.rundir import RunDirectory
+from supervisor.attempt import Attempt
+from supervisor.standby import Standby
+from supervisor.workers import Worker, Workers, tell
+
+_MESSAGES_AT_ONCE = 200
+
+
+class Audience(Protocol):
+    """Who hears of a group."""
+
+    def on_message(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
+        """A worker has said something."""
+        ...
+
+    def on_over(self) -> None:
+        """Every worker of the group has ended, and what they left behind is gone."""
+        ...
+
+
+class Launcher:
+    """Launches one group after the other. ``attempt`` is the newest; ``left`` are who would not die."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        workers: Workers,
+        standby: Standby,
+        selector: selectors.BaseSelector,
+        clock: Clock,
+        audience: Audience,
+    ) -> None:
+        self._directory = directory
+        self._workers = workers
+        self._standby = standby
+        self._selector = selector
+        self._clock = clock
+        self._audience = audience
+        self.attempt: Attempt | None = None
+        self.left: list[str] = []
+
+    def launch(self, config: WorkerConfig, memory: list[int]) -> Attempt:
+        """Starts a group; ``memory`` is what it goes on from. Raises OSError."""
+        heartbeat = Heartbeat.create()
+        try:
+            worker = self._worker(config, [heartbeat.descriptor, *memory])
+        except OSError:
+            heartbeat.close()
+            raise
+        if self.attempt is not None:
+            self.attempt.close()
+        self.attempt = Attempt(config.attempt, [worker], self._clock.monotonic(), heartbeat)
+        self._selector.register(worker.end_fd, selectors.EVENT_READ, self._on_end)
+        self._selector.register(worker.link, selectors.EVENT_READ, lambda: self._on_link(worker))
+        return self.attempt
+
+    def _worker(self, config: WorkerConfig, shared: list[int]) -> Worker:
+        """A worker that has been told what to do: the standby, or a new one. Raises OSError."""
+        standby = self._standby.take()
+        if standby is None:
+            log = self._directory.log(config.attempt, config.rank)
+            return self._workers.spawn(config, log, shared)
+        tell(standby, config, shared)
+        return standby
+
+    def reap_orphans(self, spared: Collection[int]) -> None:
+        """Collects dead children that have become ours."""
+        ours = [worker.pid for worker in self.attempt.workers] if self.attempt is not None else []
+        self._workers.reap_orphans([*ours, *spared, *self._standby.pids])
+
+    def clear_away(self, spared: Collection[int] = ()) -> None:
+        """Kills whatever is left of a group."""
+        self.left = self._workers.sweep([*spared, *self._standby.pids])
+
+    def abandon(self) -> None:
+        """The group cannot be killed: the kernel holds it. Nobody waits for it any more."""
+        assert self.attempt is not None
+        for worker in self.attempt.workers:
+            for source in (worker.end_fd, worker.link):
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(source)
+
+    def _on_link(self, worker: Worker) -> None:
+        try:
+            # Not more at once: the other events get their turn however much a worker says.
+            for _ in range(_MESSAGES_AT_ONCE):
+                received = worker.link.poll()
+                if received is None:
+                    return
+                self._audience.on_message(worker, *received)
+        except LinkError:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(worker.link)
+
+    def _on_end(self) -> None:
+        attempt = self.attempt
+        assert attempt is not None
+        if not attempt.reap():
+            return
+        for worker in attempt.workers:
+            self._selector.unregister(worker.end_fd)
+        self._audience.on_over()
+
+    def finish(self) -> None:
+        """Hears what an ended group has said last, and lets go of it."""
+        assert self.attempt is not None
+        for worker in self.attempt.workers:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(worker.link)
+            with contextlib.suppress(LinkError):
+                while (received := worker.link.poll()) is not None:
+                    self._audience.on_message(worker, *received)
+            worker.finish()
+
+
+def fields_of(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message says beside its type."""
+    return {name: value for name, value in message.items() if name != "type"}

@@ -1,0 +1,212 @@
+"""The trial ledger: which states were gone on from, what became of it, and which are not to be used again.
+
+Going on from a state is a trial until the first step after it is complete. It is written down, durably,
+before the worker reads the state: a state that takes the machine down with it is known when the machine is
+back. All decisions here are pure; ``TrialFile`` keeps the value.
+
+* A state on which two attempts ended before a step was complete is set aside: it, and everything of its step
+  or later that was made until then, is not resumed from any more. It stays on disk.
+* The same failure at the same step: the first time it is tried again as it is; the second time the policy
+  decides (``Poison``): an older state, the batch left out, or the end; the third time is the end.
+* A loss that is not finite: back at once, to the newest state whose loss was finite.
+* The same failure right after going on from two different states: neither is to blame, and the run ends.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resilient.config import Origin, Shun
+from resilient.errors import StorageError
+from resilient.host.world import World
+from resilient.store import commit, layout
+from supervisor.classify import NUMERICAL, OUTSIDE, TOO_LARGE, Incident
+
+FORMAT = 1
+_TRIALS = 2
+_HOPELESS = 3
+_LIMIT_BYTES = 1024 * 1024
+
+
+class Poison(enum.Enum):
+    """What is done about a step that has failed twice in the same way."""
+
+    STOP = "stop"
+    ROLLBACK = "rollback"
+    SKIP_BATCH = "skip-batch"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A state that is being gone on from; ``failures`` counts the attempts that have ended on it."""
+
+    step: int
+    source: str
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """``trial`` is the one that is open, or the last that failed; ``from_step`` where was gone on from last.
+
+    ``repeated`` is how often the failure ``fingerprint`` has come with ``failed_step`` the last complete one.
+    ``origin`` says which states are not to be gone on from, and which steps are left out.
+    """
+
+    trial: Trial | None = None
+    open: bool = False
+    from_step: int = 0
+    fingerprint: tuple[Any, ...] = ()
+    failed_step: int = -1
+    repeated: int = 0
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the ledger says to a failure: ``stop`` and why, or what is done about it in ``action``."""
+
+    ledger: Ledger
+    action: str = ""
+    stop: str = ""
+
+
+def begin(ledger: Ledger, step: int, source: str) -> Ledger:
+    """A state is about to be gone on from. A trial that was left open has taken us down with it."""
+    trial = Trial(step, source)
+    if ledger.trial is not None and ledger.trial.step == step:
+        trial = replace(trial, failures=ledger.trial.failures)
+    return replace(ledger, trial=trial, open=True, from_step=step)
+
+
+def reopen(ledger: Ledger, attempt: int) -> Finding:
+    """What a supervisor finds whose predecessor died: an open trial counts as one that has failed."""
+    if not ledger.open or ledger.trial is None:
+        return Finding(ledger)
+    return _close(ledger, attempt)
+
+
+def good(ledger: Ledger) -> Ledger:
+    """A step has been completed: the state was good."""
+    return replace(ledger, trial=None, open=False) if ledger.trial is not None else ledger
+
+
+def failed(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> Finding:
+    """An attempt has failed. What others have done to it says nothing about the state, or the step."""
+    if incident.kind in OUTSIDE or incident.kind == TOO_LARGE:
+        return Finding(replace(ledger, open=False))
+    known = incident.fingerprint == ledger.fingerprint
+    same = known and incident.step == ledger.failed_step
+    tried = ledger.open and ledger.trial is not None
+    if known and not same and tried and incident.at_start and ledger.origin.shunned:
+        return Finding(ledger, stop="it fails in the same way from two different states")
+    ledger = replace(
+        ledger,
+        fingerprint=incident.fingerprint,
+        failed_step=incident.step,
+        repeated=ledger.repeated + 1 if same else 1,
+    )
+    if ledger.repeated >= _HOPELESS:
+        return Finding(ledger, stop=f"{_where(incident)} has failed three times in the same way")
+    if ledger.repeated > 1 and (incident.step > 0 or tried):
+        return _poisoned(ledger, incident, attempt, poison)
+    if incident.kind == NUMERICAL:
+        why = f"the loss of {_where(incident)} was not finite"
+        ledger = replace(ledger, origin=replace(ledger.origin, finite=True))
+        return _roll_back(ledger, incident.step, attempt, why)
+    return _close(ledger, attempt) if tried else Finding(ledger)
+
+
+def _poisoned(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> Finding:
+    why = f"{_where(incident)} has failed twice in the same way"
+    if poison is Poison.STOP:
+        return Finding(ledger, stop=f"{why} (--on-poison stop)")
+    if poison is Poison.SKIP_BATCH:
+        origin = replace(ledger.origin, skipped=(*ledger.origin.skipped, incident.culprit))
+        ledger = replace(ledger, origin=origin, trial=None, open=False)
+        return Finding(ledger, action=f"{why}: its batch is left out")
+    return _roll_back(ledger, min(incident.step, ledger.from_step), attempt, why)
+
+
+def _where(incident: Incident) -> str:
+    return f"step {incident.culprit}"
+
+
+def _close(ledger: Ledger, attempt: int) -> Finding:
+    """The open trial has failed; the second time its state is set aside."""
+    assert ledger.trial is not None
+    trial = replace(ledger.trial, failures=ledger.trial.failures + 1)
+    ledger = replace(ledger, trial=trial, open=False)
+    if trial.failures < _TRIALS:
+        return Finding(ledger)
+    why = f"two attempts have ended on the state of step {trial.step} ({trial.source})"
+    return _roll_back(ledger, trial.step, attempt, why)
+
+
+def _roll_back(ledger: Ledger, step: int, attempt: int, why: str) -> Finding:
+    """An older state than this step's is gone on from."""
+    origin = replace(ledger.origin, shunned=(*ledger.origin.shunned, Shun(step, attempt)))
+    ledger = replace(ledger, origin=origin, trial=None, open=False)
+    return Finding(ledger, action=f"{why}: going back to an older state")
+
+
+class TrialFile:
+    """Keeps a ledger in the run's directory. ``complain`` hears once that it cannot be written."""
+
+    def __init__(self, directory: Path, world: World, complain: Callable[[str], None]) -> None:
+        self._path = directory / "trials.json"
+        self._world = world
+        self._complain = complain
+        self._complained = False
+
+    def read(self) -> Ledger:
+        """What was kept; an empty ledger for none, and for one that makes no sense: it is only advice."""
+        try:
+            data = self._world.files.read(self._path, _LIMIT_BYTES)
+            return _decode(json.loads(data))
+        except FileNotFoundError:
+            return Ledger()
+        except (StorageError, ValueError, KeyError, TypeError, RecursionError) as error:
+            self._fail(f"{self._path.name} cannot be read, and is begun anew: {error}")
+            return Ledger()
+
+    def write(self, ledger: Ledger) -> None:
+        """Makes this what is kept, durably."""
+        content = {"format": FORMAT, **asdict(ledger), "origin": ledger.origin.to_json()}
+        data = (json.dumps(content) + "\n").encode()
+        token = self._world.entropy.token(layout.TOKEN_BYTES).hex()
+        try:
+            commit.replace(self._world.files, self._path, token, lambda writer: writer.write(data))
+        except StorageError as error:
+            self._fail(f"{self._path.name} cannot be written: {error}")
+
+    def _fail(self, text: str) -> None:
+        if not self._complained:
+            self._complained = True
+            self._complain(text)
+
+
+def _decode_trial(content: Any) -> Trial:
+    return Trial(int(content["step"]), str(content["source"]), int(content["failures"]))
+
+
+def _decode(content: Any) -> Ledger:
+    if content["format"] != FORMAT:
+        raise ValueError(f"it has the format {content['format']}")
+    trial = content["trial"]
+    return Ledger(
+        trial=None
+        if trial is None
+        else Trial(int(trial["step"]), str(trial["source"]), int(trial["failures"])),
+        open=bool(content["open"]),
+        from_step=int(content["from_step"]),
+        fingerprint=tuple(content["fingerprint"]),
+        failed_step=int(content["failed_step"]),
+        repeated=int(content["repeated"]),
+        origin=Origin.from_json(content["origin"]),
+    )

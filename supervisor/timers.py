@@ -1,0 +1,45 @@
+"""What is to happen later, if nothing else does: named timers, at most one of each name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from resilient.host.clock import Clock
+
+Callback = Callable[[], None]
+
+
+class Timers:
+    """Timers over a monotonic clock. Nothing runs by itself: whoever waits asks when, and fires them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._at_s: dict[str, tuple[float, Callback]] = {}
+
+    def set(self, name: str, delay_s: float, callback: Callback) -> None:
+        """Calls ``callback`` once, in ``delay_s`` seconds; replaces a timer of the same name."""
+        self._at_s[name] = self._clock.monotonic() + delay_s, callback
+
+    def cancel(self, name: str) -> None:
+        """Forgets a timer; one that does not exist is no error."""
+        self._at_s.pop(name, None)
+
+    def cancel_all(self) -> None:
+        self._at_s.clear()
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long until the next one is due; None when there is none."""
+        if not self._at_s:
+            return None
+        return max(0.0, min(at_s for at_s, _ in self._at_s.values()) - self._clock.monotonic())
+
+    def fire(self) -> None:
+        """Calls what is due, the earliest first. A callback may set and cancel timers."""
+        now_s = self._clock.monotonic()
+        for name, (at_s, _) in sorted(self._at_s.items(), key=lambda item: item[1][0]):
+            # An earlier callback may have cancelled or moved it.
+            present = self._at_s.get(name)
+            if present is not None and present[0] == at_s and at_s <= now_s:
+                del self._at_s[name]
+                present[1]()
