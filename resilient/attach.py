@@ -18,6 +18,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from resilient import session as sessions
+from resilient import signals, stacks
 from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, MirrorError, UsageError
-from resilient.heartbeat import Heartbeat
+from resilient.heartbeat import Heartbeat, Phase
 from resilient.link import Link
 from resilient.mirror import Mirror
 from resilient.session import Session
@@ -43,6 +45,8 @@ _OUR_FOLDER = str(Path(__file__).parent)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the script named by ``argv`` (by default the process's own); leaves as the script leaves."""
+    signals.ignore_save_requests()
+    stacks.install()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         worker = _Worker(_begin_session())
@@ -102,6 +106,7 @@ class _Worker:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._heartbeat = session.shared.heartbeat
         self._course: Course | None = None
 
     def run(self, program: _Program, arguments: list[str]) -> None:
@@ -109,8 +114,9 @@ class _Worker:
         config = self._session.config
         assert config is not None
         random.seed(config.seed)
+        self._heartbeat.beat(Phase.SCRIPT)
         _when_imported("numpy", self._on_numpy)
-        _when_imported("mindspore", self._on_mindspore)
+        _when_imported("mindspore", self._on_mindspore, lambda: self._heartbeat.during(Phase.IMPORTING))
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A terminal would see each line at once; the supervisor passes on what it gets.
             sys.stdout.reconfigure(line_buffering=True)
@@ -122,7 +128,10 @@ class _Worker:
         except BaseException:
             _hide_our_frames()
             raise
-        self._finish(0)
+        else:
+            self._finish(0)
+        finally:
+            self._heartbeat.beat(Phase.OVER)
 
     def _finish(self, status: int) -> None:
         if self._course is not None and self._course.watch is not None:
@@ -244,20 +253,29 @@ def _module(name: str) -> _Program:
 # Imports
 
 
-def _when_imported(name: str, function: Callable[[ModuleType], None]) -> None:
-    """Calls a function with a module: when the script imports it, or now where a standby has done so."""
+_Around = Callable[[], AbstractContextManager[None]]
+
+
+def _when_imported(
+    name: str, function: Callable[[ModuleType], None], around: _Around = contextlib.nullcontext
+) -> None:
+    """Calls a function with a module: when the script imports it, or now where a standby has done so.
+
+    ``around`` is entered while that happens.
+    """
     if name in sys.modules:
         function(sys.modules[name])
     else:
-        sys.meta_path.insert(0, _AfterImport(name, function))
+        sys.meta_path.insert(0, _AfterImport(name, function, around))
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
     """Calls a function once, when a module has been imported for the first time."""
 
-    def __init__(self, name: str, function: Callable[[ModuleType], None]) -> None:
+    def __init__(self, name: str, function: Callable[[ModuleType], None], around: _Around) -> None:
         self._name = name
         self._function = function
+        self._around = around
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -268,16 +286,17 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            _call_after(spec.loader, self._function)
+            _call_after(spec.loader, self._function, self._around)
         return spec
 
 
-def _call_after(loader: Any, function: Callable[[ModuleType], None]) -> None:
+def _call_after(loader: Any, function: Callable[[ModuleType], None], around: _Around) -> None:
     original = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
-        original(module)
-        function(module)
+        with around():
+            original(module)
+            function(module)
 
     loader.exec_module = exec_module
 

@@ -20,6 +20,7 @@ from mindspore.train import Model
 from resilient.composition import Call
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
 from resilient.errors import MismatchError
+from resilient.evaluating import watch_evaluations
 from resilient.monitor import CheckpointMonitor
 from resilient.passage import Arguments, Passage
 from resilient.session import Session
@@ -52,6 +53,7 @@ class Course:
         """Wraps the methods of ``Model``."""
         for name in ("train", "fit"):
             self._wrap(name, self._run)
+        watch_evaluations(self._session.shared.heartbeat)
         self._wrap("eval", self._evaluate)
         self._watch_optimizers()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from resilient import mirrored
 from resilient.composition import Boundary, Composer
 from resilient.errors import LinkError, MirrorError, NoSlotError, ResilientError
+from resilient.heartbeat import Phase
 from resilient.mirror import Mirror, Slot
 from resilient.mirrored import Header
 from resilient.pace import Pace
@@ -198,5 +199,6 @@ class MirrorKeeper:
             return mirror.write(step, meta, fill)
         except NoSlotError:
             # With two slots: one is being committed, the other holds the newest boundary.
-            self.wait()
+            with self._means.heartbeat.during(Phase.SAVING):
+                self.wait()
             return mirror.write(step, meta, fill)

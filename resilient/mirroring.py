@@ -51,6 +51,7 @@ class Mirroring:
             alone=partial(self._commit_alone, settings, place),
             failed=self._session.tell_failed_save,
             clock=self._session.world.clock,
+            heartbeat=self._session.shared.heartbeat,
         )
 
     def _has_memory(self, made: MirrorLayout, slots: int) -> bool:

@@ -19,6 +19,7 @@ from mindspore.train import Callback
 from mindspore.train.callback import _CallbackManager
 
 from resilient.composition import Call
+from resilient.evaluating import EvaluationBeats, as_list
 from resilient.state import counters, pipeline, streams
 from resilient.state.snapshot import Progress, Recovered
 from resilient.watch import Watch
@@ -49,7 +50,7 @@ class Arguments:
         return cls(
             epochs=int(values["epoch"]),
             dataset=values["train_dataset"],
-            callbacks=list(given) if isinstance(given, (list, tuple)) else [given] if given else [],
+            callbacks=as_list(given),
             initial_epoch=int(values["initial_epoch"]),
             steps_per_epoch=values["sink_size"] if sunk else values["train_dataset"].get_dataset_size(),
             validation=(
@@ -159,11 +160,11 @@ class Passage:
             parameters.pop(name, None)
 
 
-class _Opening(Callback):  # type: ignore[misc]
+class _Opening(EvaluationBeats):
     """First of the call's callbacks."""
 
     def __init__(self, passage: Passage) -> None:
-        super().__init__()
+        super().__init__(passage.watch.heartbeat)
         self._passage = passage
 
     def on_train_begin(self, run_context: Any) -> None:

@@ -8,6 +8,9 @@ Where the training is decides what a checkpoint made right now may hold:
     further BUSY       we ourselves are at work: nothing; what comes meanwhile waits until we are done
 
 So a failure is never saved as a half-done step, and a completed step is never run again.
+
+What it tells the heartbeat is finer (``heartbeat.Phase``) and meant for others: nothing here depends on it.
+Our own work belongs to the phase it is done in, except for a checkpoint that the training waits for.
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from resilient import entries, schedule
 from resilient.composition import Boundary, Call, Composer
+from resilient.heartbeat import Heartbeat
+from resilient.heartbeat import Phase as Beating
 from resilient.host.clock import Clock
 from resilient.keeping import Keeper
 from resilient.settings import Settings
@@ -37,7 +41,11 @@ class Phase(enum.Enum):
 
 
 class Recorder:
-    """Keeps the newest boundary of one training call at hand, and hands what is due to a keeper."""
+    """Keeps the newest boundary of one training call at hand, and hands what is due to a keeper.
+
+    ``on_idle`` is called when what came while it was busy can be dealt with, ``on_saved_already`` with the
+    step when a checkpoint was asked for and there is nothing new.
+    """
 
     def __init__(
         self,
@@ -65,7 +73,11 @@ class Recorder:
         self._start = call.progress
         self.progress = call.progress
         self.on_idle: Callable[[], None] = lambda: None
-        self.on_phase: Callable[[Phase], None] = lambda phase: None
+        self.on_saved_already: Callable[[int], None] = lambda step: None
+        self.heartbeat = Heartbeat()
+        # The first step of a call builds the network's graph, which may take long.
+        self._computing = Beating.COMPILING
+        self._requested = False
         self._held: Boundary | None = None
         self._boundary: Boundary | None = self._observe()
         composer.demand_savable(self._boundary)
@@ -76,24 +88,29 @@ class Recorder:
         """The boundary before the first step of this process."""
         with self._busy():
             self._settle(self._start, due=False, must=True)
+        self._beat_between()
 
     def step_begins(self) -> None:
         """The network is about to change its parameters."""
         self.pipeline_ran(self._fingerprint)
         self._fingerprint = {}
-        self._go(Phase.STEP)
+        self._phase = Phase.STEP
+        self.heartbeat.beat(self._computing)
 
     def pipeline_ran(self, before: dict[str, object]) -> None:
         """Since this fingerprint nothing but the data pipeline has run: what has changed, it has drawn."""
         now = streams.fingerprint()
-        draws = (name for name, value in before.items() if now[name] != value)
-        self._composer.pipeline_draws.update(draws)
+        if now != before:
+            draws = (name for name, value in before.items() if now[name] != value)
+            self._composer.pipeline_draws.update(draws)
 
     def update_done(self, call_step: int, outputs: Any) -> None:
         """A step is complete; callbacks of the user's may follow."""
         self._update_step = call_step
         self._outputs = outputs
-        self._go(Phase.CALLBACKS)
+        self._computing = Beating.STEP
+        self._phase = Phase.CALLBACKS
+        self.heartbeat.beat(Beating.CALLBACKS)
 
     def boundary(self, call_step: int, *, epoch_closed: bool = False, judged: bool = False) -> None:
         """Everything that belongs to a step, or with ``epoch_closed`` to an epoch, has run.
@@ -102,13 +119,14 @@ class Recorder:
         """
         with self._busy():
             self._update_step = call_step
-            progress = replace(self.progress, call_step=call_step, epoch_closed=epoch_closed)
-            due = self._is_due(progress.step) and self._keeper.accepts()
+            progress = self.progress.at(call_step, epoch_closed=epoch_closed)
+            reason = self._reason_to_save(progress.step)
             # An evaluation that the best are kept by must find its boundary held.
             must = self._settings.keep.best is not None and (judged or progress.at_epoch_end)
-            self._settle(progress, due=due, must=must)
-            if due:
-                self._save("schedule")
+            self._settle(progress, due=bool(reason), must=must)
+            if reason:
+                self._save(reason)
+        self._beat_between()
 
     def evaluated(self, results: Any) -> None:
         """The state of the newest boundary was evaluated; where the best are kept by it, it is saved.
@@ -133,10 +151,11 @@ class Recorder:
         with self._busy():
             self._settle(finished(self.progress), due=True)
             # As upstream: what a scheduled checkpoint has just saved is not saved again under another name.
-            if self.progress.step > self._last_saved_step or not self._keeper.wait():
-                self._save("end")
-            if self._keeper.wait():
-                self._last_failure_step = self.progress.step
+            with self.heartbeat.during(Beating.SAVING):
+                if self.progress.step > self._last_saved_step or not self._keeper.wait():
+                    self._save("end")
+                if self._keeper.wait():
+                    self._last_failure_step = self.progress.step
 
     def fail(self, reason: str) -> Progress | None:
         """Saves the last completed step, durably; None when there is nothing new to save."""
@@ -144,7 +163,7 @@ class Recorder:
             if not self._keeper.guards or phase is Phase.BUSY:
                 return None
             if phase is Phase.CALLBACKS:
-                self.progress = replace(self.progress, call_step=self._update_step, epoch_closed=False)
+                self.progress = self.progress.at(self._update_step, epoch_closed=False)
                 self._boundary = None
             if self.progress.step <= self._last_failure_step:
                 return None
@@ -159,13 +178,18 @@ class Recorder:
     def _save_failure(self, reason: str, boundary: Boundary | None) -> Progress | None:
         if boundary is None:
             return None
-        saved_step = self._keeper.commit_failure(boundary, reason, live=boundary is not self._held)
+        with self.heartbeat.during(Beating.SAVING):
+            saved_step = self._keeper.commit_failure(boundary, reason, live=boundary is not self._held)
         if not saved_step:
             return None
         self._last_failure_step = saved_step
         return boundary.progress
 
     # What others ask
+
+    def request_save(self) -> None:
+        """A checkpoint is to be made at the next step boundary. May be called at any time."""
+        self._requested = True
 
     @property
     def phase(self) -> Phase:
@@ -178,14 +202,10 @@ class Recorder:
 
     # Inside
 
-    def _go(self, phase: Phase) -> None:
-        self._phase = phase
-        self.on_phase(phase)
-
     @contextmanager
     def _busy(self) -> Iterator[Phase]:
         phase = self._phase
-        self._go(Phase.BUSY)
+        self._phase = Phase.BUSY
         done = Phase.BETWEEN
         try:
             yield phase
@@ -193,9 +213,14 @@ class Recorder:
             done = phase
             raise
         finally:
-            self._go(done if phase is not Phase.BUSY else phase)
+            self._phase = done if phase is not Phase.BUSY else phase
         if self._phase is Phase.BETWEEN:
             self.on_idle()
+
+    def _beat_between(self) -> None:
+        """What follows a boundary: the next batch; at an epoch's end whatever the script does there."""
+        at_end = self.progress.at_epoch_end and not self.progress.epoch_closed
+        self.heartbeat.beat(Beating.SCRIPT if at_end else Beating.DATA, self.progress.step)
 
     def _settle(self, progress: Progress, *, due: bool, must: bool = False) -> None:
         """The present state is a boundary; it is held if the keeper wants it, or it is about to be saved."""
@@ -214,12 +239,30 @@ class Recorder:
     def _observe(self) -> Boundary:
         return self._composer.observe(self.progress, self._outputs)
 
+    def _reason_to_save(self, step: int) -> str:
+        """Why the boundary after ``step`` is to be saved; empty where it is not."""
+        if self._requested and step <= self._last_saved_step:
+            self._answer_request(step)
+        if not (self._requested or self._is_due(step)) or not self._keeper.accepts():
+            return ""
+        reason, self._requested = "request" if self._requested else "schedule", False
+        return reason
+
+    def _answer_request(self, step: int) -> None:
+        """Nothing is new since the last checkpoint; it is asked for again only where it could not be made."""
+        with self.heartbeat.during(Beating.SAVING):
+            saved = self._keeper.wait()
+        if saved:
+            self._requested = False
+            self.on_saved_already(step)
+
     def _is_due(self, step: int) -> bool:
         now_s = self._clock.monotonic()
         return schedule.due(self._settings.save, step, self._last_saved_step, now_s, self._last_saved_s)
 
     def _save(self, reason: str) -> None:
         assert self._boundary is not None
-        self._keeper.commit(self._boundary, reason)
+        with self.heartbeat.during(Beating.SAVING):
+            self._keeper.commit(self._boundary, reason)
         self._last_saved_step = self.progress.step
         self._last_saved_s = self._clock.monotonic()

@@ -13,12 +13,13 @@ One save is under way at a time. Only the main thread receives. When the supervi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import StorageError
+from resilient.heartbeat import Heartbeat
 from resilient.host.clock import Clock
 from resilient.link import Link
 from resilient.mirror import Mirror, Slot
@@ -114,7 +115,7 @@ class MirrorMeans:
 
     ``make(meta bytes)`` gives a mirror with that much room: the one that is there, or a new one. ``remote``
     asks the saver; ``alone`` makes the saver of this process, for when the supervisor is gone. ``failed``
-    tells that a step could not be held or saved, and why.
+    tells that a step could not be held or saved, and why. ``heartbeat`` hears of waiting for the saver.
     """
 
     make: Callable[[int], Mirror]
@@ -122,6 +123,7 @@ class MirrorMeans:
     alone: Callable[[], Saver]
     failed: Callable[[int, str], None]
     clock: Clock
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
 
 
 def _memory(mirror: Mirror) -> SharedMemory:

@@ -28,7 +28,6 @@ from resilient.errors import (
     UnusableError,
     UsageError,
 )
-from resilient.heartbeat import Phase
 from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.link import Link
@@ -118,11 +117,6 @@ class Session:
         if not self._told_step:
             self._told_step = True
             self.tell("progress", step=step)
-
-    def beat(self, phase: Phase, step: int) -> None:
-        """Says where the training is, to whoever looks."""
-        if self.shared.heartbeat is not None:
-            self.shared.heartbeat.beat(phase, step)
 
     def tell_incident(self, error: BaseException, kind: str, step: int, phase: str) -> None:
         """Tells which exception leaves the training, and where."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from resilient import mirrored
 from resilient.heartbeat import Heartbeat
@@ -12,9 +12,12 @@ from resilient.state.snapshot import Recovered, Tensor, decode_extra
 
 @dataclass
 class Shared:
-    """Memory that came with the configuration; ``mirror`` is the rank's, whoever has made it."""
+    """Memory that came with the configuration; ``mirror`` is the rank's, whoever has made it.
 
-    heartbeat: Heartbeat | None = None
+    Without a supervisor the heartbeat is in memory that nobody else looks at.
+    """
+
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
     mirror: Mirror | None = None
 
 

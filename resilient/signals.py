@@ -28,6 +28,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+SAVE_SIGNAL = signal.SIGRTMIN + 3
+"""Asks a supervised process for a checkpoint at its next step boundary."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
@@ -46,7 +49,7 @@ class SignalGuard:
 
     def install(self) -> None:
         """Takes its place in front of whatever handlers there are now; again after somebody else did."""
-        if threading.current_thread() is not threading.main_thread():
+        if not _on_main_thread():
             return
         ours = self._handle
         for number in STOP_SIGNALS:
@@ -60,7 +63,7 @@ class SignalGuard:
 
     def restore(self) -> None:
         """Puts the handlers back that were there, except where somebody else has replaced ours since."""
-        if threading.current_thread() is not threading.main_thread():
+        if not _on_main_thread():
             return
         for number, previous in self._previous.items():
             if signal.getsignal(number) == self._handle:
@@ -96,6 +99,39 @@ class SignalGuard:
             signal.default_int_handler(number, frame)
         elif previous == signal.SIG_DFL:
             die_of(number)
+
+
+class SaveRequests:
+    """Hears SAVE_SIGNAL while a training call runs. Otherwise it is ignored: its default is to kill.
+
+    A script that has a handler of its own for this signal keeps it, and its meaning.
+    """
+
+    def __init__(self, note: Callable[[], None]) -> None:
+        self._note = note
+
+    def listen(self) -> None:
+        """From now on ``note`` is called for each request."""
+        if _on_main_thread() and _signal.getsignal(SAVE_SIGNAL) == signal.SIG_IGN:
+            signal.signal(SAVE_SIGNAL, self._handle)
+
+    def ignore(self) -> None:
+        """No longer."""
+        if _on_main_thread() and _signal.getsignal(SAVE_SIGNAL) == self._handle:
+            ignore_save_requests()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._note()
+
+
+def ignore_save_requests() -> None:
+    """There is nothing to save (yet). Called first of all in a process that somebody may send one to."""
+    signal.signal(SAVE_SIGNAL, signal.SIG_IGN)
+
+
+def _on_main_thread() -> bool:
+    """Only there Python allows to install handlers."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def die_of(number: int) -> None:

@@ -15,19 +15,12 @@ from resilient.heartbeat import Phase as Beating
 from resilient.keeping import Keeper, ShadowKeeper
 from resilient.mirror_keeper import MirrorKeeper
 from resilient.mirroring import Mirroring
-from resilient.recorder import Phase, Recorder
+from resilient.recorder import Recorder
 from resilient.remote import RemoteSaver
 from resilient.session import Session
 from resilient.settings import Settings
-from resilient.signals import SignalGuard
+from resilient.signals import SaveRequests, SignalGuard
 from resilient.state.snapshot import Progress
-
-_BEATS = {
-    Phase.BETWEEN: Beating.DATA,
-    Phase.STEP: Beating.STEP,
-    Phase.CALLBACKS: Beating.CALLBACKS,
-    Phase.BUSY: Beating.SAVING,
-}
 
 
 class Watch:
@@ -43,7 +36,9 @@ class Watch:
         self.recorder = Recorder(call, settings, composer, self._keeper, clock, resumed=resumed)
         self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal)
         self.recorder.on_idle = self.guard.at_boundary
-        self.recorder.on_phase = self._on_phase
+        self.recorder.on_saved_already = self._on_saved_already
+        self.recorder.heartbeat = self.heartbeat = session.shared.heartbeat
+        self._requests = SaveRequests(self.recorder.request_save)
 
     @property
     def trained(self) -> Sequence[nn.Cell]:
@@ -58,6 +53,8 @@ class Watch:
         """The boundary before the first step of this process."""
         self.recorder.begin()
         self.renew_guard()
+        if self._session.supervised:
+            self._requests.listen()
 
     def boundary(self, call_step: int, *, epoch_closed: bool = False, judged: bool = False) -> None:
         """A step, or with ``epoch_closed`` an epoch, is over with everything that belongs to it."""
@@ -75,16 +72,19 @@ class Watch:
         phase = self.recorder.phase.value
         saved = self.recorder.fail(_reason(error))
         self._session.tell_incident(error, _reason(error), self.progress.step, phase)
+        self._over()
         if saved is None and self._guarding and not self._session.supervised:
             self._session.say(f"{type(error).__name__}: no step completed since the last checkpoint")
 
     def finished(self) -> None:
         """The call is over."""
         self.recorder.call_finished()
+        self._over()
 
     def stopped(self) -> None:
         """The call ended before its end because it was asked to: the next attempt goes on with it."""
         self.recorder.fail("stop")
+        self._over()
 
     @property
     def asked_to_stop(self) -> bool:
@@ -93,14 +93,21 @@ class Watch:
 
     def close(self) -> None:
         """Waits for what is being saved, and gives the signals back."""
-        self._keeper.wait()
+        self._over()
+        with self.heartbeat.during(Beating.SAVING):
+            self._keeper.wait()
         self.guard.restore()
 
     def _on_signal(self, number: int) -> None:
         self.recorder.fail(signal.Signals(number).name)
 
-    def _on_phase(self, phase: Phase) -> None:
-        self._session.beat(_BEATS[phase], self.progress.step)
+    def _on_saved_already(self, step: int) -> None:
+        self._session.tell("remark", text=f"asked for a checkpoint: step {step} is saved already")
+
+    def _over(self) -> None:
+        """What follows is no part of a training call."""
+        self._requests.ignore()
+        self.heartbeat.beat(Beating.SCRIPT)
 
 
 def _keeper(session: Session, settings: Settings, composer: Composer, *, guards: bool) -> Keeper:

@@ -1,4 +1,4 @@
-"""The heartbeat: one page by which a worker is known to be alive, without a message."""
+"""The heartbeat: two pages by which a worker is known to be alive, without a message."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import struct
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from slots import descriptors
 
-from resilient.heartbeat import PAGE_BYTES, Heartbeat, Phase
+from resilient.heartbeat import PAGES_BYTES, Heartbeat, Phase
 
 
 def test_nothing_has_been_said_at_first():
@@ -91,10 +93,111 @@ def test_closing_leaves_no_descriptor():
     assert descriptors() == before
 
 
-def test_a_memory_smaller_than_a_page_is_refused():
+def test_a_memory_smaller_than_the_pages_is_refused():
     """What cannot be mapped is an error at once, not one in the middle of the training."""
     descriptor = os.memfd_create("something")
-    os.ftruncate(descriptor, PAGE_BYTES // 2)
+    os.ftruncate(descriptor, PAGES_BYTES // 2)
     with pytest.raises(ValueError, match="length"):
         Heartbeat(descriptor)
     os.close(descriptor)
+
+
+def test_it_cannot_be_cut_off():
+    """A worker that truncates the memory would kill its supervisor with SIGBUS: the kernel refuses it."""
+    page = Heartbeat.create()
+    with pytest.raises(PermissionError):
+        os.ftruncate(page.descriptor, 0)
+    page.close()
+
+
+def test_silences_are_counted_by_phase():
+    """The time from a beat to the next is a silence of the phase that the first of them told."""
+    page = Heartbeat.create()
+    reader = Heartbeat(os.dup(page.descriptor))
+    for phase in (Phase.STEP, Phase.STEP, Phase.CALLBACKS, Phase.STEP, Phase.DATA):
+        page.beat(phase)
+    counts = {phase: reader.samples(phase) for phase in Phase if reader.samples(phase)}
+    assert counts == {Phase.STEP: 3, Phase.CALLBACKS: 1}
+    page.close()
+    reader.close()
+
+
+def test_a_silence_is_as_long_as_it_was():
+    """Its bucket's bound is not below what has passed, and at most twice that."""
+    page = Heartbeat()
+    before_ns = time.monotonic_ns()
+    page.beat(Phase.STEP)
+    first_ns = time.monotonic_ns()
+    while time.monotonic_ns() - first_ns < 5_000_000:
+        pass
+    second_ns = time.monotonic_ns()
+    page.beat(Phase.DATA)
+    after_ns = time.monotonic_ns()
+    bound_s = page.longest(Phase.STEP, 0.5)
+    assert (second_ns - first_ns) / 1e9 < bound_s <= 2 * (after_ns - before_ns) / 1e9
+
+
+def histogram(page, phase, counts):
+    """Writes a phase's buckets, as anybody with the descriptor can."""
+    os.pwrite(page.descriptor, struct.pack("=64Q", *counts), (1 + phase) * 64 * 8)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=300), st.floats(0.001, 1.0))
+def test_a_quantile_is_bounded_from_above(bits, quantile):
+    """So many of the silences are not longer than the bound, and without its bucket there are fewer."""
+    page = Heartbeat.create()
+    histogram(page, Phase.SAVING, [bits.count(n) for n in range(64)])
+    bound_ns = round(page.longest(Phase.SAVING, quantile) * 1e9)
+    assert sum(2**n <= bound_ns for n in bits) >= quantile * len(bits)
+    assert sum(2**n < bound_ns for n in bits) < quantile * len(bits)
+    assert page.samples(Phase.SAVING) == len(bits)
+    page.close()
+
+
+def test_nothing_is_known_of_a_phase_that_was_never_left():
+    """Then there are no samples, and there is no longest silence."""
+    page = Heartbeat()
+    page.beat(Phase.STEP)
+    assert (page.samples(Phase.STEP), page.longest(Phase.STEP, 0.999)) == (0, 0.0)
+
+
+@given(st.binary(min_size=64, max_size=PAGES_BYTES))
+def test_whatever_lies_in_the_pages_is_read(data):
+    """A worker that writes at random kills nobody: it is read as something, and it can beat on."""
+    page = Heartbeat.create()
+    os.pwrite(page.descriptor, data, 0)
+    page.beat(Phase.STEP)
+    os.pwrite(page.descriptor, data, 0)
+    assert page.read().phase in Phase
+    assert page.phase in Phase
+    for phase in Phase:
+        assert page.samples(phase) >= 0
+        assert page.longest(phase, 0.999) >= 0.0
+    page.beat(Phase.DATA, 3)
+    assert page.read().step == 3
+    page.close()
+
+
+def test_a_full_bucket_does_not_end_the_training():
+    """Not even where memory was overwritten with ones: it begins again from nought."""
+    page = Heartbeat.create()
+    os.pwrite(page.descriptor, b"\xff" * PAGES_BYTES, 0)
+    page.beat(Phase.STEP, 1)
+    page.beat(Phase.DATA)
+    assert (page.read().phase, page.read().step) == (Phase.DATA, 1)
+    page.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_phase_within_another_returns_to_it(fails):
+    """An evaluation in a callback: afterwards the worker is in its callbacks again, also after a failure."""
+    page = Heartbeat()
+    page.beat(Phase.CALLBACKS, 4)
+    try:
+        with page.during(Phase.EVALUATING):
+            assert page.read().phase is Phase.EVALUATING
+            if fails:
+                raise KeyError
+    except KeyError:
+        pass
+    assert (page.read().phase, page.read().step) == (Phase.CALLBACKS, 4)

@@ -20,11 +20,12 @@ LAYERS = [
     ["resilient.store"],
     ["resilient.retention", "resilient.schedule"],
     ["resilient.shared_memory", "resilient.mirror", "resilient.heartbeat", "resilient.link"],
+    ["resilient.signals", "resilient.stacks"],
     ["resilient.settings", "resilient.state"],
-    ["resilient.saving", "resilient.mirrored", "resilient.process_saver", "resilient.signals"],
+    ["resilient.saving", "resilient.mirrored", "resilient.process_saver"],
     ["resilient.remote", "resilient.shared"],
     ["resilient.session"],
-    ["resilient.mirroring", "resilient.pace"],
+    ["resilient.mirroring", "resilient.pace", "resilient.evaluating"],
     ["resilient.timeline", "resilient.entries", "resilient.composition"],
     ["resilient.keeping", "resilient.mirror_keeper", "resilient.recorder"],
     ["resilient.watch"],
@@ -33,7 +34,7 @@ LAYERS = [
     ["resilient.attach"],
     ["resilient.tools"],
 ]
-SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:7] for name in layer]
+SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:8] for name in layer]
 MAY_READ_ENVIRONMENT = {"resilient/config.py", "supervisor/workers.py"}
 FRAMEWORKS = {"mindspore", "numpy"}
 

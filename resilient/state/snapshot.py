@@ -61,6 +61,18 @@ class Progress:
         assert self.steps_per_epoch > 0
         assert self.call_step >= 0
 
+    def at(self, call_step: int, *, epoch_closed: bool) -> Progress:
+        """Another boundary of the same call. (``dataclasses.replace`` takes twice as long, at every step.)"""
+        return Progress(
+            self.call,
+            call_step,
+            self.steps_per_epoch,
+            self.base_step,
+            self.base_epoch,
+            epoch_closed,
+            self.call_finished,
+        )
+
     @property
     def step(self) -> int:
         return self.base_step + self.call_step
@@ -80,7 +92,7 @@ class Progress:
 
     @property
     def at_epoch_end(self) -> bool:
-        return self.call_step > 0 and self.step_in_epoch == self.steps_per_epoch
+        return self.call_step > 0 and self.call_step % self.steps_per_epoch == 0
 
 
 _FLAGS = ("epoch_closed", "call_finished")

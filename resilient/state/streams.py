@@ -88,12 +88,12 @@ def restore_numpy(streams: Mapping[str, Any]) -> None:
     np.random.set_state((name, numbers, position, has_gauss, cached))
 
 
-_glances = {PYTHON: twister.python_glance(), NUMPY: twister.numpy_glance()}
+_python_glance, _numpy_glance = twister.python_glance(), twister.numpy_glance()
 
 
 def fingerprint() -> dict[str, object]:
     """What changes when somebody draws from a global stream, by stream; cheap enough for every step."""
-    return {name: glance() for name, glance in _glances.items()}
+    return {PYTHON: _python_glance(), NUMPY: _numpy_glance()}
 
 
 def _pack(words: Any) -> str:

@@ -36,7 +36,8 @@ def python_glance() -> Glance:
     if version != 3 or not _holds(address, [words[_WORDS], *words[:_WORDS]]):
         return lambda: hash(random.getstate())
     # The index, and the words right behind it; and the second of a pair of normal numbers.
-    return lambda: (ctypes.string_at(address, _WORD_BYTES + _GLANCE_BYTES), generator.gauss_next)
+    start = _memory(address, _WORD_BYTES + _GLANCE_BYTES)
+    return lambda: (start.raw, generator.gauss_next)
 
 
 def numpy_glance() -> Glance:
@@ -64,13 +65,19 @@ def _numpy_glance(generator: Any) -> Glance:
     address, state = int(generator.ctypes.state_address), official["state"]
     if not _holds(address, [*map(int, state["key"]), int(state["pos"])]):
         return _official_numpy
-    at = address + _WORDS * _WORD_BYTES
-    return lambda: (ctypes.string_at(at, _WORD_BYTES), ctypes.string_at(address, _GLANCE_BYTES))
+    position = _memory(address + _WORDS * _WORD_BYTES, _WORD_BYTES)
+    start = _memory(address, _GLANCE_BYTES)
+    return lambda: (position.raw, start.raw)
 
 
 def _official_numpy() -> object:
     # As text it would show an array's first and last words alone: its bytes, wherever one lies.
     return pickle.dumps(np.random.get_state(legacy=False))
+
+
+def _memory(address: int, size_bytes: int) -> Any:
+    """The bytes at an address, whenever their ``raw`` is read."""
+    return (ctypes.c_char * size_bytes).from_address(address)
 
 
 def _holds(address: int, words: list[int]) -> bool:
