@@ -195,6 +195,11 @@ class Account:
             self.durable = save
 
 
+def step_name(step: int | None) -> str:
+    """A step for people."""
+    return "a step that is not told" if step is None else f"step {step}"
+
+
 def build(events: Iterable[Event]) -> Account:
     """The account of these events."""
     account = Account()
@@ -272,6 +277,7 @@ def _incident(watch: Watch, event: Event) -> None:
         step=event.whole("step"),
         phase=event.text("phase"),
     )
+    attempt.reach(attempt.report.step)
 
 
 def _refused(watch: Watch, event: Event) -> None:
@@ -321,15 +327,15 @@ def _judged(watch: Watch, event: Event) -> None:
 
 
 def _poison(watch: Watch, event: Event) -> None:
-    step, action = event.whole("step"), event.text("action")
-    watch.attempt().remark(
-        f"step {step} fails again and again: {action or 'nothing is said of what follows'}"
-    )
+    action = event.text("action") or "nothing is said of what follows"
+    watch.attempt().remark(f"{step_name(event.whole('step'))} fails again and again: {action}")
 
 
 def _shunned(watch: Watch, event: Event) -> None:
     why = event.text("why") or "no reason is given"
-    watch.attempt().remark(f"the state of step {event.whole('step')} is not resumed from any more: {why}")
+    watch.attempt().remark(
+        f"the state of {step_name(event.whole('step'))} is not resumed from any more: {why}"
+    )
 
 
 def _killed(watch: Watch, event: Event) -> None:

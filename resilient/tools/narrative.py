@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from resilient.tools.account import FINISHED, Account, Attempt, Save, Watch
+from resilient.tools.account import FINISHED, Account, Attempt, Save, Watch, step_name
 from resilient.tools.console import count, size
 
 _WIDTH = 88
@@ -201,9 +201,8 @@ def _saved(attempt: Attempt) -> str:
     lost = attempt.step - max(save.step if save else 0, attempt.from_step or 0)
     if attempt.failed_saves:
         failed = "A save" if attempt.failed_saves == 1 else f"{attempt.failed_saves} saves"
-        words.append(
-            f"{failed} FAILED, the last one of step {attempt.unsaved_step}: {_stop(attempt.last_failure)}"
-        )
+        last = step_name(attempt.unsaved_step)
+        words.append(f"{failed} FAILED, the last one of {last}: {_stop(attempt.last_failure)}")
     if verdict is not None and lost > 0 and verdict.kind != FINISHED and not verdict.kept_step:
         again = "step has" if lost == 1 else f"{lost} steps have"
         words.append(f"The last {again} to be computed again.")
