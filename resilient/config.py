@@ -16,7 +16,7 @@ from typing import Any
 
 ENC_MODES = ("AES-GCM", "AES-CBC", "SM4-CBC")
 LINK_FD_VARIABLE = "RESILIENT_LINK_FD"
-REQUEST_SIGNAL = int(getattr(signal, "SIGRTMIN", 34)) + 3
+SAVE_SIGNAL = int(getattr(signal, "SIGRTMIN", 34)) + 3
 """What asks for a checkpoint now, of a supervisor or of a worker."""
 LOSS = "loss"
 DIRECTIONS = ("min", "max")

@@ -28,8 +28,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-SAVE_SIGNAL = signal.SIGRTMIN + 3
-"""Asks a supervised process for a checkpoint at its next step boundary."""
+from resilient.config import SAVE_SIGNAL
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 

@@ -40,6 +40,20 @@ FINAL = frozenset({UNUSABLE, NOTHING_OLDER, MISMATCH, USAGE})
 OUTSIDE = frozenset({KILLED, DATA_WORKER, LOST_SUPERVISOR})
 """What others did: neither the script's doing, nor that of the state it went on from."""
 
+PLACES = {
+    "starting": "at its start",
+    "importing": "importing MindSpore",
+    "script": "in the script's own code",
+    "data": "waiting for data",
+    "compiling": "compiling, or in the step after that",
+    "step": "in a step",
+    "callbacks": "in a callback",
+    "saving": "saving",
+    "evaluating": "in an evaluation",
+    "over": "at its end",
+}
+"""Where a worker is, by the phase of its heartbeat, in words."""
+
 _FAULTS = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
 )
@@ -250,7 +264,7 @@ def _dead_data_worker(evidence: Evidence) -> str:
 
 def _hang_words(silence: Silence) -> str:
     return (
-        f"it hung: nothing moved for {silence.silent_s:.0f} s while {silence.phase} "
+        f"it hung {PLACES.get(silence.phase, '')}: nothing moved for {silence.silent_s:.0f} s "
         f"(the limit is {silence.limit_s:.0f} s)"
     )
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import selectors
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from resilient.config import REQUEST_SIGNAL, WorkerConfig
+from resilient.config import SAVE_SIGNAL
 from resilient.errors import StorageError
 from resilient.host.world import World
 from resilient.store import rundir
@@ -28,30 +28,20 @@ from supervisor.judge import Judge
 from supervisor.launcher import Launcher, fields_of
 from supervisor.ledger import TrialFile
 from supervisor.machine import Action, Event, Machine, State
-from supervisor.restart import RestartPolicy
+from supervisor.plan import Plan
 from supervisor.standby import Standby
 from supervisor.story import Story
 from supervisor.timers import Timers
-from supervisor.watchman import Limits, Watchman
+from supervisor.watchman import Watchman
 from supervisor.workers import Worker, Workers
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 # What is passed on to the workers, and changes nothing about the run.
-_REQUESTS = {signal.SIGQUIT: "stacks", REQUEST_SIGNAL: "save"}
+_REQUESTS = {signal.SIGQUIT: "stacks", SAVE_SIGNAL: "save"}
 _STACKS_S = 2.0
 _STUCK_S = 10.0
+_RETRY_S = 2.0
 _HOPELESS_S = 600.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the supervisor goes by: the worker's configuration, when to restart, how long to wait."""
-
-    worker: WorkerConfig
-    restart: RestartPolicy
-    grace_s: float
-    standby: bool = False
-    limits: Limits = Limits()
 
 
 class Supervisor:
@@ -82,16 +72,18 @@ class Supervisor:
         )
         self._standby = Standby(workers.spawn_standby, self._selector, self._hear_standby, story.trouble)
         self._launcher = Launcher(directory, workers, self._standby, self._selector, world.clock, self)
-        self._watchman = Watchman(plan.limits, directory, world)
+        self._watchman = Watchman(plan.limits, directory, plan.worker.keep, world)
         self._stop_signal = 0
         self._end_s = 0.0
         self._since_s = 0.0
+        self._obstacle = ""
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._wait,
             Action.CANCEL_WAIT: self._cancel_wait,
             Action.WAIT_LONGER: self._wait_longer,
             Action.TAKE_STACKS: self._take_stacks,
+            Action.GO_ON: self._go_on,
             Action.END: self._end_group,
             Action.FORWARD: self._forward,
             Action.SECURE: self._secure,
@@ -168,9 +160,7 @@ class Supervisor:
         if self._machine.state is State.RUNNING and attempt is not None and attempt.speaks:
             attempt.send(number)
         else:
-            text = f"there is no training that could be asked for {_REQUESTS[number]}"
-            self._journal.write("warning", text=text)
-            self._story.trouble(text)
+            self._warn(f"there is no training that could be asked for {_REQUESTS[number]}")
 
     # Attempts
 
@@ -203,6 +193,8 @@ class Supervisor:
         """Looks after a group at work, from time to time."""
         if self._machine.state is not State.RUNNING:
             return
+        if full := self._watchman.disk.warning():
+            self._warn(full)
         found = self._watchman.look()
         if found is not None:
             self._journal.write(found.event, **found.fields)
@@ -286,20 +278,21 @@ class Supervisor:
         )
 
     def _try_to_launch(self) -> None:
-        obstacle = self._watchman.obstacle(self._directory.root)
-        if obstacle is None:
+        obstacle = self._watchman.obstacle()
+        late = self._clock.monotonic() - self._since_s >= _HOPELESS_S
+        if obstacle is None or (late and not obstacle.fatal):
             self._feed(Event.BACKOFF_OVER)
-            return
-        self._journal.write("waiting", reason=obstacle.reason)
-        if obstacle.passes and self._clock.monotonic() - self._since_s < _HOPELESS_S:
+        elif obstacle.may_pass and not late:
+            self._obstacle = obstacle.reason
             self._feed(Event.NOT_READY)
-            return
-        self._judge.give_up(obstacle.reason)
-        self._feed(Event.HOPELESS)
+        else:
+            self._judge.give_up(obstacle.reason)
+            self._feed(Event.HOPELESS)
 
     def _wait_longer(self) -> None:
-        self._story.held_up(self._watchman.last_obstacle.reason)
-        self._timers.set("machine", _STUCK_S, self._try_to_launch)
+        self._journal.write("waiting", reason=self._obstacle)
+        self._story.held_up(self._obstacle)
+        self._timers.set("machine", _RETRY_S, self._try_to_launch)
 
     def _cancel_wait(self) -> None:
         self._timers.cancel("machine")
@@ -312,7 +305,16 @@ class Supervisor:
         attempt.send(signal.SIGCONT)
         if attempt.speaks:
             attempt.send(signal.SIGQUIT)
-        self._later(_STACKS_S, Event.STACKS_TAKEN)
+        self._timers.set("machine", _STACKS_S, self._judge_hang)
+
+    def _judge_hang(self) -> None:
+        # One that was only stopped goes on by itself once it is woken.
+        self._feed(Event.MOVES if self._watchman.moves() else Event.STACKS_TAKEN)
+
+    def _go_on(self) -> None:
+        self._journal.write("moves")
+        self._story.moves()
+        self._watch()
 
     def _end_group(self) -> None:
         assert self._launcher.attempt is not None
@@ -387,6 +389,10 @@ class Supervisor:
         self.status = ending.status
         self._update(status=ending.record)
         self._journal.write("ended", status=self.status)
+
+    def _warn(self, text: str) -> None:
+        self._journal.write("warning", text=text)
+        self._story.trouble(text)
 
     def _update(self, **changes: Any) -> None:
         """Changes the run's record; a disk that is full now must not end the run."""

@@ -39,6 +39,7 @@ class Event(enum.Enum):
     HUNG = "the group hangs"
     TOO_LARGE = "the group needs too much memory"
     STACKS_TAKEN = "its stacks are in the log"
+    MOVES = "it moves again"
     HOPELESS = "waiting longer is of no use"
     LATE = "the deadline is near"
     STOP = "stop requested"
@@ -55,6 +56,7 @@ class Action(enum.Enum):
     CANCEL_WAIT = "cancel the backoff timer"
     FORWARD = "forward the signal, start the grace timer"
     TAKE_STACKS = "have the stacks of all threads written"
+    GO_ON = "go on watching"
     END = "ask the group to save and end, start the grace timer"
     SECURE = "have what is in memory saved"
     KILL = "kill the group's process trees, start a timer"
@@ -96,6 +98,7 @@ TABLE: dict[tuple[State, Event], Transition] = {
     (State.WAITING, Event.STOP): Transition(State.SAVING, (Action.CANCEL_WAIT, Action.AWAIT_SAVE)),
     # A group that we end, so that the next one can take its place.
     (State.LOOKING, Event.STACKS_TAKEN): Transition(State.REPLACING, (Action.END,)),
+    (State.LOOKING, Event.MOVES): Transition(State.RUNNING, (Action.GO_ON,)),
     (State.LOOKING, Event.GROUP_FAILED): _NEXT,
     (State.LOOKING, Event.GROUP_OVER): _OVER,
     (State.LOOKING, Event.STOP): _STOP,

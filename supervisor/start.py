@@ -18,7 +18,8 @@ from resilient.store.rundir import RunDirectory, RunRecord
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.journal import Journal
-from supervisor.loop import Plan, Supervisor
+from supervisor.loop import Supervisor
+from supervisor.plan import Plan
 from supervisor.story import Story
 from supervisor.workers import ProcessWorkers
 

@@ -108,6 +108,10 @@ class Story:
             f"{name} received: finishing the step and saving, up to {grace_s:g} s (--grace){again}"
         )
 
+    def moves(self) -> None:
+        """What had hung goes on."""
+        self._console.say("the training moves again, and goes on")
+
     def killing(self) -> None:
         """The workers are killed."""
         self._console.warn("the workers are killed now")

@@ -1,7 +1,8 @@
 """Looks after a group while it lives, and collects what was seen of it when it is over.
 
 The edges are elsewhere: ``vitals`` reads processes, ``liveness`` judges silence, ``readiness`` looks at the
-machine, ``logtail`` reads what the worker said last.
+machine, ``disk_watch`` at the disk, ``logtail`` reads what the worker said last, ``cgroup`` what the kernel
+says.
 """
 
 from __future__ import annotations
@@ -11,11 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resilient.config import KeepPolicy
+from resilient.host import cgroup, kernel_log
 from resilient.host.world import World
+from resilient.store import layout
 from resilient.store.rundir import RunDirectory
-from supervisor import logtail
+from supervisor import logtail, readiness, vitals
 from supervisor.attempt import Attempt
-from supervisor.classify import Evidence, Silence
+from supervisor.classify import PLACES, Evidence, Silence
+from supervisor.disk_watch import DiskWatch
+from supervisor.liveness import Hang, HangPolicy, Liveness
+from supervisor.readiness import Lookout, Need, Obstacle
+from supervisor.vitals import Vitals
+
+_LOOK_S = 5.0
+# A training that grows fast is caught before it is far above its limit.
+_MEMORY_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,48 +49,110 @@ class Finding:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Obstacle:
-    """Why no group can be started now, and whether waiting may help."""
-
-    reason: str
-    passes: bool
-
-
 class Watchman:
-    """Watches one attempt after the other."""
+    """Watches one attempt after the other; ``disk`` watches over all of them."""
 
-    def __init__(self, limits: Limits, directory: RunDirectory, world: World) -> None:
+    def __init__(self, limits: Limits, directory: RunDirectory, keep: KeepPolicy, world: World) -> None:
         self._limits = limits
         self._directory = directory
         self._clock = world.clock
-        self._silence: Silence | None = None
-        self.last_obstacle = Obstacle("", True)
+        self._lookout = Lookout(directory.root)
+        self._place = directory.root
+        self.disk = DiskWatch(directory.root, keep, world.clock)
+        self._attempt: Attempt | None = None
+        self._liveness: Liveness | None = None
+        self._hang: Hang | None = None
+        self._too_large_bytes = 0
+        self._peak_bytes = 0
+        self._oom_kills = 0
 
     def begin(self, attempt: Attempt) -> None:
         """A group has been launched."""
-        self._silence = None
-
-    def look(self) -> Finding | None:
-        """Looks at the group: what is wrong with it, if anything."""
-        return None
-
-    @property
-    def next_look_s(self) -> float:
-        """When to look again."""
-        return 5.0
+        self._attempt = attempt
+        self._hang = None
+        self._too_large_bytes = self._peak_bytes = 0
+        self._oom_kills = cgroup.oom_kills() or 0
+        policy = HangPolicy(self._limits.hang_s)
+        self._liveness = Liveness(attempt.heartbeat, policy, self._vitals, self._clock.monotonic())
 
     def note(self, message: Mapping[str, Any]) -> None:
         """Hears what is told of the run."""
+        if message["type"] == "place":
+            self._place = Path(str(message["directory"]))
+        elif message["type"] == "saved" and self._attempt is not None:
+            self.disk.saved(layout.checkpoint_directory(self._place, 0), str(message.get("file")))
 
-    def obstacle(self, root: Path) -> Obstacle | None:
+    # While it lives
+
+    def look(self) -> Finding | None:
+        """Looks at the group: what is wrong with it, if anything."""
+        attempt, limit = self._attempt, self._limits.memory_bytes
+        assert attempt is not None
+        seen = self._vitals()
+        if seen is not None and limit is not None and seen.memory_bytes > limit:
+            self._too_large_bytes = seen.memory_bytes
+            fields = {"attempt": attempt.number, "bytes": seen.memory_bytes, "limit_bytes": limit}
+            text = f"the training takes {seen.memory_bytes / 1e9:.2f} GB, more than --memory-limit allows"
+            return Finding("memory", f"{text}: it is saved, and started again", fields)
+        return self._look_for_life(attempt)
+
+    def _look_for_life(self, attempt: Attempt) -> Finding | None:
+        # Any other command than a worker of ours never beats.
+        if self._liveness is None or self._liveness.next_look_s is None or not attempt.speaks:
+            return None
+        now_s = self._clock.monotonic()
+        if now_s < self._liveness.next_look_s:
+            return None
+        self._hang = hang = self._liveness.look(now_s)
+        if hang is None:
+            return None
+        phase = hang.phase.name.lower()
+        fields = {"phase": phase, "step": hang.step, "silent_s": hang.silent_s, "limit_s": hang.limit_s}
+        text = (
+            f"the training hangs {PLACES[phase]}, after step {hang.step}: nothing moved for "
+            f"{hang.silent_s:.0f} s; the stacks of its threads go to the log, then it is started again"
+        )
+        return Finding("hang", text, {"attempt": attempt.number, **fields})
+
+    def moves(self) -> bool:
+        """Whether a group that hung has come to life again; then it is none that hangs."""
+        assert self._hang is not None
+        assert self._attempt is not None
+        beat = self._attempt.look()
+        if (beat.phase, beat.step) == (self._hang.phase, self._hang.step):
+            return False
+        self._hang = None
+        return True
+
+    @property
+    def next_look_s(self) -> float:
+        """In how many seconds to look again."""
+        next_s = _LOOK_S if self._limits.memory_bytes is None else _MEMORY_LOOK_S
+        if self._liveness is None or self._liveness.next_look_s is None:
+            return next_s
+        return min(next_s, max(0.05, self._liveness.next_look_s - self._clock.monotonic()))
+
+    def _vitals(self) -> Vitals | None:
+        assert self._attempt is not None
+        found = vitals.read(self._attempt.workers[0].pid)
+        if found is not None:
+            self._peak_bytes = max(self._peak_bytes, found.memory_bytes)
+        return found
+
+    # Between two groups
+
+    def obstacle(self) -> Obstacle | None:
         """What stands in the way of another group."""
-        return None
+        attempt = self._attempt
+        pids = [worker.pid for worker in attempt.workers] if attempt is not None else []
+        need = Need(self.disk.checkpoint_bytes, self._peak_bytes)
+        return readiness.judge(self._lookout.look([self._place], pids), need)
 
     def evidence(self, attempt: Attempt, code: int | None = None) -> Evidence:
         """What was seen of a group that is over; ``code`` is how, where it cannot be reaped."""
         beat = attempt.look()
         incident = attempt.told.get("incident", {})
+        worker = attempt.workers[0]
         return Evidence(
             returncode=attempt.code if code is None else code,
             told=attempt.told,
@@ -86,6 +160,14 @@ class Watchman:
             progressed=attempt.step > attempt.resumed_step,
             step=attempt.step,
             phase=str(incident.get("phase") or beat.phase.name.lower()),
-            silence=self._silence,
+            silence=_silence(self._hang),
+            too_large_bytes=self._too_large_bytes,
+            oom_kills=max(0, (cgroup.oom_kills() or 0) - self._oom_kills),
+            kernel=kernel_log.kernel_says(worker.pid, attempt.began_s),
+            peak_bytes=self._peak_bytes,
             log_end=logtail.read(self._directory.log(attempt.number)),
         )
+
+
+def _silence(hang: Hang | None) -> Silence | None:
+    return None if hang is None else Silence(hang.phase.name.lower(), hang.silent_s, hang.limit_s)

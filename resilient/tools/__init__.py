@@ -1,7 +1,11 @@
-"""resilient: looks at the checkpoints of a run, and does with them what a run itself does not.
+"""resilient: looks at a run and its checkpoints, and does with them what a run itself does not.
 
     resilient ls RUN          every checkpoint: step, epoch, reason, size, age, whether it is valid, key
     resilient verify RUN      reads every byte of each; exit status 1 names the bad ones and why
+    resilient status RUN      how it stands: running or not, attempt, step, last checkpoint, last failure
+    resilient explain RUN     its story in plain words: what happened, why, what was saved, what to do next
+    resilient stop RUN        asks it to save and end; the same command goes on later
+    resilient save RUN        asks it for a checkpoint now
     resilient export RUN      one checkpoint as a plain .ckpt or .safetensors
     resilient pin RUN STEP    keeps a checkpoint whatever the keep policy says; unpin takes that back
     resilient rekey RUN       seals everything anew under another key
@@ -19,7 +23,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from resilient.errors import EXIT_USAGE, BusyError, ResilientError, UsageError
-from resilient.tools import adopt, export, key, listing, pin, rekey, verify
+from resilient.tools import adopt, control, explain, export, key, listing, pin, rekey, status, verify
 from resilient.tools.console import EXIT_BAD, Parser, close_quietly, note, prepared
 
 _EPILOG = """\
@@ -68,6 +72,6 @@ def _parser() -> Parser:
         epilog=_EPILOG,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (listing, verify, export, pin, rekey, key, adopt):
+    for command in (listing, verify, status, explain, control, export, pin, rekey, key, adopt):
         command.add(commands)
     return parser

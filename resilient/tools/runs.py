@@ -114,6 +114,19 @@ def add_keys(parser: Parser, prefix: str = "") -> None:
     group.add_argument(f"--{prefix}passphrase-file", metavar="F", help="a passphrase the key is derived from")
 
 
+def open_directory(options: argparse.Namespace) -> RunDirectory:
+    """The directory of the run that a command names, for what needs neither its record nor a key.
+
+    Raises UsageError for a directory that no run has ever used.
+    """
+    root = Path(options.run).absolute()
+    if not root.is_dir():
+        raise UsageError(f"there is no directory {options.run}", hint="runs are in runs/NAME by default")
+    if not any((root / name).exists() for name in ("run.json", "journal.jsonl", "lock")):
+        raise UsageError(f"{options.run} is no run directory", hint="name the directory that run.json is in")
+    return RunDirectory(root, World())
+
+
 def open_run(options: argparse.Namespace, prefix: str = "") -> Run:
     """The run that a command names. Raises UsageError for a directory without one."""
     root = Path(options.run).absolute()

@@ -44,6 +44,8 @@ class Workplace:
             events.append(Event.GROUP_OVER)
         if self.machine.state is State.RUNNING:
             events += [Event.HUNG, Event.TOO_LARGE]
+        if self.machine.state is State.LOOKING:
+            events.append(Event.MOVES)
         if self.machine.state is State.CLEARING:
             events.append(Event.HOPELESS)
         if self.late:
@@ -61,7 +63,7 @@ class Workplace:
             self.alive = self.held = False
         if event is Event.GROUP_FAILED:
             self.budget -= 1
-        if event is self.timer or event in (Event.NOT_READY, Event.HOPELESS):
+        if event is self.timer or event in (Event.NOT_READY, Event.HOPELESS, Event.MOVES):
             self.timer = None
         self.late &= event is not Event.LATE
         self.stopped |= event is Event.STOP
@@ -92,7 +94,7 @@ class Workplace:
         elif action is Action.FORWARD:
             assert self.alive
             self.timer, self.late = Event.GRACE_OVER, True
-        elif action is Action.SECURE:
+        elif action in (Action.SECURE, Action.GO_ON):
             assert self.alive
         elif action in (Action.KILL, Action.LOOK_AGAIN):
             assert self.alive

@@ -1,0 +1,447 @@
+"""resilient explain and status: the story of a run, from whatever its journal has become."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tool_runs import make_run
+
+from resilient.host.world import World
+from resilient.tools.account import build
+from resilient.tools.journal import Event, Journal, parse
+from resilient.tools.narrative import Present, chapters, headline, standing
+
+TRACEBACK = (
+    "Traceback (most recent call last):\n" + "".join(f"  frame {i}\n" for i in range(20)) + "ValueError: bad"
+)
+
+
+class Diary:
+    """A journal that is written as a supervisor would; each event comes one second after the one before."""
+
+    def __init__(self, root="run", monotonic=100.0):
+        self.path = Path(root) / "journal.jsonl"
+        self.now = 1_700_000_000.0
+        self.monotonic = monotonic
+
+    def __call__(self, event, after_s=1.0, **fields):
+        self.now += after_s
+        self.monotonic += after_s
+        line = {"time": self.now, "monotonic": self.monotonic, "event": event, **fields}
+        self.raw(json.dumps(line).encode() + b"\n")
+        return self
+
+    def raw(self, data):
+        with self.path.open("ab") as file:
+            file.write(data)
+
+
+@pytest.fixture
+def diary():
+    make_run("run", steps=(), status="failed")
+    return Diary()
+
+
+def flat(text):
+    """A text without its line breaks."""
+    return " ".join(text.split())
+
+
+def begin(diary, pid=10, attempt=1):
+    diary("run", run_id="r", command=["train.py", "--epochs", "3"], pid=pid)
+    diary("attempt", attempt=attempt, pid=pid + 1)
+    diary("hello", attempt=attempt, pid=pid + 1)
+    return diary
+
+
+def test_the_story_of_two_attempts(tool, diary):
+    """Each attempt: from where to where, why it ended, how that is known, what was saved, what followed."""
+    begin(diary)("fresh", attempt=1)("progress", attempt=1, step=1)
+    diary("saved", attempt=1, step=40, epoch=1, file="A.ckpt", reason="schedule", after_s=3600)
+    diary(
+        "incident_judged",
+        attempt=1,
+        kind="killed",
+        cause="killed by SIGKILL",
+        status=137,
+        step=99,
+        phase="STEP",
+        at_start=False,
+        evidence=["no signal was sent by us", "the kernel killed nobody"],
+        restart_in_s=1.25,
+        reason="restart 1 of 10",
+        saved_step=40,
+        kept_step=99,
+    )
+    diary("saved", step=99, epoch=2, file="B_breakpoint.ckpt", reason="killed")
+    diary("attempt", attempt=2, pid=12)("resumed", attempt=2, step=99, epoch=2, file="memory")
+    diary(
+        "incident",
+        attempt=2,
+        kind="exception",
+        exception="ValueError",
+        message="bad",
+        traceback=TRACEBACK,
+        step=120,
+        phase="callbacks",
+    )
+    diary(
+        "incident_judged",
+        attempt=2,
+        kind="exception",
+        cause="ValueError: bad",
+        status=1,
+        restart_in_s=None,
+        reason="restarts are switched off (--max-restarts 0)",
+    )
+    diary("ended", status=1)
+    story = tool("explain", "run")
+    first, second = (flat(part) for part in story.split("\n\n")[1:3])
+    for words in (
+        "Attempt 1, ",
+        "1 h",
+        "started from the beginning",
+        "completed steps 1 to 99",
+        "ended after step 99 in the phase step: killed by SIGKILL [killed, exit status 137]",
+        "- the kernel killed nobody",
+        "2 checkpoints were saved, the last one of step 99: B_breakpoint.ckpt",
+        "step 99 was kept in memory",
+        "start it again 1.2 s later: restart 1 of 10",
+    ):
+        assert words in first, words
+    for words in (
+        "went on after step 99 from memory",
+        "completed steps 100 to 120",
+        "ValueError: bad [exception, exit status 1]",
+        "gave up: restarts are switched off",
+        "The last 21 steps have to be computed again",
+        "frame 19 ValueError: bad",
+    ):
+        assert words in second, words
+    assert "frame 12" not in second
+    assert "correct what raised the exception" in flat(story)
+    assert "it goes on after step 99" in flat(story)
+    assert max(map(len, story.splitlines())) <= 88
+
+
+def test_one_attempt_in_full(tool, diary):
+    """--attempt N tells of that one alone, with the whole traceback; a wrong N is bad usage."""
+    begin(diary)(
+        "incident", kind="exception", exception="ValueError", message="bad", traceback=TRACEBACK, step=0
+    )
+    diary(
+        "incident_judged",
+        kind="exception",
+        cause="ValueError: bad",
+        status=1,
+        at_start=True,
+        restart_in_s=0.0,
+    )
+    diary("attempt", attempt=2, pid=12)
+    told = tool("explain", "run", "--attempt", "1")
+    assert "frame 0" in told
+    assert "before completing a step" in flat(told)
+    assert "Attempt 2" not in told
+    tool("explain", "run", "--attempt", "3", status=64)
+    assert "there are 1 to 2" in tool.err
+    [facts] = tool.json("explain", "run", "--attempt", "1")
+    assert facts["report"]["traceback"] == TRACEBACK
+
+
+def test_a_supervisor_that_was_killed_is_named(tool, diary):
+    """A journal that breaks off without `ended`, and nobody at work: the supervisor itself was killed."""
+    begin(diary)
+    story = flat(tool("explain", "run"))
+    assert (
+        "The supervisor (process 10) vanished without a last word: the supervisor itself was killed" in story
+    )
+    assert "How it ended is not known" in story
+
+
+def test_several_supervisors_one_after_the_other(tool, diary):
+    """Each takeover is told; one after the machine went down is told as that."""
+    begin(diary)
+    begin(diary, pid=20, attempt=2)("ended", status=75)
+    diary.monotonic = 3.0
+    begin(diary, pid=30, attempt=3)
+    story = flat(tool("explain", "run"))
+    assert "under 3 supervisors" in story
+    assert story.count("the same command was run again") == 2
+    assert story.count("after the machine had been started anew") == 1
+    assert "process 10) vanished" in story
+    assert "process 20) vanished" not in story
+    assert "process 30) vanished" in story
+
+
+def test_a_machine_that_went_down_is_told_from_a_kill(tool, diary):
+    """The monotonic clock began anew between two supervisors: it was the machine."""
+    begin(diary)
+    diary.monotonic = 3.0
+    begin(diary, pid=20, attempt=2)("ended", status=0)
+    story = flat(tool("explain", "run"))
+    assert "process 10) vanished without a last word: the machine went down;" in story
+
+
+def test_a_torn_journal_is_told_as_far_as_it_goes(tool, diary):
+    """Half a line, zeros, garbage and an endless line are counted and left out; a last whole line counts."""
+    begin(diary)("resumed", attempt=1, step=5, file="A.ckpt")
+    diary.raw(b'{"time": 17000\n')
+    diary.raw(b"\0" * 500 + b"\n" + bytes(range(128, 256)) + b"\n" + b"x" * 3_000_000 + b"\n[1, 2]\n")
+    diary.raw(b'{"event": "saved", "step": 7, "file": "B.ckpt"}')
+    story = flat(tool("explain", "run"))
+    assert "5 lines of the journal are torn" in story
+    assert "went on after step 5 from A.ckpt" in story
+    assert "Step 7 is safe on disk (B.ckpt)" in story
+
+
+def test_an_older_journal_lacks_fields(tool, diary):
+    """What is not said is not told; nothing is made up, and nothing fails."""
+    for event in (
+        "run",
+        "attempt",
+        "fresh",
+        "saved",
+        "save_failed",
+        "hang",
+        "memory",
+        "waiting",
+        "poison",
+        "shunned",
+        "left_behind",
+        "killed",
+        "incident",
+        "incident_judged",
+        "stop_requested",
+        "spawn_failed",
+        "ended",
+    ):
+        diary.raw(json.dumps({"event": event}).encode() + b"\n")
+    story = tool("explain", "run")
+    assert "None" not in story
+    assert "no cause is given" in flat(story)
+    tool("status", "run")
+    assert tool.json("explain", "run")[-1]["torn_lines"] == 0
+
+
+def test_no_journal_no_story(tool, diary):
+    """A run that has not begun: said so, no failure."""
+    assert "tells of nothing yet" in tool("explain", "run")
+    assert "never finished" in tool("status", "run") or "given up" in tool("status", "run")
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\r\u202egnp.exe\x00\ud800"
+
+
+def test_no_terminal_is_driven_by_a_journal(tool, diary):
+    """Escape sequences, control characters and marks that turn the text around reach no terminal."""
+    begin(diary)("warning", text=HOSTILE)("resumed", step=1, file=HOSTILE)(
+        "saved", step=2, file=HOSTILE, reason=HOSTILE
+    )
+    diary(
+        "incident",
+        kind=HOSTILE,
+        exception=HOSTILE,
+        message=HOSTILE,
+        traceback=f"a\n{HOSTILE}\n",
+        phase=HOSTILE,
+    )
+    diary("hang", phase=HOSTILE, silent_s=3, limit_s=2)("waiting", reason=HOSTILE)
+    diary(
+        "incident_judged",
+        kind=HOSTILE,
+        cause=HOSTILE,
+        phase=HOSTILE,
+        reason=HOSTILE,
+        evidence=[HOSTILE],
+        restart_in_s=1,
+    )
+    diary("stop_requested", signal=HOSTILE)("attempt", attempt=2)("left_behind", processes=[HOSTILE])(HOSTILE)
+    for command in ("explain", "status"):
+        for told in (tool(command, "run"), tool(command, "run", "--json")):
+            assert not re.search(r"[^\n\x20-\x7e]", told), command
+            assert "red" in told
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(
+    [
+        "run",
+        "attempt",
+        "hello",
+        "place",
+        "fresh",
+        "resumed",
+        "progress",
+        "saved",
+        "save_failed",
+        "warning",
+        "incident",
+        "finished",
+        "unusable",
+        "hang",
+        "memory",
+        "stop_requested",
+        "transition",
+        "incident_judged",
+        "standby",
+        "spawn_failed",
+        "ended",
+        "waiting",
+        "ready",
+        "poison",
+        "shunned",
+        "killed",
+        "left_behind",
+        "request",
+        "nonsense",
+    ]
+)
+FIELDS = st.sampled_from(
+    [
+        "attempt",
+        "pid",
+        "step",
+        "epoch",
+        "file",
+        "reason",
+        "error",
+        "text",
+        "kind",
+        "cause",
+        "status",
+        "evidence",
+        "restart_in_s",
+        "phase",
+        "silent_s",
+        "limit_s",
+        "bytes",
+        "limit_bytes",
+        "saved_step",
+        "kept_step",
+        "signal",
+        "command",
+        "exception",
+        "message",
+        "traceback",
+        "complete",
+        "at_start",
+        "why",
+        "action",
+        "processes",
+        "hint",
+        "run_id",
+    ]
+)
+SANE = st.integers(0, 5) | st.sampled_from(["a.ckpt", "finished", "killed by SIGSEGV"]) | st.booleans()
+LINES = st.builds(
+    lambda name, time, monotonic, fields: {**fields, "event": name, "time": time, "monotonic": monotonic},
+    NAMES,
+    JSON,
+    st.floats(0, 100) | JSON,
+    st.dictionaries(FIELDS, SANE | JSON, max_size=8),
+)
+
+
+@given(
+    st.lists(LINES, max_size=12), st.sampled_from(["", "running", "complete", "failed"]), st.integers(0, 1)
+)
+def test_whatever_a_journal_says_there_is_a_story(lines, status, holder):
+    """Any events in any order, with fields of any type: a story, printable, and never an error."""
+    events = [parse(json.dumps(line).encode()) for line in lines]
+    account = build(event for event in events if event is not None)
+    present = Present("run", status, holder)
+    story = "\n".join([headline(account, present), *chapters(account, present), standing(account, present)])
+    assert all(c.isprintable() or c == "\n" for c in story)
+    assert account.durable is None or account.durable.step >= 0
+
+
+@given(
+    st.lists(st.binary(max_size=30) | st.just(b'{"event": "saved", "step": 3}'), max_size=8),
+    st.integers(1, 9),
+)
+def test_a_journal_that_grows_is_read_once(tmp_path_factory, lines, chunk):
+    """Read while it is written, in pieces of any size: the events of one reading at the end, each once."""
+    data = b"\n".join(lines) + b"\n"
+    path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
+    path.write_bytes(b"")
+    journal, found = Journal(World().files, path), []
+    for start in range(0, len(data), chunk):
+        with path.open("ab") as file:
+            file.write(data[start : start + chunk])
+        found += [event.fields for event in journal.events()]
+    whole = Journal(World().files, path)
+    assert found == [event.fields for event in whole.events()]
+    assert journal.torn == whole.torn
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "whole"),
+    [
+        (3, 3.0, 3),
+        (3.5, 3.5, None),
+        (-1, -1.0, None),
+        (True, None, None),
+        ("3", None, None),
+        (10**400, None, None),
+        (float("nan"), None, None),
+        (float("inf"), None, None),
+        (None, None, None),
+        ([1], None, None),
+    ],
+)
+def test_a_field_of_another_type_is_as_good_as_missing(value, number, whole):
+    """Numbers are finite and no booleans; counts are whole and not negative."""
+    event = Event("saved", fields={"step": value})
+    assert (event.number("step"), event.whole("step")) == (number, whole)
+
+
+def test_status_in_a_few_lines(tool, diary):
+    """Not running, the attempt, the step, the last checkpoint, the last failure, what next."""
+    begin(diary)("resumed", step=5, file="A.ckpt")("saved", step=9, file="B.ckpt", reason="schedule")
+    diary("incident_judged", kind="killed", cause="killed by SIGKILL", status=137, step=11, restart_in_s=None)
+    diary("ended", status=137)
+    told = tool("status", "run")
+    for words in (
+        "not running, given up",
+        "step: 11",
+        "last saved: step 9",
+        "B.ckpt",
+        "attempt 1: killed by SIGKILL",
+    ):
+        assert words in flat(told), words
+    [facts] = tool.json("status", "run")
+    assert (facts["running"], facts["step"], facts["saved_step"], facts["status"]) == (False, 11, 9, "failed")
+
+
+def test_status_of_a_run_whose_supervisor_was_killed(tool):
+    """The record says running and the lock says nobody: told as what it is."""
+    make_run("run", steps=(), status="running")
+    begin(Diary())
+    assert "not running, although its record says so" in flat(tool("status", "run"))
+
+
+def test_a_run_at_work_is_told_as_running(tool, diary):
+    """By the lock, whatever the record says; the newest attempt is running now."""
+    import os
+
+    begin(diary, pid=os.getpid())("fresh", attempt=1)
+    from resilient.store.rundir import RunDirectory
+
+    lock = RunDirectory(Path("run").absolute(), World()).lock()
+    try:
+        assert f"running, supervisor: process {os.getpid()}" in tool("status", "run")
+        story = flat(tool("explain", "run"))
+        assert "It is running now." in story
+        assert "resilient stop run" in story
+        assert "vanished" not in story
+    finally:
+        lock.release()
