@@ -35,7 +35,7 @@ class Audience(Protocol):
 
 
 class Launcher:
-    """Launches one group after the other. ``attempt`` is the newest; ``left`` are who would not die."""
+    """Launches one group after the other. ``attempt`` is the newest, ``left`` are pids of who would not die."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Launcher:
         self._clock = clock
         self._audience = audience
         self.attempt: Attempt | None = None
-        self.left: list[str] = []
+        self.left: list[int] = []
 
     def launch(self, config: WorkerConfig, memory: list[int]) -> Attempt:
         """Starts a group; ``memory`` is what it goes on from. Raises OSError."""

@@ -80,7 +80,7 @@ class Supervisor:
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._wait,
-            Action.CANCEL_WAIT: self._cancel_wait,
+            Action.CANCEL_WAIT: lambda: self._timers.cancel("machine"),
             Action.WAIT_LONGER: self._wait_longer,
             Action.TAKE_STACKS: self._take_stacks,
             Action.GO_ON: self._go_on,
@@ -241,8 +241,7 @@ class Supervisor:
         self._timers.cancel("watch")
         self._launcher.clear_away(self._commits.pids)
         if self._launcher.left:
-            self._story.left_behind(self._launcher.left)
-            self._journal.write("left_behind", processes=self._launcher.left)
+            self._tell_left(self._launcher.left)
         self._launcher.finish()
         if self._machine.state is State.SAVING:
             # One that could not be killed when it was to be; it has been judged.
@@ -278,7 +277,7 @@ class Supervisor:
         )
 
     def _try_to_launch(self) -> None:
-        obstacle = self._watchman.obstacle()
+        obstacle = self._watchman.obstacle(self._launcher.left)
         late = self._clock.monotonic() - self._since_s >= _HOPELESS_S
         if obstacle is None or (late and not obstacle.fatal):
             self._feed(Event.BACKOFF_OVER)
@@ -293,9 +292,6 @@ class Supervisor:
         self._journal.write("waiting", reason=self._obstacle)
         self._story.held_up(self._obstacle)
         self._timers.set("machine", _RETRY_S, self._try_to_launch)
-
-    def _cancel_wait(self) -> None:
-        self._timers.cancel("machine")
 
     # ... a group that is to make room for the next
 
@@ -362,12 +358,14 @@ class Supervisor:
     def _abandon(self) -> None:
         attempt = self._launcher.attempt
         assert attempt is not None
-        held = [f"process {worker.pid}" for worker in attempt.workers]
-        self._story.left_behind(held)
-        self._journal.write("left_behind", processes=held)
+        self._tell_left([worker.pid for worker in attempt.workers])
         self._launcher.abandon()
         self._judge_by(self._watchman.evidence(attempt, code=-signal.SIGKILL))
         self._judge.give_up("the kernel holds one of its processes")
+
+    def _tell_left(self, pids: list[int]) -> None:
+        self._story.left_behind(pids)
+        self._journal.write("left_behind", processes=[f"process {pid}" for pid in pids])
 
     # ... and the end
 

@@ -116,9 +116,11 @@ class Story:
         """The workers are killed."""
         self._console.warn("the workers are killed now")
 
-    def left_behind(self, processes: list[str]) -> None:
+    def left_behind(self, pids: list[int]) -> None:
         """Some processes did not die of SIGKILL."""
-        self._console.warn(f"could not be killed, the kernel holds them: {', '.join(processes)}")
+        self._console.warn(
+            f"could not be killed, the kernel holds them: processes {', '.join(map(str, pids))}"
+        )
 
     def trouble(self, text: str) -> None:
         """Something of ours cannot be done; the run goes on."""

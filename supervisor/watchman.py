@@ -7,7 +7,7 @@ says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,12 +141,10 @@ class Watchman:
 
     # Between two groups
 
-    def obstacle(self) -> Obstacle | None:
-        """What stands in the way of another group."""
-        attempt = self._attempt
-        pids = [worker.pid for worker in attempt.workers] if attempt is not None else []
+    def obstacle(self, left: Sequence[int]) -> Obstacle | None:
+        """What stands in the way of another group; ``left`` are processes that would not die."""
         need = Need(self.disk.checkpoint_bytes, self._peak_bytes)
-        return readiness.judge(self._lookout.look([self._place], pids), need)
+        return readiness.judge(self._lookout.look([self._place], left), need)
 
     def evidence(self, attempt: Attempt, code: int | None = None) -> Evidence:
         """What was seen of a group that is over; ``code`` is how, where it cannot be reaped."""

@@ -1,9 +1,11 @@
 """Worker processes: started, told, signalled, and cleared away with all their descendants.
 
 ``Workers`` is the protocol the loop uses; ``ProcessWorkers`` are real ones. A worker is the leader of a
-session of
-its own: the terminal's Ctrl-C reaches the supervisor alone, which passes it on once. We are a subreaper:
-what a worker leaves behind, however it was detached, becomes our child, and is found.
+session of its own: the terminal's Ctrl-C reaches the supervisor alone, which passes it on once. We are a
+subreaper: what a worker leaves behind, however it was detached, becomes our child, and is found. Where
+control groups can be had, an attempt's workers are in one as well: all of it is killed at once, also what
+forks faster than a process table can be read. Saver and standby are in no such group: they outlive the
+attempt.
 """
 
 from __future__ import annotations
@@ -24,12 +26,16 @@ import psutil
 
 from resilient.config import LINK_FD_VARIABLE, WorkerConfig
 from resilient.errors import LinkError
+from resilient.host.cgroup import Group, Groups
 from resilient.host.files import DIRECTORY_MODE, FILE_MODE
 from resilient.link import Link
 from supervisor.output import Log, Pump
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SWEEP_S = 5.0
+_GROUP_S = 1.0
+"""For what the kernel holds there is the sweep's own patience; it tells their names."""
+
 _DRAIN_S = 10.0
 
 
@@ -40,10 +46,10 @@ class Program:
     kind: str  # "script", "module" or "command"
     words: tuple[str, ...]
 
-    def argv(self) -> list[str]:
-        """The command line of a worker."""
+    def argv(self, door: int = -1) -> list[str]:
+        """The command line of a worker; ``door`` lets a command into its group (see ``launch``)."""
         if self.kind == "command":
-            return [sys.executable, "-m", "supervisor.launch", *self.words]
+            return [sys.executable, "-m", "supervisor.launch", str(door), *self.words]
         flags = ["-m"] if self.kind == "module" else []
         return [sys.executable, *_interpreter_flags(), "-m", "resilient.attach", *flags, *self.words]
 
@@ -88,8 +94,8 @@ class Workers(Protocol):
         """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
         ...
 
-    def sweep(self, spared: Collection[int] = ()) -> list[str]:
-        """Kills every process that descends from us, but those; the names of those that would not die."""
+    def sweep(self, spared: Collection[int] = ()) -> list[int]:
+        """Kills every process that descends from us, but those; the pids of those that would not die."""
         ...
 
     def reap_orphans(self, workers: Collection[int]) -> None:
@@ -101,14 +107,25 @@ class ProcessWorker:
     """A real worker process."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], link: Link, pumps: list[Pump], log: Log | None
+        self,
+        process: subprocess.Popen[bytes],
+        link: Link,
+        pumps: list[Pump],
+        log: Log | None,
+        enter: Callable[[int], None] | None = None,
     ) -> None:
         self._process = process
+        self._enter = enter
         self._pumps = pumps
         self._log = log
         self.link = link
         self.pid = process.pid
         self.end_fd = os.pidfd_open(process.pid)
+
+    def enter_attempt(self) -> None:
+        """Takes it into the group of the attempt, before it runs anything of the user's."""
+        if self._enter is not None:
+            self._enter(self.pid)
 
     def reap(self) -> int | None:
         return self._process.poll()
@@ -128,16 +145,27 @@ class ProcessWorker:
 
 
 class ProcessWorkers:
-    """Starts real processes. ``complain`` hears what is wrong with keeping their output."""
+    """Starts real processes. ``complain`` hears what is wrong with keeping their output.
 
-    def __init__(self, program: Program, complain: Callable[[str], None]) -> None:
+    ``find_groups`` tells where control groups can be made; without them it is done by the process table.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        complain: Callable[[str], None],
+        find_groups: Callable[[], Groups | None] = Groups.available,
+    ) -> None:
         self._program = program
         self._complain = complain
+        self._groups = find_groups()
+        self._group: Group | None = None
+        self._old_groups: list[Group] = []
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def spawn(self, config: WorkerConfig, log: Path, descriptors: Sequence[int] = ()) -> ProcessWorker:
         """Starts a worker and sends it its configuration, and the memory it shares. Raises OSError."""
-        worker = self._start(config, log)
+        worker = self._start(config, log, self._group_of_attempt())
         tell(worker, config, descriptors)
         return worker
 
@@ -148,14 +176,14 @@ class ProcessWorkers:
             worker.link.send({"type": "stand_by"})
         return worker
 
-    def _start(self, config: WorkerConfig, log: Path) -> ProcessWorker:
+    def _start(self, config: WorkerConfig, log: Path, group: Group | None = None) -> ProcessWorker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, _door(group if self._program.kind == "command" else None) as door:
             process = subprocess.Popen(
-                self._program.argv(),
+                self._program.argv(door),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *([door] if door >= 0 else [])],
                 env=_environment(config, theirs.fileno()),
                 start_new_session=True,
             )
@@ -163,7 +191,17 @@ class ProcessWorkers:
         assert process.stdout is not None
         assert process.stderr is not None
         pumps = [Pump(_own(process.stdout), 1, kept), Pump(_own(process.stderr), 2, kept)]
-        return ProcessWorker(process, Link(ours), pumps, kept)
+        return ProcessWorker(process, Link(ours), pumps, kept, self._enter)
+
+    def _group_of_attempt(self) -> Group | None:
+        if self._group is None and self._groups is not None:
+            self._group = self._groups.make()
+        return self._group
+
+    def _enter(self, pid: int) -> None:
+        group = self._group_of_attempt()
+        if group is not None:
+            group.add(pid)
 
     def spawn_saver(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
@@ -182,8 +220,9 @@ class ProcessWorkers:
             link.send(config.to_message())
         return ProcessWorker(process, link, [], None)
 
-    def sweep(self, spared: Collection[int] = ()) -> list[str]:
-        """Kills every process that descends from us, but those; the names of those that would not die."""
+    def sweep(self, spared: Collection[int] = ()) -> list[int]:
+        """Kills every process that descends from us, but those; the pids of those that would not die."""
+        self._kill_group()
         ourselves = psutil.Process()
         left: list[psutil.Process] = []
         # Each round finds what was started while the last one was at it.
@@ -198,7 +237,15 @@ class ProcessWorkers:
             _, left = psutil.wait_procs(left, timeout=_SWEEP_S)
             if left:
                 break
-        return [f"process {child.pid}" for child in left]
+        return [child.pid for child in left]
+
+    def _kill_group(self) -> None:
+        if self._group is not None:
+            self._group.kill(_GROUP_S)
+            self._old_groups.append(self._group)
+            self._group = None
+        # One whose processes the kernel holds cannot be removed yet.
+        self._old_groups = [group for group in self._old_groups if not group.remove()]
 
     def reap_orphans(self, workers: Collection[int]) -> None:
         """Collects dead children that have become ours; the workers, by pid, are collected elsewhere."""
@@ -210,10 +257,26 @@ class ProcessWorkers:
 
 
 def tell(worker: Worker, config: WorkerConfig, descriptors: Sequence[int]) -> None:
-    """Sends a worker its configuration and the memory it shares."""
+    """Sends a worker its configuration and the memory it shares. It waits for that before anything else."""
+    if isinstance(worker, ProcessWorker):
+        worker.enter_attempt()
     with contextlib.suppress(LinkError):
         # One that has died already is found by its end.
         worker.link.send(config.to_message(), descriptors)
+
+
+@contextlib.contextmanager
+def _door(group: Group | None) -> Iterator[int]:
+    """A descriptor that lets a process into the group; -1 without one."""
+    descriptor = -1
+    if group is not None:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(group.procs, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -105,7 +105,7 @@ def test_a_directory_that_is_gone_moved_or_exchanged(root):
 
 
 def test_where_nobody_makes_files(root, tmp_path):
-    """The worst of several places counts; that one takes no file is told by trying, not by its size."""
+    """The worst of several places counts; one that takes no file is told by trying it, not by its size."""
     assert judge(Lookout(root).look([tmp_path, Path("/proc")]), Need()).kind is Kind.DISK
     root.chmod(0o500)
     child = os.fork()

@@ -1,0 +1,220 @@
+"""Control groups: one of our own for the workers of an attempt, and how often the kernel killed for memory.
+
+Sources: cgroups(7), the kernel's cgroup-v2.rst and cgroup-v1/memory.rst, proc(5) on mountinfo.
+
+A process cannot leave its group by detaching itself (``setsid``, a double fork), and ``cgroup.kill`` (Linux
+5.14) kills all of a group at once, also those that are being forked at that moment. So a group ends what
+looking through the process table may miss. Here groups are only made below the one that we are in ourselves,
+where that is ours to write (root, a delegated unit, a container), and no controller is ever enabled: our own
+group keeps its processes, and nobody's limits change. Where anything of this cannot be had, it is done
+without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import select
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_NAME = re.compile(r"resilient-([0-9]{1,10})-[0-9]{1,10}")
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Memberships:
+    """The directories of a process's groups: of the unified hierarchy (v2), and of v1's memory controller."""
+
+    unified: Path | None = None
+    memory: Path | None = None
+
+
+def locate(membership: str, mounts: str) -> Memberships:
+    """Where a process's groups are to be found, from /proc/PID/cgroup and /proc/self/mountinfo. Pure."""
+    unified = memory = None
+    for line in membership.splitlines():
+        fields = line.split(":", 2)
+        if len(fields) != 3:
+            continue
+        _, controllers, path = fields
+        if line.startswith("0::"):
+            unified = _below_mount(path, mounts, "cgroup2", "")
+        elif "memory" in controllers.split(","):
+            memory = _below_mount(path, mounts, "cgroup", "memory")
+    return Memberships(unified, memory)
+
+
+def _below_mount(path: str, mounts: str, kind: str, controller: str) -> Path | None:
+    if ".." in path.split("/"):
+        # Outside of what our cgroup namespace shows.
+        return None
+    for line in mounts.splitlines():
+        # 41 31 0:38 ROOT MOUNT_POINT rw,relatime [optional ...] - KIND SOURCE OPTIONS
+        before, dash, after = line.partition(" - ")
+        fields, about = before.split(" "), after.split(" ")
+        if not dash or len(fields) < 6 or len(about) < 3 or about[0] != kind:
+            continue
+        if controller and controller not in about[2].split(","):
+            continue
+        root, point = map(_unescaped, fields[3:5])
+        # A container may see a part of the hierarchy: what is outside of it is not to be found here.
+        if root == "/":
+            return Path(point) / path.lstrip("/")
+        if path == root or path.startswith(f"{root}/"):
+            return Path(point) / path[len(root) :].lstrip("/")
+    return None
+
+
+def _unescaped(text: str) -> str:
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def memberships(pid: int | None = None) -> Memberships:
+    """Where the groups of a process are, by default our own; nothing where that cannot be told."""
+    try:
+        membership = (_PROC / str(pid or "self") / "cgroup").read_bytes()
+        mounts = (_PROC / "self" / "mountinfo").read_bytes()
+    except OSError:
+        return Memberships()
+    # A group's name may be any bytes.
+    return locate(os.fsdecode(membership), os.fsdecode(mounts))
+
+
+# Groups of our own
+
+
+class Group:
+    """A group that we have made, for the processes of one attempt."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def procs(self) -> Path:
+        """The file that takes a process in: by its pid, or itself by "0"."""
+        return self.path / "cgroup.procs"
+
+    def add(self, pid: int) -> bool:
+        """Takes a process in, with all its threads; those that it has forked already stay where they are."""
+        try:
+            self.procs.write_text(str(pid))
+        except OSError:
+            return False
+        return True
+
+    def kill(self, timeout_s: float) -> bool:
+        """Kills everything in it and in the groups below; whether nothing lives there after this time."""
+        try:
+            (self.path / "cgroup.kill").write_text("1")
+            return self._empty_within(timeout_s)
+        except OSError:
+            return False
+
+    def _empty_within(self, timeout_s: float) -> bool:
+        deadline_s = time.monotonic() + timeout_s
+        with open(self.path / "cgroup.events", "rb", buffering=0) as events:
+            changed = select.poll()
+            changed.register(events, select.POLLPRI)
+            while True:
+                # The order matters: what changes after this look is told by the poll.
+                events.seek(0)
+                if b"populated 0" in events.read():
+                    return True
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    return False
+                changed.poll(left_s * 1000)
+
+    def remove(self) -> bool:
+        """Removes it, with what was made below it; whether it is gone. One with processes stays."""
+        for folder, _, _ in os.walk(self.path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        return not self.path.exists()
+
+
+class Groups:
+    """Makes groups below our own one. ``at`` is our own group's directory."""
+
+    def __init__(self, at: Path) -> None:
+        self._at = at
+
+    @classmethod
+    def available(cls) -> Groups | None:
+        """Where groups can be made, filled and killed; None where they cannot. Tried, not guessed."""
+        at = memberships().unified
+        if at is None:
+            return None
+        groups = cls(at)
+        groups.clear_away()
+        group = groups.make()
+        if group is None:
+            return None
+        usable = os.access(group.path / "cgroup.kill", os.W_OK) and os.access(at / "cgroup.procs", os.W_OK)
+        group.remove()
+        return groups if usable else None
+
+    def make(self) -> Group | None:
+        """A new group, with our pid in its name; None where that fails."""
+        path = self._at / f"resilient-{os.getpid()}-{next(_numbers)}"
+        try:
+            path.mkdir()
+        except OSError:
+            return None
+        return Group(path)
+
+    def clear_away(self) -> None:
+        """Removes the groups of dead supervisors, where they are empty."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._at):
+                match = _NAME.fullmatch(name)
+                if match and not (_PROC / match[1]).exists():
+                    Group(self._at / name).remove()
+
+
+# Killed for memory
+
+
+def oom_kills(pid: int | None = None) -> int | None:
+    """How many processes the kernel has killed for memory in a process's group (None: ours).
+
+    To be compared before and after; None where the kernel does not count. The group is that of the victims:
+    ``memory.events`` of v2 counts those of the groups below as well, and a group without that file is
+    accounted with the nearest one above that has it. Groups above count what is none of ours, so they are
+    not asked.
+    """
+    groups = memberships(pid)
+    for path in _upwards(groups.unified):
+        count = _count(path / "memory.events")
+        if count is not None:
+            return count
+    return _count(groups.memory / "memory.oom_control") if groups.memory is not None else None
+
+
+def _upwards(group: Path | None) -> Iterator[Path]:
+    while group is not None and (group / "cgroup.procs").exists():
+        yield group
+        group = group.parent
+
+
+def _count(path: Path) -> int | None:
+    try:
+        return count_of(path.read_text(), "oom_kill")
+    except OSError:
+        return None
+
+
+def count_of(text: str, name: str) -> int | None:
+    """A count in a file of ``name value`` lines; None where it is not there. Pure."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0] == name and words[1].isdecimal():
+            return int(words[1])
+    return None

@@ -1,0 +1,139 @@
+"""Control groups: found from what the kernel says, made and killed where that can be had."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient.host import cgroup
+from resilient.host.cgroup import Group, Groups, Memberships, count_of, locate
+
+HYBRID = """\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+"""
+UNIFIED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+
+
+@pytest.mark.parametrize(
+    ("membership", "mounts", "unified", "memory"),
+    [
+        (
+            "4:memory:/job/x\n1:cpu:/\n0::/",
+            HYBRID,
+            "/sys/fs/cgroup/unified",
+            "/sys/fs/cgroup/memory/job/x",
+        ),
+        ("0::/user.slice/a b.scope", UNIFIED, "/sys/fs/cgroup/user.slice/a b.scope", None),
+        ("3:cpu,memory:/m", HYBRID, None, "/sys/fs/cgroup/memory/m"),
+        ("0::/docker/abc/sub", UNIFIED.replace("/ /sys", "/docker/abc /sys"), "/sys/fs/cgroup/sub", None),
+        ("0::/docker/abcd", UNIFIED.replace("/ /sys", "/docker/abc /sys"), None, None),
+        ("0::/x", UNIFIED.replace("cgroup rw", r"my\040groups rw"), "/sys/fs/my groups/x", None),
+        ("0::/../../outside", UNIFIED, None, None),
+        ("0::/x", "", None, None),
+        ("", UNIFIED, None, None),
+    ],
+)
+def test_where_a_process_s_groups_are(membership, mounts, unified, memory):
+    """On v2 alone, on v1, on both, in a container that sees a part, and behind names with spaces."""
+    expected = Memberships(*(None if path is None else Path(path) for path in (unified, memory)))
+    assert locate(membership, mounts) == expected
+
+
+@given(st.text(), st.text())
+def test_whatever_the_files_say_nothing_fails(membership, mounts):
+    """Another kernel may write other lines."""
+    found = locate("0::/" + membership, mounts)
+    assert found.unified is None or ".." not in found.unified.parts
+
+
+def test_a_count_is_read_by_its_name():
+    """A name that begins alike is another one; what is no number is none."""
+    v2 = "low 0\nhigh 0\nmax 3\noom 2\noom_kill 7\noom_group_kill 1\n"
+    assert count_of(v2, "oom_kill") == 7
+    assert count_of("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill") == 3
+    assert count_of("oom_kill_disable 0\nunder_oom 0\n", "oom_kill") is None, "before Linux 4.13"
+    assert count_of("oom_kill many\noom_kill", "oom_kill") is None
+
+
+def test_kills_for_memory_are_counted_or_not_known():
+    """On a real machine: a number, or None; for a process that does not exist None."""
+    count = cgroup.oom_kills()
+    assert count is None or count >= 0
+    assert cgroup.oom_kills(2**22 + 1) is None
+
+
+@pytest.fixture
+def groups():
+    """Where groups can be made here."""
+    found = Groups.available()
+    if found is None:
+        pytest.skip("no control group of ours can be written here (no root, no delegation, or no cgroup v2)")
+    return found
+
+
+def idle():
+    """A process that does nothing."""
+    return subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+
+
+def test_all_of_a_group_is_killed(groups):
+    """What is in it, also in a group below it, and also what is stopped; then it is gone."""
+    group = groups.make()
+    children = [idle() for _ in range(3)]
+    (group.path / "below").mkdir()
+    assert all(group.add(child.pid) for child in children[:2])
+    assert Group(group.path / "below").add(children[2].pid)
+    children[0].send_signal(signal.SIGSTOP)
+    assert not group.remove(), "one with processes stays"
+    assert group.kill(10)
+    assert [child.wait(10) for child in children] == [-signal.SIGKILL] * 3
+    assert group.remove()
+    assert not group.path.exists()
+
+
+def test_an_empty_group_is_killed_in_no_time(groups):
+    """Nothing is waited for, and what is gone is not killed."""
+    group = groups.make()
+    assert group.kill(10)
+    assert group.remove()
+    assert not group.kill(10)
+    assert not group.add(os.getpid())
+
+
+def test_groups_of_dead_supervisors_are_cleared_away(groups):
+    """The empty ones, by the pid in the name; those of the living, and other people's, stay."""
+    dead = idle()
+    dead.kill()
+    dead.wait()
+    mine = groups.make()
+    parent = mine.path.parent
+    try:
+        for name in (f"resilient-{dead.pid}-1", f"resilient-{dead.pid}-x", f"resilient-{os.getpid()}-99999"):
+            (parent / name).mkdir()
+        groups.clear_away()
+        assert not (parent / f"resilient-{dead.pid}-1").exists()
+        assert (parent / f"resilient-{dead.pid}-x").exists()
+        assert (parent / f"resilient-{os.getpid()}-99999").exists()
+        assert mine.path.exists()
+    finally:
+        for folder in [mine.path, *parent.glob(f"resilient-{dead.pid}-*"), *parent.glob("resilient-*-99999")]:
+            folder.rmdir()
+
+
+def test_without_cgroup_v2_there_are_no_groups(tmp_path, monkeypatch):
+    """Not found, not writable, or without cgroup.kill: None, and nothing is left behind."""
+    monkeypatch.setattr(cgroup, "memberships", lambda: Memberships())
+    assert Groups.available() is None
+    for place in (tmp_path, tmp_path / "missing"):
+        monkeypatch.setattr(cgroup, "memberships", lambda place=place: Memberships(place))
+        assert Groups.available() is None
+    assert list(tmp_path.iterdir()) == []

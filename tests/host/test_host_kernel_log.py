@@ -1,0 +1,79 @@
+"""What the kernel's log says of a death."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient.host.kernel_log import kernel_says, last_word, readable
+
+LOG = [
+    b"6,11809,1000000,-;loop1: detected capacity change from 0 to 32768\n",
+    b"4,1,2000000,-;python invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\n",
+    b"6,2,2000001,-;oom-kill:constraint=CONSTRAINT_MEMCG,task=python,pid=41,uid=0\n",
+    b"3,3,2000002,-;Memory cgroup out of memory: Killed process 41 (python) total-vm:9kB, anon-rss:1kB\n",
+    b"3,4,3000000,c;Out of memory: Killed process 42 (my prog) total-vm:1kB\n SUBSYSTEM=x\n",
+    b"6,5,4000000,-;python[43]: segfault at 0 ip 00007f sp 00007f error 4 in libc.so.6[167ad8,7f+156000]\n",
+    b"6,6,5000000,-;traps: ms [x] 1[44] general protection fault ip:7f sp:7f error:0 in libfoo.so[7f+1000]\n",
+    b"6,7,5000001,-;traps: python[45] trap invalid opcode ip:7f sp:7f error:0\n",
+    b"6,8,6000000,-;\x1b[31mevil[46]: segfault at 0\n",
+]
+
+
+@pytest.mark.parametrize(
+    ("pid", "words"),
+    [
+        (41, "Memory cgroup out of memory: Killed process 41 (python)"),
+        (42, "Out of memory: Killed process 42 (my prog) total-vm:1kB"),
+        (43, "python[43]: segfault at 0"),
+        (44, "general protection fault"),
+        (45, "trap invalid opcode"),
+        (46, "?[31mevil[46]: segfault"),
+        (4, ""),
+        (0, ""),
+    ],
+)
+def test_the_line_about_a_process_is_found(pid, words):
+    """By its number, whole: killed for memory, a segmentation fault, a protection fault, a trap."""
+    found = last_word(LOG, {pid}, 0.0)
+    assert words in found
+    assert bool(words) == bool(found)
+    assert found.isprintable()
+
+
+def test_what_was_before_is_another_process():
+    """A number is given again: only what was logged since then counts, give or take a second."""
+    assert last_word(LOG, {43}, 4.5) != ""
+    assert last_word(LOG, {43}, 5.5) == ""
+
+
+def test_a_kill_for_memory_goes_before_a_fault():
+    """Several threads and processes may be asked for at once."""
+    assert "Killed process 42" in last_word(LOG, {42, 43, 44}, 0.0)
+
+
+@given(st.lists(st.binary(max_size=60) | st.sampled_from(LOG).map(lambda line: line[3:])))
+def test_any_log_can_be_read(records):
+    """Whatever stands there, there is an answer."""
+    assert isinstance(last_word(records, {41, 43}, 0.0), str)
+
+
+def test_a_real_segmentation_fault_is_told_by_the_kernel():
+    """A process that really reads at address 0."""
+    if not readable():
+        pytest.skip("the kernel's log cannot be read here, or counts processes otherwise (container)")
+    switch = Path("/proc/sys/debug/exception-trace")
+    if switch.exists() and switch.read_text().strip() == "0":
+        pytest.skip("this kernel is told not to log faults (debug.exception-trace)")
+    began_s = time.monotonic()
+    child = subprocess.Popen([sys.executable, "-c", "import ctypes; ctypes.string_at(0)"])
+    assert child.wait(60) == -signal.SIGSEGV
+    found = kernel_says(child.pid, began_s)
+    assert f"[{child.pid}]: segfault at 0" in found
