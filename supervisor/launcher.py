@@ -35,7 +35,7 @@ class Audience(Protocol):
 
 
 class Launcher:
-    """Launches one group after the other. ``attempt`` is the newest, ``left`` are pids of who would not die."""
+    """Launches one group after the other. ``attempt`` is the newest, ``left`` are who would not die."""
 
     def __init__(
         self,

@@ -76,7 +76,7 @@ def test_keep_rules_come_on_top_of_each_other(script):
         (["--what", "SCRIPT"], "--what"),
         (["--hang-timeout", "-3", "SCRIPT"], "--hang-timeout"),
         (["--hang-timeout", "soon", "SCRIPT"], "a number of seconds, or auto"),
-        (["--memory-limit", "much", "SCRIPT"], "write 12G or 800M"),
+        (["--memory-limit", "much", "SCRIPT"], "write 12G, 1.5GiB or 800MB"),
         (["--on-poison", "pray", "SCRIPT"], "invalid choice"),
     ],
 )

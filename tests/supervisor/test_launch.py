@@ -41,7 +41,10 @@ class Refused:
 
 @pytest.fixture
 def directory(tmp_path):
-    return RunDirectory(tmp_path / "run", World())
+    found = RunDirectory(tmp_path / "run", World())
+    lock = found.lock()
+    yield found
+    lock.release()
 
 
 def test_workers_that_cannot_be_started_leave_nothing_open(directory, capfd):
