@@ -54,6 +54,7 @@ class Recorder:
         composer: Composer,
         keeper: Keeper,
         clock: Clock,
+        heartbeat: Heartbeat,
         *,
         resumed: bool,
     ) -> None:
@@ -61,6 +62,7 @@ class Recorder:
         self._composer = composer
         self._keeper = keeper
         self._clock = clock
+        self._heartbeat = heartbeat
         self._phase = Phase.BETWEEN
         self._last_saved_step = call.progress.step
         self._last_saved_s = clock.monotonic()
@@ -74,7 +76,6 @@ class Recorder:
         self.progress = call.progress
         self.on_idle: Callable[[], None] = lambda: None
         self.on_saved_already: Callable[[int], None] = lambda step: None
-        self.heartbeat = Heartbeat()
         # The first step of a call builds the network's graph, which may take long.
         self._computing = Beating.COMPILING
         self._requested = False
@@ -95,7 +96,7 @@ class Recorder:
         self.pipeline_ran(self._fingerprint)
         self._fingerprint = {}
         self._phase = Phase.STEP
-        self.heartbeat.beat(self._computing)
+        self._heartbeat.beat(self._computing)
 
     def pipeline_ran(self, before: dict[str, object]) -> None:
         """Since this fingerprint nothing but the data pipeline has run: what has changed, it has drawn."""
@@ -110,7 +111,7 @@ class Recorder:
         self._outputs = outputs
         self._computing = Beating.STEP
         self._phase = Phase.CALLBACKS
-        self.heartbeat.beat(Beating.CALLBACKS)
+        self._heartbeat.beat(Beating.CALLBACKS)
 
     def boundary(self, call_step: int, *, epoch_closed: bool = False, judged: bool = False) -> None:
         """Everything that belongs to a step, or with ``epoch_closed`` to an epoch, has run.
@@ -151,7 +152,7 @@ class Recorder:
         with self._busy():
             self._settle(finished(self.progress), due=True)
             # As upstream: what a scheduled checkpoint has just saved is not saved again under another name.
-            with self.heartbeat.during(Beating.SAVING):
+            with self._heartbeat.during(Beating.SAVING):
                 if self.progress.step > self._last_saved_step or not self._keeper.wait():
                     self._save("end")
                 if self._keeper.wait():
@@ -178,7 +179,7 @@ class Recorder:
     def _save_failure(self, reason: str, boundary: Boundary | None) -> Progress | None:
         if boundary is None:
             return None
-        with self.heartbeat.during(Beating.SAVING):
+        with self._heartbeat.during(Beating.SAVING):
             saved_step = self._keeper.commit_failure(boundary, reason, live=boundary is not self._held)
         if not saved_step:
             return None
@@ -220,7 +221,7 @@ class Recorder:
     def _beat_between(self) -> None:
         """What follows a boundary: the next batch; at an epoch's end whatever the script does there."""
         at_end = self.progress.at_epoch_end and not self.progress.epoch_closed
-        self.heartbeat.beat(Beating.SCRIPT if at_end else Beating.DATA, self.progress.step)
+        self._heartbeat.beat(Beating.SCRIPT if at_end else Beating.DATA, self.progress.step)
 
     def _settle(self, progress: Progress, *, due: bool, must: bool = False) -> None:
         """The present state is a boundary; it is held if the keeper wants it, or it is about to be saved."""
@@ -250,7 +251,7 @@ class Recorder:
 
     def _answer_request(self, step: int) -> None:
         """Nothing is new since the last checkpoint; it is asked for again only where it could not be made."""
-        with self.heartbeat.during(Beating.SAVING):
+        with self._heartbeat.during(Beating.SAVING):
             saved = self._keeper.wait()
         if saved:
             self._requested = False
@@ -262,7 +263,7 @@ class Recorder:
 
     def _save(self, reason: str) -> None:
         assert self._boundary is not None
-        with self.heartbeat.during(Beating.SAVING):
+        with self._heartbeat.during(Beating.SAVING):
             self._keeper.commit(self._boundary, reason)
         self._last_saved_step = self.progress.step
         self._last_saved_s = self._clock.monotonic()

@@ -113,6 +113,8 @@ class SaveRequests:
         """From now on ``note`` is called for each request."""
         if _on_main_thread() and _signal.getsignal(SAVE_SIGNAL) == signal.SIG_IGN:
             signal.signal(SAVE_SIGNAL, self._handle)
+            # Nothing is to fail because of it, were it in the middle of a system call of somebody's in C.
+            signal.siginterrupt(SAVE_SIGNAL, False)
 
     def ignore(self) -> None:
         """No longer."""

@@ -32,12 +32,19 @@ class Watch:
         self._guarding = session.supervised or settings.exception_save
         composer = Composer(call, settings, session.config.attempt if session.config else 0)
         self._keeper = _keeper(session, settings, composer, guards=self._guarding)
-        clock = session.world.clock
-        self.recorder = Recorder(call, settings, composer, self._keeper, clock, resumed=resumed)
+        self.heartbeat = session.shared.heartbeat
+        self.recorder = Recorder(
+            call,
+            settings,
+            composer,
+            self._keeper,
+            session.world.clock,
+            self.heartbeat,
+            resumed=resumed,
+        )
         self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal)
         self.recorder.on_idle = self.guard.at_boundary
         self.recorder.on_saved_already = self._on_saved_already
-        self.recorder.heartbeat = self.heartbeat = session.shared.heartbeat
         self._requests = SaveRequests(self.recorder.request_save)
 
     @property

@@ -154,6 +154,15 @@ def test_a_quantile_is_bounded_from_above(bits, quantile):
     page.close()
 
 
+def test_one_in_a_thousand_is_not_the_quantile():
+    """Of a thousand silences the 0.999 quantile is the longest but one; the longest has no say in it."""
+    page = Heartbeat.create()
+    histogram(page, Phase.STEP, [999 * (n == 10) + (n == 20) for n in range(64)])
+    assert page.longest(Phase.STEP, 0.999) == 2**10 / 1e9
+    assert page.longest(Phase.STEP, 0.9991) == 2**20 / 1e9
+    page.close()
+
+
 def test_nothing_is_known_of_a_phase_that_was_never_left():
     """Then there are no samples, and there is no longest silence."""
     page = Heartbeat()

@@ -22,9 +22,8 @@ MINDSPORE = "mindspore"
 
 def capture() -> dict[str, Any]:
     """The state of every global random stream that can be read, as a JSON-able value."""
-    version, internal, gauss = random.getstate()
     return {
-        PYTHON: [version, _pack(np.array(internal, dtype=np.uint32)), gauss],
+        PYTHON: [random.Random.VERSION, _encode(_python_words()), _python_generator.gauss_next],
         NUMPY: capture_numpy(),
         MINDSPORE: _pack(mindspore.get_rng_state().asnumpy()),
     }
@@ -88,6 +87,8 @@ def restore_numpy(streams: Mapping[str, Any]) -> None:
     np.random.set_state((name, numbers, position, has_gauss, cached))
 
 
+_python_generator: Any = random.getstate.__self__  # type: ignore[attr-defined]
+_python_words = twister.python_words()
 _python_glance, _numpy_glance = twister.python_glance(), twister.numpy_glance()
 
 
@@ -97,4 +98,8 @@ def fingerprint() -> dict[str, object]:
 
 
 def _pack(words: Any) -> str:
-    return base64.b64encode(np.ascontiguousarray(words).tobytes()).decode("ascii")
+    return _encode(np.ascontiguousarray(words).tobytes())
+
+
+def _encode(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -30,14 +30,33 @@ Glance = Callable[[], object]
 
 def python_glance() -> Glance:
     """A function whose value changes whenever somebody draws from Python's global stream."""
-    generator = random.getstate.__self__  # type: ignore[attr-defined]
-    address = id(generator) + object.__basicsize__
-    version, words, _ = random.getstate()
-    if version != 3 or not _holds(address, [words[_WORDS], *words[:_WORDS]]):
+    address = _python_address()
+    if not address:
         return lambda: hash(random.getstate())
     # The index, and the words right behind it; and the second of a pair of normal numbers.
+    generator = _python_generator()
     start = _memory(address, _WORD_BYTES + _GLANCE_BYTES)
     return lambda: (start.raw, generator.gauss_next)
+
+
+def python_words() -> Callable[[], bytes]:
+    """A function that gives the 625 words of Python's global stream, as ``random.getstate`` orders them."""
+    address = _python_address()
+    if not address:
+        return lambda: np.array(random.getstate()[1], dtype=np.uint32).tobytes()
+    index, words = _memory(address, _WORD_BYTES), _memory(address + _WORD_BYTES, _WORDS * _WORD_BYTES)
+    return lambda: words.raw + index.raw
+
+
+def _python_generator() -> Any:
+    return random.getstate.__self__  # type: ignore[attr-defined]
+
+
+def _python_address() -> int:
+    """Where its index and words lie; 0 where they do not lie as we know it."""
+    address = id(_python_generator()) + object.__basicsize__
+    version, words, _ = random.getstate()
+    return address if version == 3 and _holds(address, [words[_WORDS], *words[:_WORDS]]) else 0
 
 
 def numpy_glance() -> Glance:

@@ -76,3 +76,14 @@ def test_another_generator_of_numpys_is_seen_too():
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("address", [None, 0])
+def test_pythons_words_are_those_of_its_official_state(address, monkeypatch):
+    """Where they are read from memory, after any draws, and where they do not lie as we know it."""
+    if address is not None:
+        monkeypatch.setattr(twister, "_python_address", lambda: address)
+    words = twister.python_words()
+    for draws in range(700):
+        random.gauss(0, 1) if draws % 5 else random.random()
+        assert np.frombuffer(words(), np.uint32).tolist() == list(random.getstate()[1])

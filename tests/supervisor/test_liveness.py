@@ -247,6 +247,16 @@ def test_who_is_being_debugged_does_not_hang():
     assert after_s > 4.0
 
 
+def test_a_debugger_that_came_before_the_first_look_makes_no_hang():
+    """The beat was old when it was first seen: who is being debugged now does not hang for it."""
+    worker = Worker()
+    worker.beats()
+    worker.vitals = replace(worker.vitals, traced=True)
+    worker.now_s += 100.0
+    worker.liveness.next_look_s = worker.now_s
+    assert worker.look_until(600) is None
+
+
 @pytest.mark.parametrize(
     ("cpu_share", "bytes_per_s", "alive"),
     [(0.02, 0, True), (0.0, 10_000, True), (0.005, 100, False), (0.0, 0, False)],
@@ -305,9 +315,11 @@ def test_threads_come_and_go():
     """A new thread's earlier waiting is not of this silence; one that has gone waits no more."""
     worker = Worker()
     worker.beats()
-    worker.look_until(1.0)
-    worker.vitals = Vitals("S", waited_s={9: 1e6})
-    _, after_s = worker.look_until(60)
+
+    def replace_thread(passed_s):
+        worker.vitals = Vitals("S", waited_s={thread + 1: 1e6 for thread in worker.vitals.waited_s})
+
+    _, after_s = worker.look_until(60, replace_thread)
     assert after_s < 5.0 + 2.0
 
 
