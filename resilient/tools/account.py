@@ -156,7 +156,7 @@ class Watch:
 
 @dataclass
 class Account:
-    """A run's story so far. ``durable`` is the newest checkpoint that was reported as safe."""
+    """A run's story so far. ``durable`` is the checkpoint that the run would go on from."""
 
     watches: list[Watch] = field(default_factory=list)
     durable: Save | None = None
@@ -182,17 +182,23 @@ class Account:
             telling(watch, event)
         if event.name in _STARTS or (event.name in _OF_AN_ATTEMPT and not over):
             watch.attempt().span.hear(event)
-        if event.name == "saved":
-            self._note_durable(watch.attempt().last_save)
+        if event.name in ("saved", "resumed"):
+            self._note_durable(watch.attempt(), event)
 
     def _begin(self, event: Event) -> None:
         before = self.watches[-1].span.ended_s if self.watches else None
         rebooted = before is not None and event.monotonic is not None and event.monotonic < before
         self.watches.append(Watch(rebooted=rebooted))
 
-    def _note_durable(self, save: Save | None) -> None:
-        if save is not None and (self.durable is None or save.step >= self.durable.step):
-            self.durable = save
+    def _note_durable(self, attempt: Attempt, event: Event) -> None:
+        """The last one counts, not the highest: after a rollback the steps are counted from further back."""
+        if event.name == "saved" and event.whole("step") is not None:
+            self.durable = attempt.last_save
+        step, file = event.whole("step"), event.text("file")
+        older = self.durable is None or (step is not None and step < self.durable.step)
+        if event.name == "resumed" and step is not None and file not in ("", "memory") and older:
+            # What was newer could not be used, or is not in this journal.
+            self.durable = Save(step, event.whole("epoch"), file, "", None)
 
 
 def step_name(step: int | None) -> str:

@@ -137,3 +137,38 @@ def test_without_cgroup_v2_there_are_no_groups(tmp_path, monkeypatch):
         monkeypatch.setattr(cgroup, "memberships", lambda place=place: Memberships(place))
         assert Groups.available() is None
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED_FOR_MEMORY = """
+import subprocess, sys, time
+from resilient.host.cgroup import oom_kills
+from resilient.host.kernel_log import kernel_says, readable
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+before, began_s = oom_kills(), time.monotonic()
+child = subprocess.Popen([sys.executable, "-c", "bytearray(b'x') * 300_000_000; input()"])
+print(child.wait(60), oom_kills() - before)
+print(kernel_says(child.pid, began_s) if readable() else "the log cannot be read")
+"""
+
+
+def test_a_real_kill_for_memory_is_counted_and_told():
+    """A process above the limit of its group: SIGKILL, one more in the count, and the kernel's line."""
+    place = cgroup.memberships().memory
+    group = place / f"test-{os.getpid()}" if place is not None else None
+    try:
+        if group is None:
+            pytest.skip(
+                "no memory controller of cgroup v1 here, and one of v2 is not to be enabled by a test"
+            )
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        (group / "memory.limit_in_bytes").write_text("150000000")
+        words = [sys.executable, "-c", KILLED_FOR_MEMORY, str(group)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=True)
+        killed, line = done.stdout.splitlines()
+        assert killed == f"{-signal.SIGKILL:d} 1"
+        assert "out of memory: Killed process" in line or line == "the log cannot be read"
+    finally:
+        group.rmdir()

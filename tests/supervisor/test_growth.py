@@ -83,6 +83,10 @@ def test_room_that_somebody_made_ends_the_trend():
     """What was measured before it says nothing any more: no alarm although the disk was filling."""
     frees = [20 * GB - i * GB for i in range(11)] + [500 * GB, 499 * GB, 498 * GB]
     assert [i for i, text in enumerate(warnings(course(frees))) if text] == [9]
+    watching = Watching()
+    for sample in course(frees):
+        watching, _ = observe(watching, sample, 0)
+    assert [sample.free_bytes for sample in watching.samples] == frees[11:]
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**13), st.integers(3, 40), st.floats(30, 3600))

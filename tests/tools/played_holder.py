@@ -3,7 +3,8 @@
     played_holder.py RUN KIND ANSWER
 
 KIND is "supervisor" or "plain". ANSWER is what a request for a checkpoint leads to: "saved", "failed",
-"nothing", "end" (it ends instead), or "silence". "deaf" is a supervisor that has no handler for the request.
+"nothing", "end" (it ends instead), or "silence". "deaf" is a supervisor without a handler for the request,
+"hears" a training that has one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main(root, kind, answer):
         journal.write("attempt", attempt=1, pid=4242)
         journal.write("saved", step=3, epoch=1, file="CKP_rank_0-1_3.ckpt", reason="request")
     for number in numbers:
-        if kind == "supervisor" and (answer != "deaf" or number == signal.SIGTERM):
+        if answer == "hears" or (kind == "supervisor" and (answer != "deaf" or number == signal.SIGTERM)):
             signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(
         signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGRTMIN + 3} if kind == "supervisor" else {signal.SIGTERM}

@@ -78,7 +78,7 @@ def test_the_story_of_two_attempts(tool, diary):
         saved_step=40,
         kept_step=99,
     )
-    diary("saved", step=99, epoch=2, file="B_breakpoint.ckpt", reason="killed")
+    diary("saved", step=99, epoch=2, file="B_breakpoint.ckpt", reason="killed", after_s=500)
     diary("attempt", attempt=2, pid=12)("resumed", attempt=2, step=99, epoch=2, file="memory")
     diary(
         "incident",
@@ -127,6 +127,41 @@ def test_the_story_of_two_attempts(tool, diary):
     assert "correct what raised the exception" in flat(story)
     assert "it goes on after step 99" in flat(story)
     assert max(map(len, story.splitlines())) <= 88
+
+
+def test_what_is_saved_after_an_attempt_does_not_lengthen_it(diary):
+    """It ended when it was judged; its memory may be saved much later, and is still its own."""
+    begin(diary)("incident_judged", kind="killed", cause="killed by SIGKILL", status=137, restart_in_s=1)
+    diary("saved", step=9, file="A.ckpt", reason="killed", after_s=500)
+    [attempt] = build(Journal(World().files, diary.path).events()).attempts
+    assert attempt.span.seconds == 2
+    assert attempt.last_save.step == 9
+
+
+def test_what_the_run_would_go_on_from(diary):
+    """The last one, not the highest step: after a rollback, and where a newer one could not be read."""
+
+    def durable():
+        return build(Journal(World().files, diary.path).events()).durable
+
+    begin(diary)("saved", step=100, file="A.ckpt")("resumed", step=100, file="memory")
+    assert durable().file == "A.ckpt"
+    diary("attempt", attempt=2)("resumed", step=60, file="B.ckpt")
+    assert (durable().step, durable().file) == (60, "B.ckpt")
+    diary("saved", step=80, file="C.ckpt")
+    assert (durable().step, durable().file) == (80, "C.ckpt")
+
+
+def test_a_line_without_an_end_takes_no_memory(diary):
+    """However long it is."""
+    diary.raw(b"x" * 5_000_000)
+    journal = Journal(World().files, diary.path)
+    assert list(journal.events()) == []
+    assert len(journal._rest) <= 2**20
+    diary.raw(b"x\n")
+    diary("ended")
+    assert [event.name for event in journal.events()] == ["ended"]
+    assert journal.torn == 1
 
 
 def test_one_attempt_in_full(tool, diary):
