@@ -28,8 +28,9 @@ from resilient.tools.console import EXIT_BAD, Parser, close_quietly, note, prepa
 
 _EPILOG = """\
 exit status: 0 all is well, 1 something is wrong with a checkpoint or a disk
-(it is named), 64 bad usage: an option, a key, a directory, or a run that is in
-use. Every command has --json: one object a line.
+(it is named), or there is nobody to stop or to ask, 64 bad usage: an option, a
+key, a directory, or a run that is in use. Every command has --json: one object
+a line.
 """
 
 
@@ -68,7 +69,7 @@ def _run(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="resilient",
-        description="Looks at the checkpoints of a run, and works on them. COMMAND --help tells more.",
+        description="Looks at a run and its checkpoints, and works on them. COMMAND --help tells more.",
         epilog=_EPILOG,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -95,7 +95,7 @@ def _stop(options: argparse.Namespace) -> int:
                 "it ends once it has saved",
             )
             return EXIT_BAD
-    _say_stopped(options, directory, found.pid)
+    _say_stopped(options, directory, found.pid, supervised)
     return 0
 
 
@@ -107,8 +107,9 @@ def _wait(found: Holder, timeout_s: float | None) -> bool:
     return True
 
 
-def _say_stopped(options: argparse.Namespace, directory: RunDirectory, pid: int) -> None:
-    durable = read_account(directory).durable
+def _say_stopped(options: argparse.Namespace, directory: RunDirectory, pid: int, supervised: bool) -> None:
+    # A training without a supervisor keeps no journal: what stands there is of an earlier time.
+    durable = read_account(directory).durable if supervised else None
     complete = False
     with suppress(UnusableError):
         record = directory.read()
@@ -116,8 +117,14 @@ def _say_stopped(options: argparse.Namespace, directory: RunDirectory, pid: int)
     facts = {"run": options.run, "pid": pid, "stopped": True, "complete": complete, **_facts(durable)}
     if complete:
         say(options, facts, f"it had come to its end: the run is complete; {_safe(durable)}")
-    else:
+    elif supervised:
         say(options, facts, f"stopped; {_safe(durable)}; the same command goes on")
+    else:
+        say(
+            options,
+            facts,
+            f"stopped; `resilient ls {options.run}` shows what is saved; resilient-run goes on",
+        )
 
 
 def _facts(save: Save | None) -> dict[str, object]:
@@ -125,10 +132,7 @@ def _facts(save: Save | None) -> dict[str, object]:
 
 
 def _safe(save: Save | None) -> str:
-    if save is None:
-        # A training without a supervisor keeps no journal.
-        return "the journal tells of no checkpoint, `resilient ls` shows what there is"
-    return f"step {save.step} is safe on disk as {save.file}"
+    return f"step {save.step} is safe on disk as {save.file}" if save else "nothing of it was saved"
 
 
 # save

@@ -63,7 +63,8 @@ def chapters(account: Account, present: Present, *, only: int | None = None) -> 
     """One paragraph per attempt, and one wherever a supervisor took over from another."""
     for index, watch in enumerate(account.watches):
         last = index == len(account.watches) - 1
-        alive = last and present.alive
+        # A training without a supervisor may hold the run, after a supervisor that vanished.
+        alive = last and present.alive and (not present.holder or watch.pid in (None, present.holder))
         if only is None and index:
             yield _handover(watch, account.watches[index - 1])
         for attempt in watch.attempts:

@@ -78,7 +78,7 @@ def test_stop_need_not_wait(tool, play):
 def test_a_plain_training_is_stopped_too(tool, play):
     """Without a supervisor the training itself holds the lock, and has the same signal."""
     process = play("plain")
-    tool("stop", "run")
+    assert "`resilient ls run` shows what is saved" in tool("stop", "run")
     assert process.wait(10) == 0
     assert "which has no supervisor" in tool.err
 

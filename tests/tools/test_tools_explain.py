@@ -480,3 +480,14 @@ def test_a_run_at_work_is_told_as_running(tool, diary):
         assert "vanished" not in story
     finally:
         lock.release()
+
+
+def test_a_plain_training_after_a_supervisor_that_vanished(diary):
+    """Somebody holds the run, and it is not the supervisor of the journal: that one is gone."""
+    begin(diary)
+    account = build(Journal(World().files, diary.path).events())
+    story = flat(" ".join(chapters(account, Present("run", "running", 77))))
+    assert "process 10) vanished" in story
+    assert "It is running now." not in story
+    story = flat(" ".join(chapters(account, Present("run", "running", 10))))
+    assert "vanished" not in story
