@@ -125,13 +125,20 @@ class _Worker:
         except SystemExit as error:
             self._finish(_status(error.code))
             raise
-        except BaseException:
+        except BaseException as error:
+            self._tell(error)
             _hide_our_frames()
             raise
         else:
             self._finish(0)
         finally:
             self._heartbeat.beat(Phase.OVER)
+
+    def _tell(self, error: BaseException) -> None:
+        """An exception leaves the script; one that left a training call has been told already."""
+        step = self._course.watch.progress.step if self._course is not None and self._course.watch else 0
+        kind = "interrupt" if isinstance(error, KeyboardInterrupt) else "exception"
+        self._session.tell_incident(error, kind, step, "script")
 
     def _finish(self, status: int) -> None:
         if self._course is not None and self._course.watch is not None:

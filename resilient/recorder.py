@@ -16,12 +16,14 @@ Our own work belongs to the phase it is done in, except for a checkpoint that th
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from resilient import entries, schedule
 from resilient.composition import Boundary, Call, Composer
+from resilient.config import LOSS
 from resilient.heartbeat import Heartbeat
 from resilient.heartbeat import Phase as Beating
 from resilient.host.clock import Clock
@@ -200,6 +202,12 @@ class Recorder:
     def ready(self) -> bool:
         """Whether the newest boundary is what the training is at right now."""
         return self._phase is Phase.BETWEEN
+
+    @property
+    def loss_is_finite(self) -> bool | None:
+        """Whether the newest loss is a number; None where it is unknown."""
+        loss = entries.score(self._outputs, {}).get(LOSS)
+        return None if loss is None else math.isfinite(loss)
 
     # Inside
 

@@ -84,6 +84,7 @@ class Session:
         self._locks: list[Lock] = []
         self._warned: set[str] = set()
         self._told_step = False
+        self._told_error: BaseException | None = None
 
     @property
     def supervised(self) -> bool:
@@ -118,8 +119,13 @@ class Session:
             self._told_step = True
             self.tell("progress", step=step)
 
-    def tell_incident(self, error: BaseException, kind: str, step: int, phase: str) -> None:
-        """Tells which exception leaves the training, and where."""
+    def tell_incident(
+        self, error: BaseException, kind: str, step: int, phase: str, loss_finite: bool | None = None
+    ) -> None:
+        """Tells, once, which exception leaves the training, or the script, and where."""
+        if error is self._told_error:
+            return
+        self._told_error = error
         lines = traceback.format_exception(type(error), error, error.__traceback__)
         self.tell(
             "incident",
@@ -129,6 +135,7 @@ class Session:
             traceback="".join(lines)[-_TRACEBACK_CHARACTERS:],
             step=step,
             phase=phase,
+            loss_finite=loss_finite,
         )
 
     # The store

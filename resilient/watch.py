@@ -78,7 +78,8 @@ class Watch:
         """An exception leaves the training: saves the last completed step, and tells."""
         phase = self.recorder.phase.value
         saved = self.recorder.fail(_reason(error))
-        self._session.tell_incident(error, _reason(error), self.progress.step, phase)
+        finite = self.recorder.loss_is_finite
+        self._session.tell_incident(error, _reason(error), self.progress.step, phase, finite)
         self._over()
         if saved is None and self._guarding and not self._session.supervised:
             self._session.say(f"{type(error).__name__}: no step completed since the last checkpoint")

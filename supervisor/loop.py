@@ -42,6 +42,8 @@ _STACKS_S = 2.0
 _STUCK_S = 10.0
 _RETRY_S = 2.0
 _HOPELESS_S = 600.0
+# What was measured is a guess: it is waited for, and not for long.
+_GUESS_S = 30.0
 
 
 class Supervisor:
@@ -278,8 +280,9 @@ class Supervisor:
 
     def _try_to_launch(self) -> None:
         obstacle = self._watchman.obstacle(self._launcher.left)
-        late = self._clock.monotonic() - self._since_s >= _HOPELESS_S
-        if obstacle is None or (late and not obstacle.fatal):
+        waited_s = self._clock.monotonic() - self._since_s
+        late = waited_s >= _HOPELESS_S
+        if obstacle is None or (waited_s >= _GUESS_S and not obstacle.fatal):
             self._feed(Event.BACKOFF_OVER)
         elif obstacle.may_pass and not late:
             self._obstacle = obstacle.reason

@@ -64,13 +64,14 @@ class Watchman:
         self._hang: Hang | None = None
         self._too_large_bytes = 0
         self._peak_bytes = 0
+        self._private_bytes = 0
         self._oom_kills = 0
 
     def begin(self, attempt: Attempt) -> None:
         """A group has been launched."""
         self._attempt = attempt
         self._hang = None
-        self._too_large_bytes = self._peak_bytes = 0
+        self._too_large_bytes = self._peak_bytes = self._private_bytes = 0
         self._oom_kills = cgroup.oom_kills() or 0
         policy = HangPolicy(self._limits.hang_s)
         self._liveness = Liveness(attempt.heartbeat, policy, self._vitals, self._clock.monotonic())
@@ -137,13 +138,14 @@ class Watchman:
         found = vitals.read(self._attempt.workers[0].pid)
         if found is not None:
             self._peak_bytes = max(self._peak_bytes, found.memory_bytes)
+            self._private_bytes = max(self._private_bytes, found.private_bytes)
         return found
 
     # Between two groups
 
     def obstacle(self, left: Sequence[int]) -> Obstacle | None:
         """What stands in the way of another group; ``left`` are processes that would not die."""
-        need = Need(self.disk.checkpoint_bytes, self._peak_bytes)
+        need = Need(self.disk.checkpoint_bytes, self._private_bytes)
         return readiness.judge(self._lookout.look([self._place], left), need)
 
     def evidence(self, attempt: Attempt, code: int | None = None) -> Evidence:

@@ -17,12 +17,14 @@ DEADLINE_S = 60.0
 class Supervised:
     """A ``resilient-run`` process on a script, its output collected line by line."""
 
-    def __init__(self, folder: Path, script: str, *options: str, arguments=(), stdin=None):
+    def __init__(
+        self, folder: Path, script: str, *options: str, arguments=(), stdin=None, python=sys.executable
+    ):
         self.folder = folder
         self.script = folder / "script.py"
         self.script.write_text(textwrap.dedent(script))
         words = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", *options]
-        command = [sys.executable, "-m", "supervisor.cli", *words, str(self.script), *arguments]
+        command = [str(python), "-m", "supervisor.cli", *words, str(self.script), *arguments]
         # A session of its own, so that a test that fails can clear everything away.
         self.process = subprocess.Popen(
             command,
