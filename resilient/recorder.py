@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from resilient import entries, schedule
@@ -211,20 +210,8 @@ class Recorder:
 
     # Inside
 
-    @contextmanager
-    def _busy(self) -> Iterator[Phase]:
-        phase = self._phase
-        self._phase = Phase.BUSY
-        done = Phase.BETWEEN
-        try:
-            yield phase
-        except BaseException:
-            done = phase
-            raise
-        finally:
-            self._phase = done if phase is not Phase.BUSY else phase
-        if self._phase is Phase.BETWEEN:
-            self.on_idle()
+    def _busy(self) -> _Busy:
+        return _Busy(self)
 
     def _beat_between(self) -> None:
         """What follows a boundary: the next batch; at an epoch's end whatever the script does there."""
@@ -275,3 +262,26 @@ class Recorder:
             self._keeper.commit(self._boundary, reason)
         self._last_saved_step = self.progress.step
         self._last_saved_s = self._clock.monotonic()
+
+
+class _Busy:
+    """We are at work; afterwards the newest boundary is what the training is at, unless that has failed.
+
+    A class, because ``contextlib``'s generators take several times as long, at every step.
+    """
+
+    __slots__ = ("_before", "_recorder")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._before = recorder._phase
+
+    def __enter__(self) -> Phase:
+        self._recorder._phase = Phase.BUSY
+        return self._before
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        succeeded = error is None and self._before is not Phase.BUSY
+        self._recorder._phase = Phase.BETWEEN if succeeded else self._before
+        if succeeded:
+            self._recorder.on_idle()
