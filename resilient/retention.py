@@ -4,7 +4,8 @@ A checkpoint stays if any rule of the policy keeps it. Order is by generation. A
 measures how far apart two of them are, and it may jump either way; a jump may keep more than was promised,
 never less:
 
-* The newest always stays, whatever the policy.
+* The newest always stays, whatever the policy. So does the newest whose loss was finite (or is not known): a
+  run whose loss has gone to NaN, and that nobody has looked at, must not push out the last good state.
 * ``max_count``: the newest N stay.
 * ``per_minutes``: going from old to new, one stays for every n minutes: the first, and then each that is at
   least n minutes after the last one that stayed. Where time goes backwards a new segment begins, with a
@@ -61,12 +62,23 @@ def kept(policy: KeepPolicy, candidates: Sequence[Candidate]) -> set[int]:
     )
     if policy == KeepPolicy():
         return {candidate.generation for candidate in ordered}
-    staying = [*ordered[-1:], *_by_count_or_time(policy, ordered)]
+    staying = [*ordered[-1:], *_newest_finite(ordered), *_by_count_or_time(policy, ordered)]
     if policy.every_steps is not None:
         staying += _first_per_cell(ordered, policy.every_steps)
     if policy.best is not None:
         staying += _best(ordered, policy.best)
     return {candidate.generation for candidate in staying}
+
+
+def _newest_finite(ordered: list[C]) -> Iterable[C]:
+    """Where the loss of the newest ones is not finite: the last one before that."""
+    finite = [candidate for candidate in ordered if _has_finite_loss(candidate)]
+    return finite[-1:]
+
+
+def _has_finite_loss(candidate: Candidate) -> bool:
+    loss = candidate.info.get(LOSS)
+    return not isinstance(loss, float) or math.isfinite(loss)
 
 
 def _by_count_or_time(policy: KeepPolicy, ordered: list[C]) -> Iterable[C]:

@@ -158,6 +158,9 @@ _REFUSALS = (
 )
 
 _HINTS = {
+    EXCEPTION: "correct what raised it; the whole traceback is in the log",
+    EXITED: "see in the log what it said before it left",
+    KILLED: "find out who sent the signal: a person, a scheduler, or a limit of the machine",
     HANG: "the stacks of its threads are in the log; if it was only slow, raise --hang-timeout",
     TOO_LARGE: "look for what grows, or raise --memory-limit",
     OUT_OF_MEMORY: "use a smaller batch or fewer dataset workers, or give it more memory",
@@ -218,14 +221,14 @@ def _signalled(evidence: Evidence, number: int) -> Incident:
         return _make(evidence, FAULT, f"it crashed: {name}", _HINTS[FAULT], how)
     if number == signal.SIGTERM and (cause := _dead_data_worker(evidence)):
         return _make(evidence, DATA_WORKER, cause, _HINTS[DATA_WORKER], how, "MindSpore's log says why")
-    return _make(evidence, KILLED, f"killed by {name}", "", f"{how}, which we had not sent")
+    return _make(evidence, KILLED, f"killed by {name}", _HINTS[KILLED], f"{how}, which we had not sent")
 
 
 def _failed(evidence: Evidence, code: int) -> Incident:
     incident = evidence.told.get("incident")
     if incident is None or incident.get("kind") not in (EXCEPTION, "interrupt"):
         return _make(
-            evidence, EXITED, f"exited with status {code}", "", "no exception was seen in the training"
+            evidence, EXITED, f"exited with status {code}", _HINTS[EXITED], "no exception left the script"
         )
     first_line = str(incident.get("message", "")).strip().splitlines()[:1]
     what = ": ".join([str(incident.get("exception")), *first_line])
@@ -236,7 +239,7 @@ def _failed(evidence: Evidence, code: int) -> Incident:
         return _make(evidence, NUMERICAL, what, _HINTS[NUMERICAL], why)
     if incident.get("exception") in ("FloatingPointError", "OverflowError"):
         return _make(evidence, NUMERICAL, what, _HINTS[NUMERICAL], "the exception says so")
-    return _make(evidence, EXCEPTION, what, "", "the exception left the training")
+    return _make(evidence, EXCEPTION, what, _HINTS[EXCEPTION], "the exception left the script")
 
 
 def _died_for_memory(evidence: Evidence) -> bool:

@@ -162,7 +162,9 @@ class Supervisor:
         if self._machine.state is State.RUNNING and attempt is not None and attempt.speaks:
             attempt.send(number)
         else:
-            self._warn(f"there is no training that could be asked for {_REQUESTS[number]}")
+            text = f"there is no training that could be asked for {_REQUESTS[number]} just now"
+            self._journal.write("refused", what=_REQUESTS[number], text=text)
+            self._story.trouble(text)
 
     # Attempts
 
@@ -325,6 +327,7 @@ class Supervisor:
         if self._clock.monotonic() - self._since_s >= _HOPELESS_S:
             self._feed(Event.HOPELESS)
         else:
+            self._story.unkillable()
             self._later(_STUCK_S, Event.GRACE_OVER)
 
     # ... a group that is to end with the run

@@ -36,6 +36,7 @@ class Story:
 
     def attempt(self, attempt: Attempt) -> None:
         """An attempt has been launched."""
+        self._held_up = ""
         self._console.say(f"attempt {attempt.number} started (process {attempt.workers[0].pid})")
 
     def message(self, message: Mapping[str, Any]) -> None:
@@ -43,6 +44,8 @@ class Story:
         kind = message["type"]
         if kind == "resumed":
             self._console.say(str(message.get("message")))
+        elif kind == "remark":
+            self._console.say(str(message.get("text")))
         elif kind == "warning":
             self._console.warn(f"warning: {message.get('text')}")
         elif kind == "saved":
@@ -115,6 +118,10 @@ class Story:
     def killing(self) -> None:
         """The workers are killed."""
         self._console.warn("the workers are killed now")
+
+    def unkillable(self) -> None:
+        """SIGKILL was sent, and has not come through; told once for each time that a restart is held up."""
+        self.held_up("the worker cannot be killed yet: it is frozen, or asleep in the kernel")
 
     def left_behind(self, pids: list[int]) -> None:
         """Some processes did not die of SIGKILL."""

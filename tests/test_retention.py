@@ -67,9 +67,15 @@ def test_deciding_again_keeps_all(policy, clock):
 
 @given(st.integers(1, 10), clocks)
 def test_count_keeps_exactly_the_newest_generations(count, clock):
-    """With a count, exactly the newest generations stay, even where the clock says otherwise."""
+    """With a count, exactly the newest generations stay, even where the clock says otherwise.
+
+    Where none of their losses is finite, one with a finite loss stays beside them.
+    """
     generations = [checkpoint.generation for checkpoint in made(clock)]
-    assert kept(KeepPolicy(max_count=count), made(clock)) == set(generations[-count:])
+    beside = kept(KeepPolicy(max_count=count), made(clock)) - set(generations[-count:])
+    assert len(beside) <= 1
+    without_losses = [replace(checkpoint, info={}) for checkpoint in made(clock)]
+    assert kept(KeepPolicy(max_count=count), without_losses) == set(generations[-count:])
 
 
 def test_without_a_policy_everything_stays():
@@ -105,12 +111,12 @@ def test_minutes_leave_no_gap_that_was_not_there(minutes, clock):
 
 @given(st.integers(1, 60), st.lists(st.floats(0, 600), max_size=60))
 def test_minutes_keep_no_more_than_promised(minutes, pauses):
-    """With a steady clock, one stays per n minutes, and the newest."""
+    """With a steady clock, one stays per n minutes, the newest, and the newest with a finite loss."""
     clock, now = [], 0.0
     for pause in pauses:
         now += pause
         clock.append(now)
-    assert len(replay(KeepPolicy(per_minutes=minutes), clock)) <= now // (minutes * 60) + 2
+    assert len(replay(KeepPolicy(per_minutes=minutes), clock)) <= now // (minutes * 60) + 3
 
 
 def forwards(checkpoints):
@@ -203,3 +209,10 @@ def test_a_metric_needs_its_direction(text):
     assert Best.parse(3, "top:5:max") == Best(3, "top:5", "max")
     with pytest.raises(ValueError, match="which values are better"):
         Best.parse(3, text)
+
+
+def test_a_loss_that_is_not_finite_pushes_no_good_state_out():
+    """After any number of checkpoints with NaN the last one before them is still there."""
+    losses = [0.5, 0.25, *[math.nan] * 17]
+    checkpoints = [Checkpoint(n, float(n), n, {"loss": loss}) for n, loss in enumerate(losses, start=1)]
+    assert kept(KeepPolicy(max_count=2), checkpoints) == {2, 18, 19}

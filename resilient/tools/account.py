@@ -53,6 +53,8 @@ class Verdict:
     evidence: tuple[str, ...]
     restart_in_s: float | None
     reason: str
+    action: str
+    hint: str
     saved_step: int | None
     kept_step: int | None
     time: float | None
@@ -323,6 +325,8 @@ def _judged(watch: Watch, event: Event) -> None:
         evidence=event.texts("evidence"),
         restart_in_s=event.number("restart_in_s"),
         reason=event.text("reason"),
+        action=event.text("action"),
+        hint=event.text("hint"),
         saved_step=event.whole("saved_step"),
         kept_step=event.whole("kept_step"),
         time=event.time,

@@ -205,8 +205,10 @@ def _outcome(event: Event) -> _Outcome | None:
         return _Outcome(True, f"saved step {step} as {file}", True, step, file)
     if event.name == "save_failed" and event.text("reason") in ("", REQUEST):
         return _Outcome(False, f"saving step {step} FAILED: {event.text('error')}", step=step)
-    if event.name == "warning" and "nothing new" in event.text("text"):
+    if event.name == "remark":
         return _Outcome(True, event.text("text"))
+    if event.name == "refused":
+        return _Outcome(False, event.text("text"))
     return None
 
 

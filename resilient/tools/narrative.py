@@ -214,7 +214,8 @@ def _decision(watch: Watch, attempt: Attempt, newest: bool) -> str:
     verdict = attempt.verdict
     if verdict is None or verdict.kind == FINISHED:
         return ""
-    reason = f": {verdict.reason}" if verdict.reason else ""
+    words = "; ".join(filter(None, (verdict.action, verdict.reason)))
+    reason = f": {words}" if words else ""
     if watch.stop_signal and attempt is watch.attempts[-1]:
         return f"It had been asked to stop ({watch.stop_signal}), so no other attempt followed."
     if verdict.restart_in_s is None:
@@ -304,30 +305,12 @@ def _cure(account: Account) -> str:
     verdict = attempt.verdict
     if verdict is None or verdict.kind == FINISHED:
         return ""
-    words = f"{verdict.kind} {verdict.cause}".lower()
-    for signs, cure in _CURES:
-        if any(sign in words for sign in signs):
-            return cure
-    return "remove the cause that is named above"
+    return verdict.hint or "remove the cause that is named above"
 
 
 def _is_fault(attempt: Attempt) -> bool:
     verdict = attempt.verdict
     return verdict is not None and any(sign in f"{verdict.kind} {verdict.cause}" for sign in _FAULTS)
-
-
-_CURES = (
-    (("hang", "hung"), "look at the stacks in the log to see where it hung"),
-    (("memory", "oom"), "give it more memory, or a smaller batch; --memory-limit restarts it in time"),
-    (("disk", "no space"), "make room on the disk"),
-    (("numer", "nan", "overflow"), "look at the loss, the learning rate and the data around that step"),
-    (("key",), "name the right key"),
-    (("unusable",), "see `resilient verify` on what is wrong with the checkpoints; none was deleted"),
-    (("do not fit", "mismatch"), "run the script with the network that the checkpoints were made with"),
-    (("could not be started", "spawn"), "see why the command cannot be started"),
-    (("exception",), "correct what raised the exception (its traceback is above)"),
-    (("sigsegv", "sigbus", "sigabrt", "segfault", "segmentation"), "look at the stacks in the log"),
-)
 
 
 # Words

@@ -18,13 +18,20 @@ class Supervised:
     """A ``resilient-run`` process on a script, its output collected line by line."""
 
     def __init__(
-        self, folder: Path, script: str, *options: str, arguments=(), stdin=None, python=sys.executable
+        self,
+        folder: Path,
+        script: str,
+        *options: str,
+        arguments=(),
+        stdin=None,
+        python=sys.executable,
+        program=("-m", "supervisor.cli"),
     ):
         self.folder = folder
         self.script = folder / "script.py"
         self.script.write_text(textwrap.dedent(script))
         words = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", *options]
-        command = [str(python), "-m", "supervisor.cli", *words, str(self.script), *arguments]
+        command = [str(python), *program, *words, str(self.script), *arguments]
         # A session of its own, so that a test that fails can clear everything away.
         self.process = subprocess.Popen(
             command,

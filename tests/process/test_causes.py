@@ -246,3 +246,30 @@ def test_no_restart_without_a_run_directory(ends, tmp_path):
     )
     run = ends(script, status=7, arguments=[str(tmp_path / "run")])
     assert "another one than this supervisor has locked" in run.err()
+
+
+JUMPY = """
+import itertools, sys
+from resilient.host.clock import SystemClock
+from resilient.host.world import World
+from supervisor import cli, start
+
+class Jumpy(SystemClock):
+    jumps = itertools.cycle([0.0, 3e8, -3e8, 1e9])
+    def now(self):
+        return super().now() + next(self.jumps)
+
+start.World = lambda: World(clock=Jumpy())
+sys.exit(cli.main())
+"""
+
+
+def test_a_clock_that_jumps_changes_nothing(supervise):
+    """Years forward and back between any two looks at it: the same restarts, the same end, no hang seen."""
+    script = STEPS + "    if attempt < 3: os._exit(7)\n    time.sleep(2)\n"
+    run = supervise(script, "--hang-timeout", "20", "--restart-window", "60", program=("-c", JUMPY))
+    assert run.end() == 0, run.err()
+    assert [event["kind"] for event in events(run, "incident_judged")] == ["exited", "exited", "finished"]
+    times = [event["time"] for event in events(run, "transition")]
+    assert times != sorted(times)
+    assert "run complete: 3 attempts" in run.err()

@@ -60,7 +60,9 @@ def reply(journal, answer):
     if answer == "failed":
         journal.write("save_failed", step=8, error="No space left on device", reason="request")
     if answer == "nothing":
-        journal.write("warning", text="step 8 is saved already, there is nothing new to save")
+        journal.write("remark", text="asked for a checkpoint: step 8 is saved already")
+    if answer == "refused":
+        journal.write("refused", text="there is no training that could be asked for save")
     return answer != "end"
 
 

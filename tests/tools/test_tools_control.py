@@ -101,7 +101,13 @@ def test_a_save_that_fails_is_told(tool, play):
 def test_nothing_new_to_save_is_no_failure(tool, play):
     """The newest step is safe already: exit status 0, and the line says so."""
     play(answer="nothing")
-    assert "nothing new to save" in tool("save", "run")
+    assert "step 8 is saved already" in tool("save", "run")
+
+
+def test_where_nothing_trains_nothing_is_waited_for(tool, play):
+    """Between two attempts: exit status 1, and the line says so."""
+    play(answer="refused")
+    assert "there is no training" in tool("save", "run", status=1)
 
 
 def test_a_supervisor_that_ends_meanwhile_is_not_waited_for(tool, play):

@@ -98,6 +98,7 @@ def test_the_story_of_two_attempts(tool, diary):
         status=1,
         restart_in_s=None,
         reason="restarts are switched off (--max-restarts 0)",
+        hint="correct what raised the exception",
     )
     diary("ended", status=1)
     story = tool("explain", "run")
