@@ -79,6 +79,10 @@ class Launcher:
         tell(standby, config, shared)
         return standby
 
+    def prepare_standby(self, config: WorkerConfig, attempt: int) -> None:
+        """Has a worker made ready that the attempt of this number will be."""
+        self._standby.prepare(config, self._directory.log(attempt, config.rank))
+
     def reap_orphans(self, spared: Collection[int]) -> None:
         """Collects dead children that have become ours."""
         ours = [worker.pid for worker in self.attempt.workers] if self.attempt is not None else []

@@ -186,13 +186,6 @@ class Supervisor:
         self._watchman.begin(attempt)
         self._watch()
 
-    def _prepare_standby(self) -> None:
-        """The first step is complete: the start is over."""
-        if self._plan.standby and self._machine.state is State.RUNNING:
-            config = self._plan.worker
-            log = self._directory.log(self._record.attempts + 1, config.rank)
-            self._standby.prepare(config, log)
-
     def _watch(self) -> None:
         """Looks after a group at work, from time to time."""
         if self._machine.state is not State.RUNNING:
@@ -223,8 +216,9 @@ class Supervisor:
         self._judge.note(message, alive=alive)
         if message["type"] == "resuming" and worker is not None:
             self._commits.answer(worker, {"type": "recorded"})
-        if message["type"] == "progress":
-            self._prepare_standby()
+        if message["type"] == "progress" and self._plan.standby and self._machine.state is State.RUNNING:
+            # The first step is complete: the start is over.
+            self._launcher.prepare_standby(self._plan.worker, self._record.attempts + 1)
         self._journal.write(message["type"], **fields)
         if message["type"] == "place" and message["directory"] not in self._record.checkpoints:
             self._update(checkpoints=(*self._record.checkpoints, message["directory"]))
