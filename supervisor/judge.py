@@ -13,7 +13,7 @@ from typing import Any
 from resilient.config import Origin
 from resilient.host.world import World
 from supervisor import ledger as trials
-from supervisor.classify import FINISHED, NUMERICAL, Evidence, Incident, classify
+from supervisor.classify import FINISHED, NOTHING_OLDER, NUMERICAL, Evidence, Incident, classify
 from supervisor.journal import Journal
 from supervisor.ledger import Ledger, TrialFile
 from supervisor.restart import History, RestartPolicy, Verdict, decide
@@ -85,7 +85,7 @@ class Judge:
     def judge(self, evidence: Evidence, *, stopping: bool) -> None:
         """An attempt is over: why, and what follows."""
         self._judged = self._attempt
-        self.incident = classify(evidence)
+        self.incident = self._explain(classify(evidence))
         jitter = int.from_bytes(self._entropy.token(4), "little") / 2**32
         self.verdict = decide(
             self._history,
@@ -100,6 +100,14 @@ class Judge:
         self._history = replace(self.verdict.history, ledger=self._history.ledger)
         # What was set aside is the next person's to try again, who may have removed the cause.
         self._keep(changed if self.verdict.delay_s is not None else Ledger(), self.verdict.action)
+
+    def _explain(self, incident: Incident) -> Incident:
+        """Where there is nothing to go back to, what made us go back is the cause."""
+        if incident.kind != NOTHING_OLDER:
+            return incident
+        before = self.incident
+        cause = f"{before.cause}; {self.verdict.action}, and there is none".lstrip("; ")
+        return replace(incident, cause=cause, hint=before.hint, status=before.status or incident.status)
 
     def give_up(self, reason: str) -> None:
         """What was granted cannot be: why."""

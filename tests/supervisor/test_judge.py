@@ -1,0 +1,157 @@
+"""The judge: what it remembers of a run, and what it keeps on disk for the next supervisor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from chaos.clock import SteppedClock
+from chaos.disk import SimulatedDisk
+from chaos.disk_state import after_power_loss
+from chaos.entropy import SeededEntropy
+from resilient.config import Origin, Shun
+from resilient.host.world import World
+from supervisor.classify import EXCEPTION, NOTHING_OLDER, Evidence
+from supervisor.journal import Journal
+from supervisor.judge import Judge
+from supervisor.ledger import Ledger, Poison, TrialFile
+from supervisor.restart import RestartPolicy
+
+RUN = Path("/run")
+HELLO = {"hello": {}}
+
+
+def raised(step, message="bad", **more):
+    """An attempt that an exception ended after this step."""
+    told = {**HELLO, "incident": {"kind": "exception", "exception": "ValueError", "message": message, **more}}
+    return Evidence(1, told, progressed=True, step=step, phase="step")
+
+
+class Bench:
+    """A judge over a simulated disk, and its journal."""
+
+    def __init__(self, folder, disk=None, poison=Poison.ROLLBACK):
+        self.disk = disk or SimulatedDisk()
+        self.disk.make_directory(RUN)
+        world = World(files=self.disk, clock=SteppedClock(), entropy=SeededEntropy())
+        self.complaints = []
+        self.path = folder / "journal.jsonl"
+        journal = Journal(self.path, world.clock, self.complaints.append)
+        self.file = TrialFile(RUN, world, self.complaints.append)
+        self.judge = Judge(RestartPolicy(poison=poison), self.file, journal, world)
+
+    def note(self, kind, alive=True, **fields):
+        self.judge.note({"type": kind, **fields}, alive=alive)
+
+    def fail(self, attempt, evidence, stopping=False):
+        """One attempt from its launch to its judgment."""
+        self.judge.begin(attempt)
+        self.judge.judge(evidence, stopping=stopping)
+        return self.judge.verdict
+
+    def events(self, name):
+        lines = map(json.loads, self.path.read_text().splitlines())
+        return [event for event in lines if event["event"] == name]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+def poisoned(bench):
+    """Twice the same at step 25, with a checkpoint of step 24: an older state is to be gone on from."""
+    bench.note("saved", step=24)
+    bench.fail(1, raised(24))
+    bench.note("resuming", step=24, file="memory")
+    bench.fail(2, raised(24))
+
+
+def test_after_a_rollback_what_is_newer_on_disk_counts_for_nothing(bench):
+    """Else the steps that are computed again would not be saved, because a spoilt state had their number."""
+    poisoned(bench)
+    assert bench.judge.origin == Origin((Shun(24, 2),))
+    bench.judge.begin(3)
+    bench.note("resumed", step=20)
+    assert bench.judge.durable_step == 20
+    bench.note("saved", alive=False, step=24)
+    assert bench.judge.durable_step == 20
+    bench.note("saved", step=22)
+    assert bench.judge.durable_step == 22
+
+
+def test_memory_that_was_set_aside_is_not_offered(bench):
+    """The mirror holds the very state that has failed; an older one in it would be good."""
+    poisoned(bench)
+    assert not bench.judge.may_use(24)
+    assert bench.judge.may_use(23)
+
+
+def test_memory_is_not_gone_on_from_after_a_loss_that_was_not_finite(bench):
+    """What the slot's loss was is not known here: the worker reads the manifests instead."""
+    bench.fail(1, raised(25, "loss is NAN", loss_finite=False))
+    assert not bench.judge.may_use(3)
+    assert bench.judge.origin.finite
+
+
+def test_where_nothing_is_older_the_poison_is_the_cause(bench):
+    """The last words are about what went wrong, not about what cannot be done; the status is the script's."""
+    poisoned(bench)
+    verdict = bench.fail(3, Evidence(1, {**HELLO, "nothing_older": {"error": "set aside"}}))
+    incident = bench.judge.incident
+    assert (verdict.delay_s, incident.kind, incident.status) == (None, NOTHING_OLDER, 1)
+    assert incident.cause.startswith("ValueError: bad; step 25 has failed twice")
+    assert incident.cause.endswith("and there is none")
+
+
+def test_who_gives_up_forgets_what_was_set_aside(bench):
+    """The person who has removed the cause goes on from the newest state."""
+    poisoned(bench)
+    assert bench.file.read().origin.shunned
+    assert bench.fail(3, raised(24)).delay_s is None
+    assert bench.file.read() == Ledger()
+    assert bench.judge.origin == Origin()
+
+
+def test_a_trial_is_on_disk_before_the_state_is_read(tmp_path):
+    """The machine goes down twice while a state is gone on from: the third supervisor knows."""
+    disk = None
+    for attempt in (1, 2):
+        bench = Bench(tmp_path, disk)
+        bench.judge.open(attempt - 1)
+        bench.judge.begin(attempt)
+        bench.note("resuming", step=24, file="CKP-3_4.ckpt")
+        # Of what was not synced nothing is left.
+        disk = SimulatedDisk(after_power_loss(bench.disk.state(), lambda outcomes: 0))
+    bench = Bench(tmp_path, disk)
+    assert "two attempts have ended on the state of step 24" in bench.judge.open(2)
+    assert bench.judge.origin.shunned == (Shun(24, 2),)
+    assert bench.events("shunned")[-1]["step"] == 24
+
+
+def test_a_stop_is_judged_and_followed_by_nothing(bench):
+    """However it ended: who asked for a stop gets no other attempt."""
+    assert bench.fail(1, raised(3), stopping=True).delay_s is None
+    assert bench.judge.incident.kind == EXCEPTION
+
+
+def test_a_judgment_is_journalled_whole(bench):
+    """What `resilient explain` tells: the cause, what it rests on, and what was decided."""
+    bench.note("saved", step=20)
+    bench.fail(4, raised(24))
+    bench.judge.journal(kept_step=24)
+    event = bench.events("incident_judged")[0]
+    wanted = {
+        "attempt": 4,
+        "kind": "exception",
+        "step": 24,
+        "phase": "step",
+        "saved_step": 20,
+        "kept_step": 24,
+    }
+    assert {name: event[name] for name in wanted} == wanted
+    assert event["evidence"] == ["the exception left the script"]
+    assert event["restart_in_s"] >= 0
+    assert event["reason"] == "restart 1 of 10"
