@@ -27,6 +27,7 @@ from chaos.disk import SimulatedDisk
 from chaos.faults import Fail
 from resilient import retention
 from resilient.config import KeepPolicy, Sealing
+from resilient.errors import ShunnedError
 from resilient.host.entropy import SystemEntropy
 from resilient.host.files import DiskFiles
 from resilient.store import layout
@@ -49,6 +50,22 @@ def test_nothing_at_all_is_none():
     store = make_store(SimulatedDisk())
     assert store.load_newest(Sinks()) is None
     assert (store.entries(), store.recover().entries) == ([], ())
+
+
+def test_what_is_not_allowed_is_passed_over_and_stays():
+    """A state that was set aside is valid, so it is neither read, moved nor counted as a failure."""
+    _, store = filled(3)
+    loaded = store.load_newest(Sinks(), lambda entry: entry.step < 3)
+    assert (loaded.entry.step, loaded.failures) == (2, ())
+    assert steps(store) == [3, 2, 1]
+
+
+def test_where_all_that_is_left_was_set_aside_nothing_is_begun_anew():
+    """That is neither an empty folder nor an unusable one: an error of its own, and every file stays."""
+    _, store = filled(2)
+    with pytest.raises(ShunnedError, match="set aside"):
+        store.load_newest(Sinks(), lambda entry: False)
+    assert steps(store) == [2, 1]
 
 
 def test_order_is_by_generation_under_any_clock():
