@@ -45,7 +45,8 @@ class Recorder:
     """Keeps the newest boundary of one training call at hand, and hands what is due to a keeper.
 
     ``on_idle`` is called when what came while it was busy can be dealt with, ``on_saved_already`` with the
-    step when a checkpoint was asked for and there is nothing new.
+    step when a checkpoint was asked for and there is nothing new, ``on_bad_loss`` with that of a state that
+    was saved although its loss is not finite.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Recorder:
         self.progress = call.progress
         self.on_idle: Callable[[], None] = lambda: None
         self.on_saved_already: Callable[[int], None] = lambda step: None
+        self.on_bad_loss: Callable[[int], None] = lambda step: None
         # The first step of a call builds the network's graph, which may take long.
         self._computing = Beating.COMPILING
         self._requested = False
@@ -260,6 +262,8 @@ class Recorder:
         assert self._boundary is not None
         with self._heartbeat.during(Beating.SAVING):
             self._keeper.commit(self._boundary, reason)
+        if self.loss_is_finite is False:
+            self.on_bad_loss(self.progress.step)
         self._last_saved_step = self.progress.step
         self._last_saved_s = self._clock.monotonic()
 

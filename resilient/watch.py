@@ -45,6 +45,8 @@ class Watch:
         self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal)
         self.recorder.on_idle = self.guard.at_boundary
         self.recorder.on_saved_already = self._on_saved_already
+        self.recorder.on_bad_loss = self._on_bad_loss
+        self._warned_of_loss = False
         self._requests = SaveRequests(self.recorder.request_save)
 
     @property
@@ -111,6 +113,14 @@ class Watch:
 
     def _on_saved_already(self, step: int) -> None:
         self._session.tell("remark", text=f"asked for a checkpoint: step {step} is saved already")
+
+    def _on_bad_loss(self, step: int) -> None:
+        if not self._warned_of_loss:
+            self._warned_of_loss = True
+            self._session.warn(
+                f"the loss of step {step} is not finite; the training goes on, and the newest checkpoint "
+                "whose loss was finite is kept, whatever else is"
+            )
 
     def _over(self) -> None:
         """What follows is no part of a training call."""

@@ -98,8 +98,7 @@ class Judge:
         )
         changed = self.verdict.history.ledger
         self._history = replace(self.verdict.history, ledger=self._history.ledger)
-        # What was set aside is the next person's to try again, who may have removed the cause.
-        self._keep(changed if self.verdict.delay_s is not None else Ledger(), self.verdict.action)
+        self._keep(changed if self.verdict.delay_s is not None else _forgiven(changed), self.verdict.action)
 
     def _explain(self, incident: Incident) -> Incident:
         """Where there is nothing to go back to, what made us go back is the cause."""
@@ -112,7 +111,7 @@ class Judge:
     def give_up(self, reason: str) -> None:
         """What was granted cannot be: why."""
         self.verdict = replace(self.verdict, delay_s=None, reason=reason)
-        self._keep(Ledger())
+        self._keep(_forgiven(self._history.ledger))
 
     def journal(self, kept_step: int) -> None:
         """Writes the newest judgment down; ``kept_step`` is what is in memory."""
@@ -146,3 +145,11 @@ class Judge:
             self._journal.write("shunned", step=rule.step, attempt=rule.attempt, why=why)
         for step in ledger.origin.skipped[len(before.origin.skipped) :]:
             self._journal.write("poison", step=step, action="skip-batch", why=why)
+
+
+def _forgiven(ledger: Ledger) -> Ledger:
+    """What is left when a run ends: a person may remove the cause, and tries again what was set aside.
+
+    A state whose loss was not finite does not become better by that.
+    """
+    return Ledger(origin=Origin(finite=ledger.origin.finite))

@@ -13,7 +13,7 @@ from typing import Any
 
 from resilient.host.clock import Clock
 from supervisor.attempt import Attempt
-from supervisor.classify import FINAL, Incident
+from supervisor.classify import FINAL, NUMERICAL, Incident
 from supervisor.console import Console
 from supervisor.restart import Verdict
 
@@ -170,6 +170,8 @@ class Story:
             return
         log = f"; its output is in {self._directory}/logs/attempt_{attempt.number:04d}" if attempt else ""
         on = f"to go on after step {durable_step}" if durable_step else "to try again"
+        if incident.kind == NUMERICAL:
+            on = "to go on from the newest state whose loss was finite"
         cause = f"remove the cause ({incident.hint})" if incident.hint else "remove the cause"
         self._console.warn(
             f"giving up: {_what(incident, attempt)}; {verdict.reason}{log}; "

@@ -115,6 +115,15 @@ def test_who_gives_up_forgets_what_was_set_aside(bench):
     assert bench.judge.origin == Origin()
 
 
+def test_a_loss_that_was_not_finite_is_not_forgotten(bench):
+    """A state that is spoilt stays so, whoever starts the run again."""
+    nan = raised(25, "loss is NAN", loss_finite=False)
+    bench.fail(1, nan)
+    bench.fail(2, nan)
+    assert bench.fail(3, nan).delay_s is None
+    assert bench.file.read() == Ledger(origin=Origin(finite=True))
+
+
 def test_a_trial_is_on_disk_before_the_state_is_read(tmp_path):
     """The machine goes down twice while a state is gone on from: the third supervisor knows."""
     disk = None
