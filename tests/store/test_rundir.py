@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from resilient.errors import BusyError, UnusableError
+from resilient.host.files import DiskFiles
 from resilient.host.world import World
 from resilient.store.rundir import COMPLETE, RunDirectory
 
@@ -104,6 +105,25 @@ def test_a_run_has_one_owner_at_a_time(run):
     assert json.loads((run.root / "lock").read_text())["pid"] == os.getpid()
     lock.release()
     run.lock().release()
+
+
+class HeldForAnInstant(DiskFiles):
+    """A disk on which somebody looks at a lock when it is first to be taken."""
+
+    looks = 1
+
+    def lock(self, path, owner):
+        if self.looks:
+            self.looks -= 1
+            raise BusyError("somebody looks", pid=0)
+        return super().lock(path, owner)
+
+
+def test_who_only_looks_is_waited_for(tmp_path):
+    """`resilient status` at the very moment in which a run is started does not refuse it."""
+    files = HeldForAnInstant()
+    RunDirectory(tmp_path / "run", World(files=files)).lock().release()
+    assert files.looks == 0
 
 
 def test_the_pid_of_a_stale_lock_says_nothing(run):
