@@ -11,6 +11,7 @@ from typing import Any
 
 from resilient.errors import LinkError
 from resilient.link import Link
+from supervisor.vitals import Vitals
 
 _pids = itertools.count(100_000)
 
@@ -20,7 +21,8 @@ class PlayedWorker:
 
     ``link`` is the supervisor's end, ``other`` the child's, which the test speaks through. ``die`` does what
     the death of a process does: its end of the link goes, ``end_fd`` becomes readable. ``signals`` are those
-    it was sent, ``finished`` tells whether the supervisor has let go of it.
+    it was sent, ``finished`` tells whether the supervisor has let go of it. It sleeps, with so many
+    ``memory_bytes``.
     """
 
     def __init__(self) -> None:
@@ -31,6 +33,7 @@ class PlayedWorker:
         self.pid = next(_pids)
         self.signals: list[int] = []
         self.finished = False
+        self.memory_bytes = 0
         self._code: int | None = None
 
     # What the supervisor does
@@ -40,6 +43,9 @@ class PlayedWorker:
 
     def signal(self, number: int) -> None:
         self.signals.append(number)
+
+    def vitals(self) -> Vitals | None:
+        return Vitals("S", memory_bytes=self.memory_bytes) if self._code is None else None
 
     def finish(self) -> None:
         assert not self.finished, "its descriptors may be somebody else's by now"

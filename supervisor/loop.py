@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from resilient.config import SAVE_SIGNAL
 from resilient.errors import StorageError
 from resilient.host.world import World
 from resilient.store import rundir
@@ -35,9 +34,6 @@ from supervisor.timers import Timers
 from supervisor.watchman import Watchman
 from supervisor.workers import Worker, Workers
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-# What is passed on to the workers, and changes nothing about the run.
-_REQUESTS = {signal.SIGQUIT: "stacks", SAVE_SIGNAL: "save"}
 _STACKS_S = 2.0
 _STUCK_S = 10.0
 _RETRY_S = 2.0
@@ -99,26 +95,37 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervises to the end; the exit status."""
-        caught = (*STOP_SIGNALS, *_REQUESTS, signal.SIGCHLD)
-        with self._selector, wakeup.signals(self._selector, caught, self._on_signals):
+        with self._selector, wakeup.signals(self._selector, self.hear_signals):
             try:
-                concluded = self._judge.open(self._record.attempts)
-                if concluded:
-                    self._story.trouble(concluded)
-                self._feed(Event.BEGIN)
-                while self._machine.state is not State.ENDED:
-                    self._step()
+                self.begin()
+                while not self.ended:
+                    self.step(self._timers.wait_s)
             finally:
-                # Whatever went wrong with us, nothing of the run is left behind.
-                self._commits.close()
-                self._launcher.clear_away()
-                self._standby.close()
+                self.close()
         return self.status
+
+    def begin(self) -> None:
+        """Launches the first group."""
+        if concluded := self._judge.open(self._record.attempts):
+            self._story.trouble(concluded)
+        self._feed(Event.BEGIN)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over; ``status`` is the exit status then."""
+        return self._machine.state is State.ENDED
+
+    def close(self) -> None:
+        """Whatever went wrong with us, nothing of the run is left behind."""
+        self._commits.close()
+        self._launcher.clear_away()
+        self._standby.close()
 
     # Waiting
 
-    def _step(self) -> None:
-        for key, _ in self._selector.select(self._timers.wait_s):
+    def step(self, wait_s: float | None) -> None:
+        """Waits so long for an event, for ever with None, and deals with what there is."""
+        for key, _ in self._selector.select(wait_s):
             # One handler may have closed what the next one is about.
             if key.fd in self._selector.get_map():
                 key.data()
@@ -136,13 +143,14 @@ class Supervisor:
         """The one thing that happens when nothing else does."""
         self._timers.set("machine", delay_s, lambda: self._feed(event))
 
-    def _on_signals(self, numbers: bytes) -> None:
+    def hear_signals(self, numbers: bytes) -> None:
+        """Deals with signals that came, by their numbers."""
         if signal.SIGCHLD in numbers:
             self._launcher.reap_orphans(self._commits.pids)
         for number in numbers:
-            if number in STOP_SIGNALS:
+            if number in wakeup.STOP_SIGNALS:
                 self._on_stop(number)
-            elif number in _REQUESTS:
+            elif number in wakeup.REQUESTS:
                 self._on_request(number)
 
     def _on_stop(self, number: int) -> None:
@@ -156,14 +164,14 @@ class Supervisor:
 
     def _on_request(self, number: int) -> None:
         """Somebody wants a checkpoint, or the stacks, of a training that goes on."""
-        self._journal.write("request", what=_REQUESTS[number])
+        self._journal.write("request", what=wakeup.REQUESTS[number])
         attempt = self._launcher.attempt
         # Another program than a worker of ours would die of it.
         if self._machine.state is State.RUNNING and attempt is not None and attempt.speaks:
             attempt.send(number)
         else:
-            text = f"there is no training that could be asked for {_REQUESTS[number]} just now"
-            self._journal.write("refused", what=_REQUESTS[number], text=text)
+            text = f"there is no training that could be asked for {wakeup.REQUESTS[number]} just now"
+            self._journal.write("refused", what=wakeup.REQUESTS[number], text=text)
             self._story.trouble(text)
 
     # Attempts

@@ -1,6 +1,6 @@
 """Looks after a group while it lives, and collects what was seen of it when it is over.
 
-The edges are elsewhere: ``vitals`` reads processes, ``liveness`` judges silence, ``readiness`` looks at the
+The edges are elsewhere: ``liveness`` judges silence, ``readiness`` looks at the
 machine, ``disk_watch`` at the disk, ``logtail`` reads what the worker said last, ``cgroup`` what the kernel
 says.
 """
@@ -17,7 +17,7 @@ from resilient.host import cgroup, kernel_log
 from resilient.host.world import World
 from resilient.store import layout
 from resilient.store.rundir import RunDirectory
-from supervisor import logtail, readiness, vitals
+from supervisor import logtail, readiness
 from supervisor.attempt import Attempt
 from supervisor.classify import PLACES, Evidence, Silence
 from supervisor.disk_watch import DiskWatch
@@ -135,7 +135,7 @@ class Watchman:
 
     def _vitals(self) -> Vitals | None:
         assert self._attempt is not None
-        found = vitals.read(self._attempt.workers[0].pid)
+        found = self._attempt.workers[0].vitals()
         if found is not None:
             self._peak_bytes = max(self._peak_bytes, found.memory_bytes)
             self._private_bytes = max(self._private_bytes, found.private_bytes)

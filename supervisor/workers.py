@@ -29,7 +29,9 @@ from resilient.errors import LinkError
 from resilient.host.cgroup import Group, Groups
 from resilient.host.files import DIRECTORY_MODE, FILE_MODE
 from resilient.link import Link
+from supervisor import vitals
 from supervisor.output import Log, Pump
+from supervisor.vitals import Vitals
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SWEEP_S = 5.0
@@ -72,6 +74,10 @@ class Worker(Protocol):
 
     def signal(self, number: int) -> None:
         """Sends it a signal; one that has ended gets none."""
+        ...
+
+    def vitals(self) -> Vitals | None:
+        """What the kernel tells of it and its descendants; None when it has ended."""
         ...
 
     def finish(self) -> None:
@@ -134,6 +140,9 @@ class ProcessWorker:
         # Through the pidfd: a number that has been given to another process since is not hit.
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.end_fd, number)
+
+    def vitals(self) -> Vitals | None:
+        return vitals.read(self.pid)
 
     def finish(self) -> None:
         for pump in self._pumps:
