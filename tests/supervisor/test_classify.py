@@ -32,7 +32,10 @@ from supervisor.classify import (
 HELLO = {"hello": {}}
 RAISED = {"kind": "exception", "exception": "ValueError", "message": "loss is NAN", "step": 4}
 SILENCE = Silence("step", 61.0, 60.0)
-DEAD_DATA_WORKER = "[ERROR] MD: Dataset worker process(417) was killed by signal: 9, main process exits."
+DEAD_DATA_WORKER = (
+    "[ERROR] MD(1,7f,python): [sig_handler.cc:556] SIGCHLDHandler] "
+    "Dataset worker process 417 was killed by signal: Killed. Main process will be terminated."
+)
 
 
 @pytest.mark.parametrize(
