@@ -10,12 +10,13 @@ where the main thread does not get on. The newest step is in the mirror then.
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing.process
+import functools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from resilient.heartbeat import Heartbeat, Phase
 
@@ -25,26 +26,65 @@ _LOOK_S = 0.5
 _WAITING = frozenset({Phase.DATA, Phase.EVALUATING})
 
 
+GONE = "gone"
+"""How it died is not known: MindSpore's handler has reaped it already."""
+
+
 def find_dead(pids: Iterable[int]) -> str:
-    """How the first of these children died that did not end well; empty where none has. Reaps nothing."""
-    for pid in pids:
-        with contextlib.suppress(ChildProcessError):
-            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if found is None or found.si_status == 0:
-                continue
-            if found.si_code == os.CLD_EXITED:
-                return f"status {found.si_status}"
-            return signal.Signals(found.si_status).name
-    return ""
+    """How one of these children has died that did not end well; empty where none has. Reaps nothing."""
+    found = [_ending(pid) for pid in pids]
+    return next((how for how in found if how not in ("", GONE)), GONE if GONE in found else "")
 
 
-def _children() -> list[int]:
-    """The processes that ``multiprocessing`` has started: MindSpore's are among them.
+def _ending(pid: int) -> str:
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return GONE
+    if found is None or found.si_status == 0:
+        return ""
+    if found.si_code == os.CLD_EXITED:
+        return f"status {found.si_status}"
+    return signal.Signals(found.si_status).name
 
-    Its ``active_children()`` reaps, and so takes away what we want to see.
+
+class Registered:
+    """The processes that MindSpore's handler looks after, by the part of the pipeline they belong to.
+
+    It registers them when they are started, and no longer when they are about to be ended. We stand in front
+    of both calls. ``multiprocessing`` knows them too, but forgets one as soon as anybody has asked after it.
     """
-    known = getattr(multiprocessing.process, "_children", set())
-    return [child.pid for child in list(known) if child.pid is not None]
+
+    def __init__(self) -> None:
+        self._pids: dict[int, list[int]] = {}
+
+    def install(self) -> None:
+        """Takes part in the registrations of this process from now on; once, where there are any."""
+        engine = sys.modules.get("mindspore._c_dataengine")
+        register = getattr(engine, "register_worker_pids", None)
+        deregister = getattr(engine, "deregister_worker_pids", None)
+        if engine is None or register is None or deregister is None or hasattr(register, "__wrapped__"):
+            return
+
+        @functools.wraps(register)
+        def registered(owner: int, pids: list[int]) -> Any:
+            self._pids[owner] = [pid for pid in pids if pid != os.getpid()]
+            return register(owner, pids)
+
+        @functools.wraps(deregister)
+        def deregistered(owner: int) -> Any:
+            self._pids.pop(owner, None)
+            return deregister(owner)
+
+        engine.__dict__.update(register_worker_pids=registered, deregister_worker_pids=deregistered)
+
+    def pids(self) -> list[int]:
+        """Those that are registered now."""
+        return [pid for pids in list(self._pids.values()) for pid in pids]
+
+
+registered = Registered()
+"""Those of this process."""
 
 
 class Lookout:
@@ -71,7 +111,7 @@ class Lookout:
 
     def look(self) -> bool:
         """Whether one has died; tells it the first time."""
-        how = find_dead(_children())
+        how = find_dead(registered.pids())
         if how and not self._told:
             self._told = True
             self._tell(how)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from resilient.dataset_workers import GONE
 from resilient.errors import EXIT_UNUSABLE, EXIT_USAGE
 
 FINISHED = "finished"
@@ -264,9 +265,12 @@ _DESCRIBED = {signal.strsignal(number): number.name for number in signal.Signals
 def _dead_data_worker(evidence: Evidence) -> str:
     """What the worker, or MindSpore's log, says of a process of the dataset's that has died."""
     how = str(evidence.told.get("data_worker", {}).get("how") or "")
-    if not how and (found := _DATA_WORKER_DIED.search(evidence.log_end)) is not None:
+    if how in ("", GONE) and (found := _DATA_WORKER_DIED.search(evidence.log_end)) is not None:
         how = f"status {found[2]}" if found[2] else _DESCRIBED.get(found[1], found[1])
-    return f"a process of the dataset's died ({how}), and the training with it" if how else ""
+    if not how:
+        return ""
+    known = "" if how == GONE else f" ({how})"
+    return f"a process of the dataset's died{known}, and the training with it"
 
 
 def _hang_words(silence: Silence) -> str:
