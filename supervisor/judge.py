@@ -13,7 +13,7 @@ from typing import Any
 from resilient.config import Origin
 from resilient.host.world import World
 from supervisor import ledger as trials
-from supervisor.classify import FINISHED, NUMERICAL, Evidence, Incident, classify
+from supervisor.classify import FINISHED, NOTHING_OLDER, NUMERICAL, Evidence, Incident, classify
 from supervisor.journal import Journal
 from supervisor.ledger import Ledger, TrialFile
 from supervisor.restart import History, RestartPolicy, Verdict, decide
@@ -85,6 +85,7 @@ class Judge:
     def judge(self, evidence: Evidence, *, stopping: bool) -> None:
         """An attempt is over: why, and what follows."""
         self._judged = self._attempt
+        before, action = self.incident, self.verdict.action
         self.incident = classify(evidence)
         jitter = int.from_bytes(self._entropy.token(4), "little") / 2**32
         self.verdict = decide(
@@ -96,15 +97,20 @@ class Judge:
             attempt=self._attempt,
             stopping=stopping,
         )
+        if self.incident.kind == NOTHING_OLDER and action:
+            # Its own cause is that there is nothing; what it was to get away from is what people must know.
+            self.incident = replace(self.incident, traceback=before.traceback)
+            self.verdict = replace(self.verdict, reason=f"{before.cause}; {action}")
         changed = self.verdict.history.ledger
         self._history = replace(self.verdict.history, ledger=self._history.ledger)
-        # What was set aside is the next person's to try again, who may have removed the cause.
-        self._keep(changed if self.verdict.delay_s is not None else Ledger(), self.verdict.action)
+        self._keep(
+            changed if self.verdict.delay_s is not None else _for_the_next(changed), self.verdict.action
+        )
 
     def give_up(self, reason: str) -> None:
         """What was granted cannot be: why."""
         self.verdict = replace(self.verdict, delay_s=None, reason=reason)
-        self._keep(Ledger())
+        self._keep(_for_the_next(self._history.ledger))
 
     def journal(self, kept_step: int) -> None:
         """Writes the newest judgment down; ``kept_step`` is what is in memory."""
@@ -138,3 +144,11 @@ class Judge:
             self._journal.write("shunned", step=rule.step, attempt=rule.attempt, why=why)
         for step in ledger.origin.skipped[len(before.origin.skipped) :]:
             self._journal.write("poison", step=step, action="skip-batch", why=why)
+
+
+def _for_the_next(ledger: Ledger) -> Ledger:
+    """What was set aside is the next person's to try again, who may have removed the cause.
+
+    A state that has no numbers in it is no better then.
+    """
+    return Ledger(origin=Origin(finite=ledger.origin.finite))

@@ -159,6 +159,10 @@ class Story:
             self._console.warn(f"    {line}")
         if incident.kind in FINAL:
             hint = f" ({incident.hint})" if incident.hint else ""
+            if verdict.reason:
+                hint += (
+                    f"; {verdict.reason}; {_safe(durable_step)}; remove the cause, then run the same command"
+                )
             self._console.warn(f"{incident.cause}{hint}")
             return
         log = f"; its output is in {self._directory}/logs/attempt_{attempt.number:04d}" if attempt else ""
