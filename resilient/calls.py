@@ -19,6 +19,7 @@ from mindspore.train import Model
 
 from resilient.composition import Call
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
+from resilient.dataset_workers import registered
 from resilient.errors import MismatchError
 from resilient.evaluating import watch_evaluations
 from resilient.monitor import CheckpointMonitor
@@ -56,6 +57,7 @@ class Course:
         watch_evaluations(self._session.shared.heartbeat)
         self._wrap("eval", self._evaluate)
         self._watch_optimizers()
+        registered.install()
 
     def _wrap(self, name: str, ours: Callable[..., Any]) -> None:
         original = getattr(Model, name)

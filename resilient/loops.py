@@ -21,6 +21,7 @@ from mindspore import nn
 
 from resilient.composition import Call
 from resilient.config import SavePolicy
+from resilient.dataset_workers import registered
 from resilient.errors import MismatchError, UsageError
 from resilient.session import Session, current
 from resilient.settings import (
@@ -67,6 +68,7 @@ def training(
         raise UsageError("training needs the network, and the optimizer", hint="training(network, optimizer)")
     if save_steps is not None and save_seconds is not None:
         raise ValueError("save_steps and save_seconds exclude each other; give one of them")
+    registered.install()
     session = current()
     run = session.config
     save = Settings.save if run is None else run.save

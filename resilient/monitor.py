@@ -13,6 +13,7 @@ from mindspore.train import Callback, CheckpointConfig
 
 from resilient import settings as arguments
 from resilient.composition import Call
+from resilient.dataset_workers import registered
 from resilient.session import Session, current
 from resilient.settings import KEEP_MAX, KEEP_MINUTES, SAVE_SECONDS, SAVE_STEPS, Settings
 from resilient.state import streams
@@ -31,6 +32,7 @@ class _PlainHooks(Callback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
+        registered.install()
         self._watch: Watch | None = None
 
     def begin(self, run_context: Any) -> None:

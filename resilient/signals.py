@@ -37,11 +37,18 @@ class SignalGuard:
     """Stands in front of the handlers of the stop signals.
 
     ``ready()`` tells whether a checkpoint can be made right now, ``save(signal number)`` makes it.
+    ``came(signal number)`` hears of each at once.
     """
 
-    def __init__(self, ready: Callable[[], bool], save: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        ready: Callable[[], bool],
+        save: Callable[[int], None],
+        came: Callable[[int], None] = lambda number: None,
+    ) -> None:
         self._ready = ready
         self._save = save
+        self._came = came
         self._previous: dict[int, Any] = {}
         self._pending: list[int] = []
         self.received: int | None = None
@@ -77,6 +84,7 @@ class SignalGuard:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         previous = self._previous.get(number, signal.SIG_DFL)
         self.received = number
+        self._came(number)
         if callable(previous) and previous is not signal.default_int_handler:
             previous(number, frame)
         insists = number in self._pending and number == signal.SIGINT

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from mindspore import nn
 
 from resilient.composition import Call, Composer
+from resilient.dataset_workers import look_out
 from resilient.heartbeat import Phase as Beating
 from resilient.keeping import Keeper, ShadowKeeper
 from resilient.mirror_keeper import MirrorKeeper
@@ -42,7 +43,8 @@ class Watch:
             self.heartbeat,
             resumed=resumed,
         )
-        self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal)
+        self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal, self._on_arrival)
+        self._lookout = look_out(self.heartbeat, lambda how: session.tell("data_worker", how=how))
         self.recorder.on_idle = self.guard.at_boundary
         self.recorder.on_saved_already = self._on_saved_already
         self.recorder.on_bad_loss = self._on_bad_loss
@@ -62,6 +64,8 @@ class Watch:
         """The boundary before the first step of this process."""
         self.recorder.begin()
         self.renew_guard()
+        if self._guarding:
+            self._lookout.begin()
         if self._session.supervised:
             self._requests.listen()
 
@@ -107,6 +111,10 @@ class Watch:
         with self.heartbeat.during(Beating.SAVING):
             self._keeper.wait()
         self.guard.restore()
+
+    def _on_arrival(self, number: int) -> None:
+        if number == signal.SIGTERM:
+            self._lookout.look()
 
     def _on_signal(self, number: int) -> None:
         self.recorder.fail(signal.Signals(number).name)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from resilient.dataset_workers import GONE
 from resilient.errors import EXIT_UNUSABLE, EXIT_USAGE
 
 FINISHED = "finished"
@@ -140,6 +141,11 @@ def classify(evidence: Evidence) -> Incident:
     if code == 0 and told.get("finished", {}).get("complete"):
         # Whatever we were about to do to it.
         return _clean_exit(evidence)
+    if "data_worker" in told and code < 0 and (evidence.silence or not evidence.sent):
+        # It has waited for that process until it was killed: by itself, or as one that hangs.
+        how = f"it was ended by {_signal_name(-code)}"
+        cause = _dead_data_worker(evidence)
+        return _make(evidence, DATA_WORKER, cause, _HINTS[DATA_WORKER], how, *_memory_words(evidence))
     if evidence.silence is not None:
         return _make(evidence, HANG, _hang_words(evidence.silence), _HINTS[HANG], "no sign of life came")
     if evidence.too_large_bytes:
@@ -220,7 +226,7 @@ def _signalled(evidence: Evidence, number: int) -> Incident:
     if number in _FAULTS:
         return _make(evidence, FAULT, f"it crashed: {name}", _HINTS[FAULT], how)
     if number == signal.SIGTERM and (cause := _dead_data_worker(evidence)):
-        return _make(evidence, DATA_WORKER, cause, _HINTS[DATA_WORKER], how, "MindSpore's log says why")
+        return _make(evidence, DATA_WORKER, cause, _HINTS[DATA_WORKER], how, *_memory_words(evidence))
     return _make(evidence, KILLED, f"killed by {name}", _HINTS[KILLED], f"{how}, which we had not sent")
 
 
@@ -252,17 +258,22 @@ def _memory_words(evidence: Evidence) -> list[str]:
 
 
 _DATA_WORKER_DIED = re.compile(
-    r"(?:worker process|subprocess)[^\n]{0,200}?(?:was killed by signal: ?(\d+)|exited unexpectedly)", re.I
+    r"(?:Dataset worker process|DataLoader worker)[^\n]{0,80}?"
+    r"(?:was killed by signal: ([A-Za-z ]+)|exited unexpectedly with exit code (\d+))"
 )
+# The log has the signal's description.
+_DESCRIBED = {signal.strsignal(number): number.name for number in signal.Signals}
 
 
 def _dead_data_worker(evidence: Evidence) -> str:
-    """What MindSpore's own log says of a dataset worker; it ends the main process by SIGTERM then."""
-    found = _DATA_WORKER_DIED.search(evidence.log_end)
-    if found is None:
+    """What the worker, or MindSpore's log, says of a process of the dataset's that has died."""
+    how = str(evidence.told.get("data_worker", {}).get("how") or "")
+    if how in ("", GONE) and (found := _DATA_WORKER_DIED.search(evidence.log_end)) is not None:
+        how = f"status {found[2]}" if found[2] else _DESCRIBED.get(found[1], found[1])
+    if not how:
         return ""
-    how = f"by {_signal_name(int(found[1]))}" if found[1] else "unexpectedly"
-    return f"a process of the dataset's died {how}, and MindSpore ended the training"
+    known = "" if how == GONE else f" ({how})"
+    return f"a process of the dataset's died{known}, and the training with it"
 
 
 def _hang_words(silence: Silence) -> str:

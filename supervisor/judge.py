@@ -85,7 +85,7 @@ class Judge:
     def judge(self, evidence: Evidence, *, stopping: bool) -> None:
         """An attempt is over: why, and what follows."""
         self._judged = self._attempt
-        self.incident = self._explain(classify(evidence))
+        action, self.incident = self.verdict.action, self._explain(classify(evidence))
         jitter = int.from_bytes(self._entropy.token(4), "little") / 2**32
         self.verdict = decide(
             self._history,
@@ -96,6 +96,8 @@ class Judge:
             attempt=self._attempt,
             stopping=stopping,
         )
+        if self.incident.kind == NOTHING_OLDER:
+            self.verdict = replace(self.verdict, reason=f"{action}, and there is none")
         changed = self.verdict.history.ledger
         self._history = replace(self.verdict.history, ledger=self._history.ledger)
         self._keep(changed if self.verdict.delay_s is not None else _forgiven(changed), self.verdict.action)
@@ -105,8 +107,13 @@ class Judge:
         if incident.kind != NOTHING_OLDER:
             return incident
         before = self.incident
-        cause = f"{before.cause}; {self.verdict.action}, and there is none".lstrip("; ")
-        return replace(incident, cause=cause, hint=before.hint, status=before.status or incident.status)
+        return replace(
+            incident,
+            cause=before.cause or incident.cause,
+            status=before.status or incident.status,
+            hint=before.hint,
+            traceback=before.traceback,
+        )
 
     def give_up(self, reason: str) -> None:
         """What was granted cannot be: why."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from resilient.host.clock import Clock
 from supervisor.attempt import Attempt
-from supervisor.classify import FINAL, NUMERICAL, Incident
+from supervisor.classify import FINAL, NOTHING_OLDER, NUMERICAL, Incident
 from supervisor.console import Console
 from supervisor.restart import Verdict
 
@@ -164,7 +164,7 @@ class Story:
         """The run has ended without being complete: the cause, and the next thing to try."""
         for line in _traceback_end(incident.traceback):
             self._console.warn(f"    {line}")
-        if incident.kind in FINAL:
+        if incident.kind in FINAL - {NOTHING_OLDER}:
             hint = f" ({incident.hint})" if incident.hint else ""
             self._console.warn(f"{incident.cause}{hint}")
             return
@@ -186,6 +186,8 @@ def _traceback_end(traceback: str) -> list[str]:
 
 
 def _what(incident: Incident, attempt: Attempt | None) -> str:
+    if incident.kind == NOTHING_OLDER:
+        return incident.cause
     if attempt is None or incident.at_start:
         return f"the worker ended before completing a step: {incident.cause}"
     return f"the worker ended after step {attempt.step}: {incident.cause}"

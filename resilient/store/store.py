@@ -204,7 +204,7 @@ class Store:
             except (WrongKeyError, StorageError) as error:
                 failures.append(Failure(entry.name, error))
         if not all(map(allowed, survey.entries)):
-            raise ShunnedError("what else there is has been set aside")
+            raise ShunnedError("there is no older state to go back to")
         self._refuse_to_start_over(failures)
         return None
 

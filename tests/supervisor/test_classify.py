@@ -32,7 +32,11 @@ from supervisor.classify import (
 HELLO = {"hello": {}}
 RAISED = {"kind": "exception", "exception": "ValueError", "message": "loss is NAN", "step": 4}
 SILENCE = Silence("step", 61.0, 60.0)
-DEAD_DATA_WORKER = "[ERROR] MD: Dataset worker process(417) was killed by signal: 9, main process exits."
+DEAD_CHILD = {**HELLO, "data_worker": {"how": "gone"}}
+DEAD_DATA_WORKER = (
+    "[ERROR] MD(1,7f,python): [sig_handler.cc:556] SIGCHLDHandler] "
+    "Dataset worker process 417 was killed by signal: Killed. Main process will be terminated."
+)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +59,10 @@ DEAD_DATA_WORKER = "[ERROR] MD: Dataset worker process(417) was killed by signal
         (Evidence(0, HELLO, silence=SILENCE), HANG, 1),
         (Evidence(-15, HELLO), KILLED, 143),
         (Evidence(-15, HELLO, log_end=DEAD_DATA_WORKER), DATA_WORKER, 143),
+        (Evidence(-15, DEAD_CHILD), DATA_WORKER, 143),
+        (Evidence(-9, DEAD_CHILD), DATA_WORKER, 137),
+        (Evidence(-9, DEAD_CHILD, sent=frozenset({15, 9}), silence=SILENCE), DATA_WORKER, 137),
+        (Evidence(-15, DEAD_CHILD, sent=frozenset({15})), STOPPED, 143),
         (Evidence(1, {**HELLO, "incident": {**RAISED, "loss_finite": False}}), NUMERICAL, 1),
         (Evidence(1, {**HELLO, "incident": {**RAISED, "exception": "FloatingPointError"}}), NUMERICAL, 1),
         (Evidence(1, {**HELLO, "nothing_older": {"error": "all set aside"}}), NOTHING_OLDER, 1),

@@ -102,8 +102,9 @@ def test_where_nothing_is_older_the_poison_is_the_cause(bench):
     verdict = bench.fail(3, Evidence(1, {**HELLO, "nothing_older": {"error": "set aside"}}))
     incident = bench.judge.incident
     assert (verdict.delay_s, incident.kind, incident.status) == (None, NOTHING_OLDER, 1)
-    assert incident.cause.startswith("ValueError: bad; step 25 has failed twice")
-    assert incident.cause.endswith("and there is none")
+    assert incident.cause == "ValueError: bad"
+    assert verdict.reason.startswith("step 25 has failed twice")
+    assert verdict.reason.endswith("and there is none")
 
 
 def test_who_gives_up_forgets_what_was_set_aside(bench):
