@@ -165,7 +165,7 @@ def test_a_loss_that_is_no_number_again_and_again_ends_the_run(tmp_path):
     assert "step 11 has failed three times in the same way" in last
     # Whoever tries again does not go on from a state without numbers in it either.
     (tmp_path / "again").touch()
-    assert resumed(finish(tmp_path, "nan"))[-1] == 8
+    assert resumed(finish(tmp_path, "nan")) == [first, second, 8]
 
 
 def test_a_poisoned_step_is_given_up(tmp_path):
@@ -237,8 +237,11 @@ def test_a_stopped_training_is_woken(tmp_path):
     assert len(run.events("hang")) == 1
 
 
-@pytest.mark.parametrize(("kind", "step"), [("compiling", 16), ("evaluating", 8), ("long_step", 10)])
-def test_a_stop_in_the_middle_of_something_long_leaves_a_checkpoint(tmp_path, kind, step):
+@pytest.mark.parametrize(
+    ("kind", "phase", "step"),
+    [("compiling", "compiling", 16), ("evaluating", "evaluating", 8), ("long_step", "step", 10)],
+)
+def test_a_stop_in_the_middle_of_something_long_leaves_a_checkpoint(tmp_path, kind, phase, step):
     """The newest completed step is committed before the grace is over; the same command completes the run."""
     run = Run(tmp_path, kind, "--grace", "8")
     run.wait_for("here")
@@ -253,6 +256,9 @@ def test_a_stop_in_the_middle_of_something_long_leaves_a_checkpoint(tmp_path, ki
     assert check.returncode == 0, check.stdout + check.stderr
     assert f"step {step} is safe on disk" in run.err.splitlines()[-1]
     assert run.events("saved")[-1]["step"] == step
+    # It was in the middle until it was killed, right before the grace was over.
+    assert [event["phase"] for event in run.events("incident_judged")] == [phase]
+    assert len(run.events("killed")) == 1
     (tmp_path / "again").touch()
     again = Run(tmp_path, kind, "--grace", "8")
     assert again.end() == 0, again.err

@@ -126,9 +126,6 @@ class Hooks(Callback):
             os._exit(7)
         if NOW and step == FATAL_STEP and KIND == "poison_always":
             raise ValueError("this batch is poison")
-        if NOW and step == FATAL_STEP and KIND == "long_step":
-            announce(0.5)
-            hold_the_lock()
 
     def on_train_step_end(self, run_context):
         step = run_context.original_args().cur_step_num
@@ -152,6 +149,19 @@ class Hooks(Callback):
                 time.sleep(0.01)
 
 
+class Long(Network):
+    """The step after the newest one takes minutes, in C: Python's own handlers do not run meanwhile."""
+
+    rounds = 0
+
+    def construct(self, x):
+        self.rounds += 1
+        if NOW and self.rounds == FATAL_STEP:
+            announce(0.5)
+            hashlib.pbkdf2_hmac("sha256", b"long", b"step", 10**9)
+        return super().construct(x)
+
+
 class Deep(nn.Cell):
     """Takes long to compile where it is deep."""
 
@@ -162,6 +172,15 @@ class Deep(nn.Cell):
 
     def construct(self, x):
         for _ in range(self.depth):
+            x = ms.ops.sin(x) + x
+            x = ms.ops.sin(x) + x
+            x = ms.ops.sin(x) + x
+            x = ms.ops.sin(x) + x
+            x = ms.ops.sin(x) + x
+            x = ms.ops.sin(x) + x
+            x = ms.ops.sin(x) + x
+            x = ms.ops.sin(x) + x
+            x = ms.ops.sin(x) + x
             x = ms.ops.sin(x) + x
         return self.dense(x)
 
@@ -176,7 +195,7 @@ class Announced(Callback):
 
 def train():
     """Trains; the cells whose parameters count."""
-    trained = model(Network())
+    trained = model(Long() if KIND == "long_step" else Network())
     hooks = [LossMonitor(), Hooks()]
     if KIND.startswith("nan") and NOW:
         # The first epoch is read from a dataset of its own.
@@ -197,7 +216,7 @@ def train():
         trained.train(2, dataset(), callbacks=hooks)
     if KIND in ("never", "compiling"):
         ms.set_context(mode=ms.GRAPH_MODE)
-        model(Deep(2000 if KIND == "compiling" and NOW else 1)).train(1, dataset(), callbacks=[Announced()])
+        model(Deep(400 if KIND == "compiling" and NOW else 1)).train(1, dataset(), callbacks=[Announced()])
     return trained.train_network
 
 
