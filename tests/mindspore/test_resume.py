@@ -61,6 +61,12 @@ def checkpoints(folder):
     return {path.name: path.read_bytes() for path in place.iterdir() if path.suffix in (".ckpt", ".manifest")}
 
 
+def last_cause(folder):
+    """The kind of the newest incident, as it was judged."""
+    lines = map(json.loads, (folder / "run" / "journal.jsonl").read_text().splitlines())
+    return [line["kind"] for line in lines if line["event"] == "incident_judged"][-1]
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -75,6 +81,7 @@ def test_a_changed_script_is_refused(stopped, kind, words):
     assert words in said.splitlines()[-1]
     assert "--fresh --archive" in said.splitlines()[-1]
     assert said.count("attempt") <= 2
+    assert last_cause(stopped) == "checkpoints do not fit"
     assert checkpoints(stopped) == before
 
 
@@ -89,6 +96,7 @@ def test_no_valid_checkpoint_is_never_from_zero(stopped):
         _, said = run(stopped, "plain", "never", status=65)
         last = said.splitlines()[-1]
         assert all(Path(name).stem in last for name in spoilt), said
+    assert last_cause(stopped) == "checkpoints unusable"
     kept = {path.name for path in (stopped / "run" / "quarantine").iterdir()}
     assert set(spoilt) <= kept
     result, _ = run(stopped, "plain", "never", "--fresh", "--archive")

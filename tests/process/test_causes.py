@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from supervised import is_alive, wait_until
+
+from chaos.memory_group import memory_group
 
 pytestmark = pytest.mark.process
 
@@ -161,6 +164,40 @@ def test_a_worker_above_its_memory_limit_is_replaced(ends):
     run = ends(script, "--memory-limit", "200M", "--grace", "5")
     assert judged(run)["kind"] == "memory limit"
     assert events(run, "memory")[0]["bytes"] > 200 * 1024**2
+
+
+IN_A_GROUP = """
+import os, sys
+with open(sys.argv.pop(1), "w") as group:
+    group.write(str(os.getpid()))
+from supervisor import cli
+sys.exit(cli.main())
+"""
+
+
+def test_a_kill_for_memory_is_told_from_other_kills(supervise):
+    """The kernel's own count, of the group that supervisor and worker are in, says what SIGKILL does not."""
+    with contextlib.ExitStack() as stack:
+        try:
+            group = stack.enter_context(memory_group(256 * 1024**2))
+        except OSError as error:
+            pytest.skip(f"no control group can be made here: {error}")
+        hoard = "    hoard = []\n    while True: hoard.append(b'x' * 1000000)\n"
+        run = supervise(ONCE + hoard, program=("-c", IN_A_GROUP, str(group / "cgroup.procs")))
+        assert run.end() == 0, run.err()
+    assert judged(run)["kind"] == "out of memory"
+    assert "the kernel killed it because memory ran out" in run.err()
+    assert any("count of such kills rose by 1" in why for why in judged(run)["evidence"])
+
+
+def test_a_stop_of_ours_is_no_kill_from_outside(supervise):
+    """The signal came from us: the cause is the request."""
+    run = supervise(STEPS + "    print('up', flush=True)\n    time.sleep(1000)\n")
+    run.wait_for("up")
+    run.send(signal.SIGTERM)
+    assert run.end() == 75, run.err()
+    assert (judged(run)["kind"], judged(run)["restart_in_s"]) == ("stopped", None)
+    assert processes_of(run) == []
 
 
 def test_a_worker_that_cannot_be_started_is_told(tmp_path, supervise):
