@@ -63,7 +63,7 @@ def test_what_is_not_allowed_is_passed_over_and_stays():
 def test_where_all_that_is_left_was_set_aside_nothing_is_begun_anew():
     """That is neither an empty folder nor an unusable one: an error of its own, and every file stays."""
     _, store = filled(2)
-    with pytest.raises(ShunnedError, match="set aside"):
+    with pytest.raises(ShunnedError, match="no older state"):
         store.load_newest(Sinks(), lambda entry: False)
     assert steps(store) == [2, 1]
 
