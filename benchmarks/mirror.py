@@ -44,7 +44,7 @@ from resilient.state.snapshot import Progress
 
 SLOTS = 3
 PROGRAM = Path(__file__).parent / "programs" / "timed.py"
-TRAININGS = {"digits": 1000, "tiny": 4000, "wide": 60}
+TRAININGS = {"digits": 1000, "tiny": 4000, "wide": 300}
 """What is trained for the overhead, and for how many steps."""
 
 
@@ -64,12 +64,16 @@ class Snapshots:
             make=lambda meta_bytes: Mirror.make(layout, SLOTS, SharedMemory.create),
             remote=RemoteSaver(Link(ours)),
             alone=lambda: self._no_saver(),
+            failed=lambda step, error: self._not_held(error),
             clock=World().clock,
         )
         self._keeper = MirrorKeeper(self._composer, means, 1, waits=False)
 
     def _no_saver(self) -> Any:
         raise AssertionError("the link is open")
+
+    def _not_held(self, error: str) -> None:
+        raise AssertionError(error)
 
     def take(self) -> None:
         """One snapshot, as at a step boundary."""
