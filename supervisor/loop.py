@@ -27,7 +27,9 @@ from supervisor.judge import Judge
 from supervisor.launcher import Launcher, fields_of
 from supervisor.ledger import TrialFile
 from supervisor.machine import Action, Event, Machine, State
+from supervisor.pause import Pause
 from supervisor.plan import Plan
+from supervisor.readiness import Obstacle
 from supervisor.standby import Standby
 from supervisor.story import Story
 from supervisor.timers import Timers
@@ -36,10 +38,7 @@ from supervisor.workers import Worker, Workers
 
 _STACKS_S = 2.0
 _STUCK_S = 10.0
-_RETRY_S = 2.0
 _HOPELESS_S = 600.0
-# What was measured is a guess: it is waited for, and not for long.
-_GUESS_S = 30.0
 
 
 class Supervisor:
@@ -73,8 +72,8 @@ class Supervisor:
         self._watchman = Watchman(plan.limits, directory, plan.worker.keep, world)
         self._stop_signal = 0
         self._end_s = 0.0
-        self._since_s = 0.0
-        self._obstacle = ""
+        self._killed_s = 0.0
+        self._pause = Pause(self._timers, world.clock, self._look_ahead, self._feed, self._judge.give_up)
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._wait,
@@ -276,29 +275,18 @@ class Supervisor:
     def _wait(self) -> None:
         delay_s = self._judge.verdict.delay_s
         assert delay_s is not None
-        self._since_s = self._clock.monotonic() + delay_s
-        self._timers.set("machine", delay_s, self._try_to_launch)
+        self._pause.begin(delay_s)
         self._story.restarting(
             self._judge.incident, self._judge.verdict, self._launcher.attempt, self._commits.kept_step
         )
 
-    def _try_to_launch(self) -> None:
-        obstacle = self._watchman.obstacle(self._launcher.left)
-        waited_s = self._clock.monotonic() - self._since_s
-        late = waited_s >= _HOPELESS_S
-        if obstacle is None or (waited_s >= _GUESS_S and not obstacle.fatal):
-            self._feed(Event.BACKOFF_OVER)
-        elif obstacle.may_pass and not late:
-            self._obstacle = obstacle.reason
-            self._feed(Event.NOT_READY)
-        else:
-            self._judge.give_up(obstacle.reason)
-            self._feed(Event.HOPELESS)
+    def _look_ahead(self) -> Obstacle | None:
+        return self._watchman.obstacle(self._launcher.left)
 
     def _wait_longer(self) -> None:
-        self._journal.write("waiting", reason=self._obstacle)
-        self._story.held_up(self._obstacle)
-        self._timers.set("machine", _RETRY_S, self._try_to_launch)
+        self._journal.write("waiting", reason=self._pause.reason)
+        self._story.held_up(self._pause.reason)
+        self._pause.go_on()
 
     # ... a group that is to make room for the next
 
@@ -326,7 +314,7 @@ class Supervisor:
         self._later(self._plan.grace_s, Event.GRACE_OVER)
 
     def _look_again(self) -> None:
-        if self._clock.monotonic() - self._since_s >= _HOPELESS_S:
+        if self._clock.monotonic() - self._killed_s >= _HOPELESS_S:
             self._feed(Event.HOPELESS)
         else:
             self._story.unkillable()
@@ -356,7 +344,7 @@ class Supervisor:
     def _kill(self) -> None:
         assert self._launcher.attempt is not None
         self._timers.cancel("secure")
-        self._since_s = self._clock.monotonic()
+        self._killed_s = self._clock.monotonic()
         self._story.killing()
         self._journal.write("killed", why=self._machine.state.value)
         self._launcher.attempt.send(signal.SIGKILL)

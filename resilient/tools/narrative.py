@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from resilient.tools.account import FINISHED, Account, Attempt, Save, Watch, step_name
+from resilient.tools.account import Account
 from resilient.tools.console import count, size
+from resilient.tools.watches import FINISHED, Attempt, Save, Watch, step_name
 
 _WIDTH = 88
 _TRACEBACK_LINES = 8

@@ -237,9 +237,11 @@ def judge(theatre):
     left = {name for line in lines if line["event"] == "left_behind" for name in line["processes"]}
     assert all(worker.finished for worker in theatre.workers.all if f"process {worker.pid}" not in left)
     # Two budgets, the run's own and that of what others did; nothing here is ever durable.
-    restarts = [
-        line for line in lines if line["event"] == "incident_judged" and line["restart_in_s"] is not None
-    ]
+    judgments = [line for line in lines if line["event"] == "incident_judged"]
+    restarts = [line for line in judgments if line["restart_in_s"] is not None]
+    # Once asked to stop, nothing is granted any more: the lines are in the order of what happened.
+    asked = next((n for n, line in enumerate(lines) if line["event"] == "stop_requested"), len(lines))
+    assert not any(line in restarts for line in lines[asked:])
     outside = [line for line in restarts if line["kind"] == "killed"]
     assert len(outside) <= BUDGET
     assert len(restarts) - len(outside) <= BUDGET

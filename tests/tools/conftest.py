@@ -1,5 +1,6 @@
 import pytest
-from tool_runs import Tool
+from diaries import Diary
+from tool_runs import Tool, make_run
 
 from resilient.codec import cipher
 
@@ -21,3 +22,10 @@ def small_blocks(monkeypatch):
 def tool(capfd):
     """Calls ``resilient`` and hands out what it said."""
     return Tool(capfd)
+
+
+@pytest.fixture
+def diary():
+    """The journal of a run that is there, still empty."""
+    make_run("run", steps=(), status="failed")
+    return Diary()

@@ -4,59 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
-import pytest
+from diaries import begin, flat
 from hypothesis import given
 from hypothesis import strategies as st
-from tool_runs import make_run
 
 from resilient.host.world import World
 from resilient.tools.account import build
-from resilient.tools.journal import Event, Journal, parse
+from resilient.tools.journal import Journal, parse
 from resilient.tools.narrative import Present, chapters, headline, standing
 
 TRACEBACK = (
     "Traceback (most recent call last):\n" + "".join(f"  frame {i}\n" for i in range(20)) + "ValueError: bad"
 )
-
-
-class Diary:
-    """A journal that is written as a supervisor would; each event comes one second after the one before."""
-
-    def __init__(self, root="run", monotonic=100.0):
-        self.path = Path(root) / "journal.jsonl"
-        self.now = 1_700_000_000.0
-        self.monotonic = monotonic
-
-    def __call__(self, event, after_s=1.0, **fields):
-        self.now += after_s
-        self.monotonic += after_s
-        line = {"time": self.now, "monotonic": self.monotonic, "event": event, **fields}
-        self.raw(json.dumps(line).encode() + b"\n")
-        return self
-
-    def raw(self, data):
-        with self.path.open("ab") as file:
-            file.write(data)
-
-
-@pytest.fixture
-def diary():
-    make_run("run", steps=(), status="failed")
-    return Diary()
-
-
-def flat(text):
-    """A text without its line breaks."""
-    return " ".join(text.split())
-
-
-def begin(diary, pid=10, attempt=1):
-    diary("run", run_id="r", command=["train.py", "--epochs", "3"], pid=pid)
-    diary("attempt", attempt=attempt, pid=pid + 1)
-    diary("hello", attempt=attempt, pid=pid + 1)
-    return diary
 
 
 def test_the_story_of_two_attempts(tool, diary):
@@ -417,78 +377,3 @@ def test_a_journal_that_grows_is_read_once(tmp_path_factory, lines, chunk):
     whole = Journal(World().files, path)
     assert found == [event.fields for event in whole.events()]
     assert journal.torn == whole.torn
-
-
-@pytest.mark.parametrize(
-    ("value", "number", "whole"),
-    [
-        (3, 3.0, 3),
-        (3.5, 3.5, None),
-        (-1, -1.0, None),
-        (True, None, None),
-        ("3", None, None),
-        (10**400, None, None),
-        (float("nan"), None, None),
-        (float("inf"), None, None),
-        (None, None, None),
-        ([1], None, None),
-    ],
-)
-def test_a_field_of_another_type_is_as_good_as_missing(value, number, whole):
-    """Numbers are finite and no booleans; counts are whole and not negative."""
-    event = Event("saved", fields={"step": value})
-    assert (event.number("step"), event.whole("step")) == (number, whole)
-
-
-def test_status_in_a_few_lines(tool, diary):
-    """Not running, the attempt, the step, the last checkpoint, the last failure, what next."""
-    begin(diary)("resumed", step=5, file="A.ckpt")("saved", step=9, file="B.ckpt", reason="schedule")
-    diary("incident_judged", kind="killed", cause="killed by SIGKILL", status=137, step=11, restart_in_s=None)
-    diary("ended", status=137)
-    told = tool("status", "run")
-    for words in (
-        "not running, given up",
-        "step: 11",
-        "last saved: step 9",
-        "B.ckpt",
-        "attempt 1: killed by SIGKILL",
-    ):
-        assert words in flat(told), words
-    [facts] = tool.json("status", "run")
-    assert (facts["running"], facts["step"], facts["saved_step"], facts["status"]) == (False, 11, 9, "failed")
-
-
-def test_status_of_a_run_whose_supervisor_was_killed(tool):
-    """The record says running and the lock says nobody: told as what it is."""
-    make_run("run", steps=(), status="running")
-    begin(Diary())
-    assert "not running, although its record says so" in flat(tool("status", "run"))
-
-
-def test_a_run_at_work_is_told_as_running(tool, diary):
-    """By the lock, whatever the record says; the newest attempt is running now."""
-    import os
-
-    begin(diary, pid=os.getpid())("fresh", attempt=1)
-    from resilient.store.rundir import RunDirectory
-
-    lock = RunDirectory(Path("run").absolute(), World()).lock()
-    try:
-        assert f"running, supervisor: process {os.getpid()}" in tool("status", "run")
-        story = flat(tool("explain", "run"))
-        assert "It is running now." in story
-        assert "resilient stop run" in story
-        assert "vanished" not in story
-    finally:
-        lock.release()
-
-
-def test_a_plain_training_after_a_supervisor_that_vanished(diary):
-    """Somebody holds the run, and it is not the supervisor of the journal: that one is gone."""
-    begin(diary)
-    account = build(Journal(World().files, diary.path).events())
-    story = flat(" ".join(chapters(account, Present("run", "running", 77))))
-    assert "process 10) vanished" in story
-    assert "It is running now." not in story
-    story = flat(" ".join(chapters(account, Present("run", "running", 10))))
-    assert "vanished" not in story
