@@ -29,7 +29,6 @@ DATA_WORKER = "dataset worker died"
 HANG = "hang"
 STOPPED = "stopped"
 SPAWN_FAILED = "spawn failed"
-LOST_SUPERVISOR = "supervisor lost"
 UNUSABLE = "checkpoints unusable"
 NOTHING_OLDER = "nothing older to go back to"
 MISMATCH = "checkpoints do not fit"
@@ -38,7 +37,7 @@ USAGE = "usage"
 FINAL = frozenset({UNUSABLE, NOTHING_OLDER, MISMATCH, USAGE})
 """Trying again changes nothing about these."""
 
-OUTSIDE = frozenset({KILLED, DATA_WORKER, LOST_SUPERVISOR})
+OUTSIDE = frozenset({KILLED, DATA_WORKER})
 """What others did: neither the script's doing, nor that of the state it went on from."""
 
 PLACES = {

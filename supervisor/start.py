@@ -80,9 +80,9 @@ def _run(
     encrypted = f"encrypted with {sealing.mode}" if sealing.mode else "NOT encrypted"
     going_on = "going on with the run" if record.attempts else "new run"
     console.say(f"{going_on} in {options.run_dir}; checkpoints are {encrypted}")
+    journal.write("run", run_id=record.run_id, command=list(options.program.words), pid=os.getpid())
     if record.status == rundir.RUNNING:
         journal.write("supervisor_lost", attempt=record.attempts)
-    journal.write("run", run_id=record.run_id, command=list(options.program.words), pid=os.getpid())
     plan = Plan(config, options.restart, options.grace_s, options.standby, options.limits)
     workers = ProcessWorkers(options.program, story.trouble)
     try:

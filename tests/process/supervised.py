@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,18 @@ import time
 from pathlib import Path
 
 DEADLINE_S = 60.0
+
+TRAINING = """
+    import ctypes, os, signal, sys, time
+    from resilient.heartbeat import Phase
+    from resilient.session import current
+    me = current()
+    attempt = me.config.attempt
+    def step(number):
+        me.shared.heartbeat.beat(Phase.STEP, number)
+        me.tell("progress", step=number)
+"""
+"""The beginning of a script that beats and tells as a training does, wherever it calls ``step``."""
 
 
 class Supervised:
@@ -85,6 +98,16 @@ class Supervised:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
+
+
+def journal(run: Supervised) -> list[dict]:
+    """Every event of a run, oldest first."""
+    return [json.loads(line) for line in (run.folder / "run" / "journal.jsonl").read_text().splitlines()]
+
+
+def events(run: Supervised, name: str) -> list[dict]:
+    """The events of this name."""
+    return [event for event in journal(run) if event["event"] == name]
 
 
 def wait_until(condition, what: str) -> None:

@@ -11,31 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from supervised import is_alive, wait_until
+from supervised import TRAINING, events, is_alive, wait_until
 
 from chaos.memory_group import memory_group
 
 pytestmark = pytest.mark.process
 
-# Beats and tells as a training does, and then does what a test wants.
-STEPS_LATER = """
-    import ctypes, os, signal, sys, time
-    from resilient.heartbeat import Phase
-    from resilient.session import current
-    me = current()
-    attempt = me.config.attempt
-    def step(number):
-        me.shared.heartbeat.beat(Phase.STEP, number)
-        me.tell("progress", step=number)
-"""
-BEGUN = "    step(10 * attempt)\n"
-STEPS = STEPS_LATER + BEGUN
+STEPS = TRAINING + "    step(10 * attempt)\n"
 ONCE = STEPS + "    if attempt == 2: sys.exit(0)\n"
-
-
-def events(run, name):
-    lines = (run.folder / "run" / "journal.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
 def judged(run):
@@ -235,10 +218,10 @@ def test_a_lost_supervisor_is_told_by_the_next(supervise):
 def test_a_state_that_takes_everything_down_is_set_aside(supervise):
     """Twice the supervisor itself dies while going on from one state: the third goes on from an older one."""
     script = (
-        STEPS_LATER
+        TRAINING
         + """
     me.tell("resuming", step=24, file="CKP-3_4.ckpt")
-    me.link.wait("recorded", 10)
+    assert me.link.wait("recorded", 10), "it was not written down"
     print(me.config.origin.allows(24, {"attempt": 1}), flush=True)
     if attempt < 3: time.sleep(1000)
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -11,27 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from supervised import is_alive, wait_until
+from supervised import TRAINING, events, is_alive, wait_until
 
 pytestmark = pytest.mark.process
 
-STEPS = """
-    import os, signal, sys, time
-    from resilient.heartbeat import Phase
-    from resilient.session import current
-    me = current()
-    attempt = me.config.attempt
-    def step(number):
-        me.shared.heartbeat.beat(Phase.STEP, number)
-        me.tell("progress", step=number)
-    step(1)
-    print("up", os.getpid(), flush=True)
-"""
-
-
-def events(run, name):
-    lines = (run.folder / "run" / "journal.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == name]
+STEPS = TRAINING + "    step(1)\n    print('up', os.getpid(), flush=True)\n"
 
 
 def worker_pid(run):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from supervised import is_alive, wait_until
+from supervised import events, is_alive, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -20,14 +20,6 @@ STEPS = """
     attempt = current().config.attempt
     current().tell("progress", step=10 * attempt)
 """
-
-
-def journal(run):
-    return [json.loads(line) for line in (run.folder / "run" / "journal.jsonl").read_text().splitlines()]
-
-
-def events(run, name):
-    return [line for line in journal(run) if line["event"] == name]
 
 
 def record(run):
