@@ -21,8 +21,8 @@ class PlayedWorker:
 
     ``link`` is the supervisor's end, ``other`` the child's, which the test speaks through. ``die`` does what
     the death of a process does: its end of the link goes, ``end_fd`` becomes readable. ``signals`` are those
-    it was sent, ``finished`` tells whether the supervisor has let go of it. It sleeps, with so many
-    ``memory_bytes``.
+    it was sent, ``finished`` tells whether the supervisor has let go of it. It is in this ``state`` (S: it
+    sleeps, T: it is stopped), with so many ``memory_bytes``.
     """
 
     def __init__(self) -> None:
@@ -33,6 +33,7 @@ class PlayedWorker:
         self.pid = next(_pids)
         self.signals: list[int] = []
         self.finished = False
+        self.state = "S"
         self.memory_bytes = 0
         self._code: int | None = None
 
@@ -45,7 +46,7 @@ class PlayedWorker:
         self.signals.append(number)
 
     def vitals(self) -> Vitals | None:
-        return Vitals("S", memory_bytes=self.memory_bytes) if self._code is None else None
+        return Vitals(self.state, memory_bytes=self.memory_bytes) if self._code is None else None
 
     def finish(self) -> None:
         assert not self.finished, "its descriptors may be somebody else's by now"

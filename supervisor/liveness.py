@@ -44,6 +44,8 @@ _LATE_S = 0.5
 _ACTIVITY_S = 5.0
 _BUSY_SHARE = 0.01
 _BUSY_BYTES_PER_S = 4096.0
+# In proc(5); one that a debugger has stopped is "t".
+_STOPPED = "T"
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,16 @@ class Silence:
 
 @dataclass(frozen=True)
 class Hang:
-    """A worker hangs: where, after which completed step, silent for how long, against which limit."""
+    """A worker hangs: where, after which completed step, silent for how long, against which limit.
+
+    ``stopped``: it does not run because of a signal (SIGSTOP), and would go on if it were woken.
+    """
 
     phase: Phase
     step: int
     silent_s: float
     limit_s: float
+    stopped: bool = False
 
 
 def limit_s(policy: HangPolicy, silence: Silence) -> float:
@@ -160,7 +166,7 @@ class Liveness:
         # A beat that was not there at the last look is a sign of life, however long ago it was.
         if self._vitals is None or self._vitals.traced or not is_hang(self._policy, silence):
             return None
-        return Hang(beat.phase, beat.step, silence.silent_s, limit)
+        return Hang(beat.phase, beat.step, silence.silent_s, limit, self._vitals.state == _STOPPED)
 
     def _silence(self) -> Silence:
         phase = self._beat.phase

@@ -22,6 +22,7 @@ from supervisor import deadline, wakeup
 from supervisor.classify import FINISHED, Evidence, death_reason
 from supervisor.commits import Commits
 from supervisor.ending import conclude
+from supervisor.hung import Hung
 from supervisor.journal import Journal
 from supervisor.judge import Judge
 from supervisor.launcher import Launcher, fields_of
@@ -36,7 +37,6 @@ from supervisor.timers import Timers
 from supervisor.watchman import Watchman
 from supervisor.workers import Worker, Workers
 
-_STACKS_S = 2.0
 _STUCK_S = 10.0
 _HOPELESS_S = 600.0
 
@@ -74,6 +74,7 @@ class Supervisor:
         self._end_s = 0.0
         self._killed_s = 0.0
         self._pause = Pause(self._timers, world.clock, self._look_ahead, self._feed, self._judge.give_up)
+        self._hung = Hung(self._timers, world.clock, self._watchman, self._feed)
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._wait,
@@ -293,14 +294,7 @@ class Supervisor:
     def _take_stacks(self) -> None:
         attempt = self._launcher.attempt
         assert attempt is not None
-        attempt.send(signal.SIGCONT)
-        if attempt.speaks:
-            attempt.send(signal.SIGQUIT)
-        self._timers.set("machine", _STACKS_S, self._judge_hang)
-
-    def _judge_hang(self) -> None:
-        # One that was only stopped goes on by itself once it is woken.
-        self._feed(Event.MOVES if self._watchman.moves() else Event.STACKS_TAKEN)
+        self._hung.begin(attempt)
 
     def _go_on(self) -> None:
         self._journal.write("moves")

@@ -8,7 +8,7 @@ says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ from supervisor.vitals import Vitals
 _LOOK_S = 5.0
 # A training that grows fast is caught before it is far above its limit.
 _MEMORY_LOOK_S = 1.0
+_REMEDIES = {
+    False: "the stacks of its threads go to the log, then it is started again",
+    True: "somebody has stopped it (SIGSTOP): it is woken, and started again if it does not go on",
+}
 
 
 @dataclass(frozen=True)
@@ -108,12 +112,16 @@ class Watchman:
         if hang is None:
             return None
         phase = hang.phase.name.lower()
-        fields = {"phase": phase, "step": hang.step, "silent_s": hang.silent_s, "limit_s": hang.limit_s}
         text = (
             f"the training hangs {PLACES[phase]}, after step {hang.step}: nothing moved for "
-            f"{hang.silent_s:.0f} s; the stacks of its threads go to the log, then it is started again"
+            f"{hang.silent_s:.0f} s; {_REMEDIES[hang.stopped]}"
         )
-        return Finding("hang", text, {"attempt": attempt.number, **fields})
+        return Finding("hang", text, {"attempt": attempt.number, **asdict(hang), "phase": phase})
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether what hung was stopped by a signal: it needs no more than to be woken."""
+        return self._hang is not None and self._hang.stopped
 
     def moves(self) -> bool:
         """Whether a group that hung has come to life again; then it is none that hangs."""

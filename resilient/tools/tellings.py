@@ -100,6 +100,16 @@ def _hang(watch: Watch, event: Event) -> None:
     attempt.reach(event.whole("step"))
 
 
+def _moves(watch: Watch, event: Event) -> None:
+    """It hung, and does not any more."""
+    attempt = watch.attempt()
+    if attempt.hang is not None:
+        silent_s = attempt.hang["silent_s"]
+        how_long = f" for {silent_s:.0f} s" if isinstance(silent_s, float) else ""
+        attempt.remark(f"nothing moved{how_long} after step {attempt.step}; it went on when it was woken")
+    attempt.hang = None
+
+
 def _memory(watch: Watch, event: Event) -> None:
     limits = {name: event.number(name) for name in ("bytes", "limit_bytes")}
     watch.attempt().memory = limits
@@ -180,6 +190,7 @@ TELLINGS: Mapping[str, Callable[[Watch, Event], None]] = {
     "usage": _refused,
     "finished": _finished,
     "hang": _hang,
+    "moves": _moves,
     "memory": _memory,
     "incident_judged": _judged,
     "poison": _poison,

@@ -168,6 +168,16 @@ def test_a_silence_that_is_too_long_is_a_hang():
     assert 5.0 < after_s <= 5.0 + 5.0 / 4
 
 
+@pytest.mark.parametrize(("state", "stopped"), [("T", True), ("t", False), ("D", False), ("S", False)])
+def test_one_that_only_has_to_be_woken_is_told_apart(state, stopped):
+    """A signal stopped it; a debugger ("t") or the kernel ("D") is another matter."""
+    worker = Worker()
+    worker.vitals = replace(worker.vitals, state=state)
+    worker.beats()
+    hang, _ = worker.look_until(60)
+    assert hang.stopped is stopped
+
+
 def test_who_beats_is_alive_and_not_looked_into():
     """As long as there is a new beat at each look, nothing else is read."""
     worker = Worker()

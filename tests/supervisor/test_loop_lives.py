@@ -10,8 +10,10 @@ import itertools
 import json
 import signal
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -163,6 +165,13 @@ class Theatre:
                 self.supervisor.step(0)
                 self.obey()
 
+    def pass_s(self, seconds):
+        """The same, second by second; what was sent on the way is dealt with."""
+        for _ in range(seconds):
+            self.settle()
+            self.clock.advance(1.0)
+        self.settle()
+
     def sleep(self, hours):
         """The machine was suspended."""
         self.clock.advance(3600.0 * hours)
@@ -246,3 +255,45 @@ def judge(theatre):
     assert len(outside) <= BUDGET
     assert len(restarts) - len(outside) <= BUDGET
     assert theatre.directory.open().status in ("complete", "stopped", "failed")
+
+
+@pytest.mark.parametrize("late_s", [2, 6])
+def test_what_was_stopped_has_time_to_wake_up(tmp_path, late_s):
+    """A busy machine may be late with it: it is not started again because of that."""
+    with hung(tmp_path, "T") as theatre:
+        theatre.pass_s(late_s - 1)
+        theatre.progress(2)
+        theatre.pass_s(3)
+        assert names(theatre)[-1] == "moves"
+        assert not {signal.SIGTERM, signal.SIGKILL} & set(theatre.worker.signals)
+
+
+@pytest.mark.parametrize(("state", "at_s"), [("S", 2), ("T", 10)])
+def test_what_does_not_move_is_ended(tmp_path, state, at_s):
+    """At once where nothing had stopped it, else when it has had its time."""
+    with hung(tmp_path, state) as theatre:
+        theatre.pass_s(at_s - 1)
+        assert signal.SIGTERM not in theatre.worker.signals
+        theatre.pass_s(2)
+        assert signal.SIGTERM in theatre.worker.signals
+
+
+@contextmanager
+def hung(folder, state):
+    """A theatre whose worker, in this state, was just found to hang after step 1."""
+    theatre = Theatre(folder)
+    try:
+        theatre.settle()
+        theatre.progress(1)
+        theatre.worker.state = state
+        while signal.SIGCONT not in theatre.worker.signals:
+            theatre.pass_s(1)
+        yield theatre
+    finally:
+        theatre.close()
+
+
+def names(theatre):
+    """What the journal tells, but for the machine's own transitions."""
+    lines = map(json.loads, theatre.directory.journal.read_text().splitlines())
+    return [line["event"] for line in lines if line["event"] != "transition"]

@@ -195,6 +195,15 @@ def test_a_torn_journal_is_told_as_far_as_it_goes(tool, diary):
     assert "Step 7 is safe on disk (B.ckpt)" in story
 
 
+def test_a_training_that_was_woken_did_not_hang(tool, diary):
+    """It is told as a remark; what ended the attempt later is something else."""
+    begin(diary)("hang", attempt=1, phase="callbacks", step=6, silent_s=33.0, limit_s=30.0, stopped=True)
+    diary("moves")("incident_judged", attempt=1, kind="exited", cause="os._exit(7)", status=7, step=40)
+    story = flat(tool("explain", "run"))
+    assert "Note: nothing moved for 33 s after step 6; it went on when it was woken" in story
+    assert "It hung" not in story
+
+
 def test_an_older_journal_lacks_fields(tool, diary):
     """What is not said is not told; nothing is made up, and nothing fails."""
     for event in (
@@ -204,6 +213,7 @@ def test_an_older_journal_lacks_fields(tool, diary):
         "saved",
         "save_failed",
         "hang",
+        "moves",
         "memory",
         "waiting",
         "poison",
@@ -284,6 +294,7 @@ NAMES = st.sampled_from(
         "finished",
         "unusable",
         "hang",
+        "moves",
         "memory",
         "stop_requested",
         "transition",
