@@ -4,7 +4,8 @@ One rule per kind of handler that the script left in place:
 
 * ignored: stays ignored;
 * a function of the script's (OnRequestExit's too): it is called as ever, at once; a checkpoint of the last
-  completed step follows at the next boundary, and the training goes on as that function left it;
+  completed step follows at the next boundary, and the training goes on as that function left it. If it calls
+  the handler that it had found, which may be ours, the rule is that of the one before it;
 * the default of SIGINT: the checkpoint first, then KeyboardInterrupt, as Python raises it;
 * the default of the others: the checkpoint first, then the process dies of the signal, as without us.
 
@@ -49,8 +50,14 @@ class SignalGuard:
         self._ready = ready
         self._save = save
         self._came = came
-        self._previous: dict[int, Any] = {}
+        # The handlers that were there, the newest last.
+        self._previous: dict[int, list[Any]] = {}
         self._pending: list[int] = []
+        # Of a signal that is being handled: what it has interrupted, how many of the handlers that were
+        # there are at work, and the last of them that was reached: what it stands for follows the checkpoint.
+        self._frames: dict[int, FrameType | None] = {}
+        self._depths: dict[int, int] = {}
+        self._reached: dict[int, Any] = {}
         self.received: int | None = None
 
     def install(self) -> None:
@@ -64,16 +71,18 @@ class SignalGuard:
             # None: installed from C, which Python can neither call nor put back.
             if present == ours or present in (signal.SIG_IGN, None):
                 continue
-            self._previous[number] = present
+            handlers = self._previous.setdefault(number, [])
+            if not handlers or handlers[-1] != present:
+                handlers.append(present)
             signal.signal(number, ours)
 
     def restore(self) -> None:
         """Puts the handlers back that were there, except where somebody else has replaced ours since."""
         if not _on_main_thread():
             return
-        for number, previous in self._previous.items():
+        for number, handlers in self._previous.items():
             if signal.getsignal(number) == self._handle:
-                signal.signal(number, previous)
+                signal.signal(number, handlers[-1])
         self._previous.clear()
 
     def at_boundary(self) -> None:
@@ -82,11 +91,18 @@ class SignalGuard:
             self._act(self._pending.pop(0))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        previous = self._previous.get(number, signal.SIG_DFL)
+        if number in self._frames:
+            if frame in (None, self._frames[number]):
+                # No signal: the handler that was there calls the one that it had found, ours.
+                self._descend(number, frame)
+            return
         self.received = number
         self._came(number)
-        if callable(previous) and previous is not signal.default_int_handler:
-            previous(number, frame)
+        self._frames[number] = frame
+        try:
+            self._descend(number, frame)
+        finally:
+            del self._frames[number]
         insists = number in self._pending and number == signal.SIGINT
         if number not in self._pending:
             self._pending.append(number)
@@ -96,12 +112,24 @@ class SignalGuard:
             self._pending.remove(number)
             self._pass_on(number, frame)
 
+    def _descend(self, number: int, frame: FrameType | None) -> None:
+        """Calls the handler that was there before us; one that calls up in turn finds the one before it."""
+        depth, handlers = self._depths.get(number, 0), self._previous.get(number, [])
+        previous = handlers[-1 - depth] if depth < len(handlers) else signal.SIG_DFL
+        self._reached[number] = previous
+        if callable(previous) and previous is not signal.default_int_handler:
+            self._depths[number] = depth + 1
+            try:
+                previous(number, frame)
+            finally:
+                self._depths[number] = depth
+
     def _act(self, number: int) -> None:
         self._save(number)
         self._pass_on(number, None)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        previous = self._previous.get(number, signal.SIG_DFL)
+        previous = self._reached.get(number, signal.SIG_DFL)
         if previous is signal.default_int_handler:
             signal.default_int_handler(number, frame)
         elif previous == signal.SIG_DFL:
