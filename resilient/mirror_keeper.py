@@ -6,6 +6,7 @@ commits by itself, as it would without a mirror.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ class MirrorKeeper:
         began_s = self._means.clock.monotonic()
         try:
             self._held = boundary, self._write(self._composer.header(boundary))
-        except (OSError, MirrorError) as error:
-            # What was held before still is. No descriptor, no address space: none of the training's doing.
+        except (OSError, MirrorError, MemoryError) as error:
+            # What was held before still is. No descriptor, no memory: none of the training's doing.
             self._means.failed(boundary.progress.step, f"it cannot be copied: {error}")
         self._pace.copied(self._means.clock.monotonic() - began_s)
 
@@ -188,7 +189,9 @@ class MirrorKeeper:
             # Only now: until then the mirror that was there holds the newest boundary.
             self._remotely(lambda: self._means.remote.hand_over(mirror))
             # While the first step compiles; else the next boundaries would have to wait for it.
-            threading.Thread(target=mirror.fetch_pages, name="resilient-pages", daemon=True).start()
+            pages = threading.Thread(target=mirror.fetch_pages, name="resilient-pages", daemon=True)
+            with contextlib.suppress(RuntimeError):
+                pages.start()
         return slot
 
     def _write_into(self, mirror: Mirror, step: int, meta: bytes) -> Slot:

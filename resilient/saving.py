@@ -190,14 +190,30 @@ class ThreadSaver:
         self._busy = False
 
     def save(self, snapshot: Snapshot) -> None:
-        copy = snapshot.detached()
+        copied = True
+        try:
+            snapshot = snapshot.detached()
+        except MemoryError:
+            # No room for a copy: the training waits, and the one before it has left.
+            self.wait()
+            copied = False
         with self._changed:
-            self._waiting = copy
+            self._waiting = snapshot
             if self._busy:
                 return
             self._busy = True
+        if not (copied and self._start()):
+            self._work()
+
+    def _start(self) -> bool:
+        """Starts the thread; where there is a limit of processes, or the interpreter is ending, it cannot."""
         # Not a daemon: an interpreter that ends waits for the commit.
-        threading.Thread(target=self._work, name="resilient-saver").start()
+        thread = threading.Thread(target=self._work, name="resilient-saver")
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        return True
 
     def _work(self) -> None:
         while (snapshot := self._next()) is not None:
