@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,11 +56,12 @@ class Composer:
 
     ``pipeline_draws`` are the random streams that the data pipeline was seen to draw from, so far;
     ``metrics`` the results of the newest evaluation, and the step whose state was evaluated. ``attempt`` is
-    0 without a supervisor.
+    0 without a supervisor. ``complain`` hears what cannot be saved with the rest.
     """
 
-    def __init__(self, call: Call, settings: Settings, attempt: int = 0) -> None:
+    def __init__(self, call: Call, settings: Settings, attempt: int, complain: Callable[[str], None]) -> None:
         self._call = call
+        self._complain = complain
         self._settings = settings
         self._attempt = attempt
         self.layout = capture.Layout(call.trained, settings.saved_network, call.others)
@@ -74,7 +74,7 @@ class Composer:
         return Boundary(
             progress=progress,
             streams=streams.capture(),
-            callbacks=counters.callback_counters(self._call.callbacks),
+            callbacks=counters.callback_counters(self._call.callbacks, self._complain),
             loss_scale=counters.loss_scale_counters(self._call.scale_manager),
             outputs=outputs,
         )
@@ -87,14 +87,6 @@ class Composer:
             raise UsageError(
                 f"append_info names a parameter of the network: {names}", hint="rename the entry"
             )
-        for callback, state in zip(self._call.callbacks, boundary.callbacks, strict=True):
-            try:
-                json.dumps(state)
-            except (TypeError, ValueError) as error:
-                raise UsageError(
-                    f"state_dict() of {type(callback).__name__} is no JSON: {error}",
-                    hint="a callback that is to be resumed gives numbers, strings, lists and dicts",
-                ) from error
 
     def header(self, boundary: Boundary) -> Header:
         """What the boundary is beside its tensors."""

@@ -31,7 +31,8 @@ class Watch:
         self._session = session
         self._call = call
         self._guarding = session.supervised or settings.exception_save
-        composer = Composer(call, settings, session.config.attempt if session.config else 0)
+        attempt = session.config.attempt if session.config else 0
+        composer = Composer(call, settings, attempt, session.warn)
         self._keeper = _keeper(session, settings, composer, guards=self._guarding)
         self.heartbeat = session.shared.heartbeat
         self.recorder = Recorder(
@@ -83,12 +84,20 @@ class Watch:
     def failed(self, error: BaseException) -> None:
         """An exception leaves the training: saves the last completed step, and tells."""
         phase = self.recorder.phase.value
-        saved = self.recorder.fail(_reason(error))
+        anything = self._save_failure(_reason(error))
         finite = self.recorder.loss_is_finite
         self._session.tell_incident(error, _reason(error), self.progress.step, phase, finite)
         self._over()
-        if saved is None and self._guarding and not self._session.supervised:
+        if not anything and self._guarding and not self._session.supervised:
             self._session.say(f"{type(error).__name__}: no step completed since the last checkpoint")
+
+    def _save_failure(self, reason: str) -> bool:
+        """Whether there was anything to save. Whatever is wrong with us, the script's exception is seen."""
+        try:
+            return self.recorder.fail(reason)
+        except Exception as error:  # noqa: BLE001
+            self._session.tell_failed_save(self.progress.step, f"{type(error).__name__}: {error}")
+            return True
 
     def finished(self) -> None:
         """The call is over."""

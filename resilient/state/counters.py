@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import mindspore
 import numpy as np
 
 # Counters of MindSpore's own callbacks that decide how training goes on.
@@ -15,23 +15,31 @@ _CALLBACK_COUNTERS: Mapping[str, tuple[str, ...]] = {
     "History": ("history", "epoch"),
     "LossMonitor": ("_last_print_time",),
 }
+_DOUBLE_BYTES = 8
+# Under this name what a callback says of itself.
+_STATE = "state_dict"
 _LOSS_SCALE_COUNTERS = ("loss_scale", "cur_iter", "last_overflow_iter", "increase_ratio", "decrease_ratio")
 
 
-def callback_counters(callbacks: list[Any]) -> list[Any]:
-    """The counters of each callback, in order; null for those that keep none that we know.
+def callback_counters(callbacks: list[Any], complain: Callable[[str], None]) -> list[Any]:
+    """The counters of each callback, in order, as JSON; null for those that keep none that we know.
 
-    A callback of the user's takes part by having ``state_dict()`` and ``load_state_dict(state)``, JSON-able.
+    A callback of the user's takes part by having ``state_dict()`` and ``load_state_dict(state)``: nests of
+    numbers, strings, arrays and Tensors. ``complain`` hears of one whose state cannot be taken: it is null.
     """
-    return [_counters(callback) for callback in callbacks]
+    return [_counters(callback, complain) for callback in callbacks]
 
 
-def _counters(callback: Any) -> Any:
-    if _keeps_state(callback):
-        # The callback's own lists go on growing; what was captured must not.
-        return copy.deepcopy(callback.state_dict())
-    names = _CALLBACK_COUNTERS.get(type(callback).__name__, ())
-    return {name: to_json(getattr(callback, name)) for name in names if hasattr(callback, name)} or None
+def _counters(callback: Any, complain: Callable[[str], None]) -> Any:
+    try:
+        if _keeps_state(callback):
+            return {_STATE: to_json(callback.state_dict())}
+        names = _CALLBACK_COUNTERS.get(type(callback).__name__, ())
+        return {name: to_json(getattr(callback, name)) for name in names if hasattr(callback, name)} or None
+    except Exception as error:  # noqa: BLE001 - the script's own code: the training does not end by our asking
+        name = type(callback).__name__
+        complain(f"the state of the callback {name} cannot be saved: {type(error).__name__}: {error}")
+        return None
 
 
 def _keeps_state(callback: Any) -> bool:
@@ -43,8 +51,9 @@ def restore_callbacks(callbacks: list[Any], counters: list[Any]) -> None:
     for callback, state in zip(callbacks, counters, strict=False):
         if state is None:
             continue
-        if _keeps_state(callback):
-            callback.load_state_dict(state)
+        if _STATE in state:
+            if _keeps_state(callback):
+                callback.load_state_dict(from_json(state[_STATE]))
         elif type(callback).__name__ in _CALLBACK_COUNTERS:
             for name, value in state.items():
                 setattr(callback, name, from_json(value))
@@ -64,14 +73,19 @@ def restore_loss_scale(scale_manager: Any, counters: Mapping[str, Any]) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """A number, array or nest of them as JSON that :func:`from_json` turns back into the same type and bits.
+    """A number, text, array, Tensor or nest of them, as JSON that :func:`from_json` turns back into the same
+    types and bits.
 
     Raises TypeError for anything else.
     """
+    if isinstance(value, (np.generic, np.ndarray)) and not _is_plain(value.dtype):
+        raise TypeError(f"no JSON form for NumPy's {value.dtype}")
     if isinstance(value, np.generic):
         return {"numpy": str(value.dtype), "value": value.item()}
     if isinstance(value, np.ndarray):
         return {"array": str(value.dtype), "value": value.tolist()}
+    if isinstance(value, mindspore.Tensor):
+        return {"tensor": to_json(value.asnumpy())}
     if isinstance(value, dict):
         return {"dict": [[to_json(k), to_json(v)] for k, v in value.items()]}
     if isinstance(value, (list, tuple)):
@@ -81,6 +95,11 @@ def to_json(value: Any) -> Any:
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    """Whether Python's own numbers and texts hold its values exactly."""
+    return dtype.kind in "biuU" or (dtype.kind == "f" and dtype.itemsize <= _DOUBLE_BYTES)
+
+
 def from_json(value: Any) -> Any:
     """The inverse of :func:`to_json`."""
     if not isinstance(value, dict):
@@ -88,6 +107,7 @@ def from_json(value: Any) -> Any:
     readers: Mapping[str, Callable[[], Any]] = {
         "numpy": lambda: np.dtype(value["numpy"]).type(value["value"]),
         "array": lambda: np.array(value["value"], dtype=value["array"]),
+        "tensor": lambda: mindspore.Tensor(from_json(value["tensor"])),
         "dict": lambda: {from_json(k): from_json(v) for k, v in value["dict"]},
         "list": lambda: [from_json(item) for item in value["list"]],
         "tuple": lambda: tuple(from_json(item) for item in value["tuple"]),

@@ -14,10 +14,12 @@ import mindspore
 import numpy as np
 
 from resilient.state import twister
+from resilient.state.counters import from_json, to_json
 
 PYTHON = "python"
 NUMPY = "numpy"
 MINDSPORE = "mindspore"
+_MERSENNE_TWISTER = "MT19937"
 
 
 def capture() -> dict[str, Any]:
@@ -29,10 +31,14 @@ def capture() -> dict[str, Any]:
     }
 
 
-def capture_numpy() -> list[Any]:
-    """NumPy's global stream (its legacy Mersenne Twister)."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    return [name, _pack(keys), int(position), int(has_gauss), float(gauss)]
+def capture_numpy() -> Any:
+    """NumPy's global stream: its Mersenne Twister, or what the script has put in its place."""
+    state: Any = np.random.get_state(legacy=False)
+    name = state["bit_generator"]
+    if name != _MERSENNE_TWISTER:
+        return {name: to_json(state)}
+    keys, position = state["state"]["key"], state["state"]["pos"]
+    return [name, _pack(keys), int(position), int(state["has_gauss"]), float(state["gauss"])]
 
 
 def restore(streams: Mapping[str, Any]) -> None:
@@ -82,9 +88,17 @@ def restore_numpy(streams: Mapping[str, Any]) -> None:
     """Puts NumPy's global generator back."""
     if NUMPY not in streams:
         return
-    name, keys, position, has_gauss, cached = streams[NUMPY]
-    numbers = np.frombuffer(base64.b64decode(keys), dtype=np.uint32)
-    np.random.set_state((name, numbers, position, has_gauss, cached))
+    saved = streams[NUMPY]
+    if isinstance(saved, dict):
+        name, state = next((name, from_json(state)) for name, state in saved.items())
+    else:
+        name, keys, position, has_gauss, cached = saved
+        numbers = np.frombuffer(base64.b64decode(keys), dtype=np.uint32)
+        state = name, numbers, position, has_gauss, cached
+    if np.random.get_state(legacy=False)["bit_generator"] != name:
+        # NumPy takes no state of another generator than the one that is there.
+        np.random.set_bit_generator(getattr(np.random, name)())
+    np.random.set_state(state)
 
 
 _python_generator: Any = random.getstate.__self__  # type: ignore[attr-defined]

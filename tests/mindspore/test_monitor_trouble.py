@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mindspore.train import Callback
-from small import dataset, files, meta, model
+from small import At, dataset, files, meta, model, raising
 
 from chaos.clock import SteppedClock
 from resilient import CheckpointMonitor
@@ -97,18 +98,35 @@ def test_a_directory_that_cannot_be_is_refused(plain):
     assert Path("out").read_text() == "a file"
 
 
-def test_an_unserious_callback_is_told_at_once(plain):
-    """A state_dict that is no JSON is refused when the training begins, not when the first failure saves."""
+@pytest.mark.parametrize("state", [lambda: [object()], lambda: np.array([object()]), lambda: 1 / 0])
+def test_a_callback_whose_state_cannot_be_taken_is_named(plain, capsys, state):
+    """It is said when the training begins; the training, and its checkpoints, go on without it."""
 
     class Odd(Callback):
         def state_dict(self):
-            return {"a": object()}
+            return state()
 
         def load_state_dict(self, state):
             raise AssertionError("never")
 
-    with pytest.raises(UsageError, match=r"state_dict\(\) of Odd"):
-        model().train(1, dataset(), callbacks=[CheckpointMonitor(directory="out"), Odd()])
+    model().train(1, dataset(), callbacks=[CheckpointMonitor(directory="out"), Odd()])
+    assert capsys.readouterr().err.count("the state of the callback Odd cannot be saved") == 1
+    assert files(CHECKPOINTS)
+
+
+def test_the_scripts_own_exception_is_the_one_that_is_seen(plain, capsys, monkeypatch):
+    """Whatever goes wrong with us while it is being saved."""
+
+    def fail(recorder, reason):
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("resilient.recorder.Recorder.fail", fail)
+    saves = CheckpointMonitor(directory="out", save_checkpoint_steps=4, exception_save=True)
+    with pytest.raises(ValueError, match="theirs"):
+        model().train(1, dataset(), callbacks=[saves, At(6, raising(ValueError("theirs")))])
+    said = capsys.readouterr().err
+    assert "saving step 6 FAILED: RuntimeError: ours" in said
+    assert "no step completed" not in said
 
 
 def test_an_entry_may_not_hide_a_parameter(plain):

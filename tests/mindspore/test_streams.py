@@ -87,3 +87,25 @@ def test_pythons_words_are_those_of_its_official_state(address, monkeypatch):
     for draws in range(700):
         random.gauss(0, 1) if draws % 5 else random.random()
         assert np.frombuffer(words(), np.uint32).tolist() == list(random.getstate()[1])
+
+
+@pytest.mark.parametrize("name", ["MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"])
+@pytest.mark.parametrize("present", ["MT19937", "PCG64"])
+def test_every_generator_of_numpys_is_put_back(name, present):
+    """Whichever the script had put in the place of NumPy's own, and whichever is there now."""
+    program = (
+        "import json, sys\n"
+        "import numpy as np\n"
+        "from resilient.state import streams\n"
+        "name, present = sys.argv[1:]\n"
+        "np.random.set_bit_generator(getattr(np.random, name)(3))\n"
+        "np.random.standard_normal(3)\n"
+        "saved = json.loads(json.dumps(streams.capture_numpy()))\n"
+        "wanted = np.random.standard_normal(5).tolist()\n"
+        "np.random.set_bit_generator(getattr(np.random, present)(4))\n"
+        "streams.restore_numpy({streams.NUMPY: saved})\n"
+        "assert np.random.standard_normal(5).tolist() == wanted\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", program, name, present]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
