@@ -189,6 +189,7 @@ class Training:
         )
         watch = Watch(self._session, self._settings, call, resumed=recovered is not None)
         self._watch = watch
+        timeline.in_loop = True
         yield from self._rounds(watch, batches.after(start.progress.call_step, recovered), recovered)
 
     def _rounds(self, watch: Watch, batches: Iterator[Any], recovered: Recovered | None) -> Iterator[Any]:
@@ -222,6 +223,7 @@ class Training:
     def _leave(self, watch: Watch) -> None:
         assert self._timeline is not None
         self._watch = None
+        self._timeline.in_loop = False
         self._timeline.leave(watch.progress)
         watch.close()
 

@@ -34,17 +34,25 @@ class _PlainHooks(Callback):  # type: ignore[misc]
         super().__init__()
         registered.install()
         self._watch: Watch | None = None
+        self._opened = False
 
     def begin(self, run_context: Any) -> None:
-        """Opens the directory; from here on a failure finds something to save."""
+        """Opens the directory: what is wrong with it is told before anything is trained."""
         session = current()
         if session.supervised:
             return
         for text in self.settings.warnings:
             session.warn(text)
         session.open(self.settings)
-        self._watch = Watch(session, self.settings, _plain_call(session, run_context.original_args()))
-        self._watch.begin()
+        self._opened = True
+
+    def epoch_begin(self, run_context: Any) -> None:
+        """From the first epoch on a failure finds something to save."""
+        if self._opened:
+            self._opened = False
+            session = current()
+            self._watch = Watch(session, self.settings, _plain_call(session, run_context.original_args()))
+            self._watch.begin()
 
     def step_begin(self, run_context: Any) -> None:
         """The parameters are about to change."""
@@ -102,14 +110,14 @@ class _PlainHooks(Callback):  # type: ignore[misc]
 
 
 def _plain_call(session: Session, parameters: Any) -> Call:
-    """The training call that has just begun, from what MindSpore tells its callbacks."""
+    """The training call whose first epoch begins, from what MindSpore tells its callbacks."""
     if session.timeline is None:
         session.timeline = Timeline(None)
     timeline = session.timeline
     network = parameters.train_network
     ordinal = timeline.enter([network])
-    # MindSpore counts epoch_num down by initial_epoch and keeps the latter to itself.
-    start = timeline.start_call(parameters.batch_num, 0)
+    # MindSpore keeps initial_epoch to itself, but counts the epochs from there.
+    start = timeline.start_call(parameters.batch_num, parameters.cur_epoch_num - 1)
     return Call(
         progress=start.progress,
         ordinal=ordinal,

@@ -161,16 +161,16 @@ class Recorder:
                 if self._keeper.wait():
                     self._last_failure_step = self.progress.step
 
-    def fail(self, reason: str) -> Progress | None:
-        """Saves the last completed step, durably; None when there is nothing new to save."""
+    def fail(self, reason: str) -> bool:
+        """Saves the last completed step, durably; False when there is nothing new to save."""
         with self._busy() as phase:
             if not self._keeper.guards or phase is Phase.BUSY:
-                return None
+                return False
             if phase is Phase.CALLBACKS:
                 self.progress = self.progress.at(self._update_step, epoch_closed=False)
                 self._boundary = None
             if self.progress.step <= self._last_failure_step:
-                return None
+                return False
             return self._save_failure(reason, self._held if phase is Phase.STEP else self._present())
 
     def _present(self) -> Boundary:
@@ -179,15 +179,14 @@ class Recorder:
             self._boundary = self._observe()
         return self._boundary
 
-    def _save_failure(self, reason: str, boundary: Boundary | None) -> Progress | None:
+    def _save_failure(self, reason: str, boundary: Boundary | None) -> bool:
         if boundary is None:
-            return None
+            return False
         with self._heartbeat.during(Beating.SAVING):
             saved_step = self._keeper.commit_failure(boundary, reason, live=boundary is not self._held)
-        if not saved_step:
-            return None
-        self._last_failure_step = saved_step
-        return boundary.progress
+        # What could not be saved has been told.
+        self._last_failure_step = saved_step or self._last_failure_step
+        return True
 
     # What others ask
 
@@ -221,16 +220,20 @@ class Recorder:
         self._heartbeat.beat(Beating.SCRIPT if at_end else Beating.DATA, self.progress.step)
 
     def _settle(self, progress: Progress, *, due: bool, must: bool = False) -> None:
-        """The present state is a boundary; it is held if the keeper wants it, or it is about to be saved."""
+        """The present state is a boundary; it is held if the keeper wants it, or it is about to be saved.
+
+        So is that before an epoch's end, always: whatever runs then (an evaluation with other weights, a
+        schedule) may change the parameters, and may fail, or take longer than a stop can wait.
+        """
         self.progress = progress
         self._boundary = None
         wanted = self._keeper.wants(is_step=not progress.epoch_closed)
-        if due or must or wanted:
+        if due or must or wanted or (progress.at_epoch_end and not progress.epoch_closed):
             self._boundary = self._observe()
             self._keeper.hold(self._boundary)
             self._held = self._boundary
         elif progress.at_epoch_end:
-            # What runs at an epoch's end changes the counters of callbacks: they are taken before.
+            # The epoch's own work is done; the next one's begins with what the counters are now.
             self._boundary = self._observe()
         self._fingerprint = streams.fingerprint()
 

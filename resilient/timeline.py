@@ -37,7 +37,11 @@ class Start:
 
 
 class Timeline:
-    """Counts calls, networks and evaluations, against the state the run resumes from."""
+    """Counts calls, networks and evaluations, against the state the run resumes from.
+
+    ``in_loop`` tells that a loop of the user's own is at work. The evaluations in its body are none of the
+    n: a loop that goes on in its middle does not come by the earlier ones again.
+    """
 
     def __init__(self, recovered: Recovered | None) -> None:
         self.recovered = recovered
@@ -47,6 +51,7 @@ class Timeline:
         self._calls = 0
         self._last: Progress | None = None
         self._networks: list[list[weakref.ref[nn.Cell]]] = []
+        self.in_loop = False
 
     # Calls
 
@@ -124,13 +129,15 @@ class Timeline:
     def recorded_evaluation(self) -> tuple[bool, Any]:
         """Whether the next evaluation lies before the resumed state, and its result then."""
         position = len(self.evaluations)
-        if position >= len(self._recorded) or self._recorded[position] is None:
+        if self.in_loop or position >= len(self._recorded) or self._recorded[position] is None:
             return False, None
         self.evaluations.append(self._recorded[position])
         return True, from_json(self._recorded[position])
 
     def record_evaluation(self, result: Any) -> None:
         """Keeps the result of an evaluation; one that JSON cannot hold is run again on a resume."""
+        if self.in_loop:
+            return
         try:
             self.evaluations.append(to_json(result))
         except TypeError:

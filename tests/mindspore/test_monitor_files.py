@@ -46,6 +46,15 @@ def test_the_layout_is_upstreams():
     assert meta(CHECKPOINTS) == {"last_epoch": 2, "last_step": 8, "last_ckpt_file": "CKP_rank_0-2_8.ckpt"}
 
 
+def test_initial_epoch_says_what_lies_behind():
+    """A script that goes on by itself from the third epoch has the fourth one's names and counters."""
+    trained = model()
+    trained.train(5, dataset(), callbacks=[monitor(save_checkpoint_steps=8)], initial_epoch=3)
+    assert files(CHECKPOINTS) == ["CKP_rank_0-4_8.ckpt", "CKP_rank_0-5_8.ckpt"]
+    assert meta(CHECKPOINTS)["last_epoch"] == 5
+    assert int(loaded(f"{CHECKPOINTS}/CKP_rank_0-4_8.ckpt")["epoch_num"].reshape(-1)[0]) == 4
+
+
 def test_the_entries_are_right_over_the_whole_run():
     """epoch_num, step_num, global_step and global_batch_size, in every file, in the second epoch too."""
     train(save_checkpoint_steps=3, keep_checkpoint_max=9, global_batch_size=64)

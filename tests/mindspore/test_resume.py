@@ -15,6 +15,7 @@ import pytest
 from resilient.host.world import World
 from resilient.store.rundir import RunDirectory
 
+STEPS_PER_EPOCH = 8
 PROGRAM = Path(__file__).parent / "programs" / "resume.py"
 
 pytestmark = pytest.mark.mindspore
@@ -36,7 +37,7 @@ def uninterrupted(kind):
     return run(Path(mkdtemp()), kind, "never")[0]
 
 
-@pytest.mark.parametrize("kind", ["flips", "noise", "tail", "monitor"])
+@pytest.mark.parametrize("kind", ["flips", "noise", "tail", "monitor", "asked"])
 @pytest.mark.parametrize("death", ["exception", "SIGKILL"])
 def test_everything_is_put_back(tmp_path, kind, death):
     """Random augmentations, an epoch's end with its evaluation, callbacks that count, a monitor of its own.
@@ -46,6 +47,33 @@ def test_everything_is_put_back(tmp_path, kind, death):
     result, said = run(tmp_path, kind, death)
     assert result == uninterrupted(kind), said
     assert "resumed at step" in said
+
+
+@pytest.mark.parametrize("death", ["exception", "SIGTERM", "SIGKILL"])
+def test_what_is_swapped_in_at_an_epochs_end_is_not_what_was_trained(tmp_path, death):
+    """Other weights for an evaluation, and a death with them: the run goes on from the step before it.
+
+    Also where the step's own state would not have been copied.
+    """
+    result, said = run(tmp_path, "averaged", death, "--mirror-every", "7")
+    assert result == uninterrupted("averaged"), said
+    assert f"resumed at step {2 * STEPS_PER_EPOCH} " in said
+
+
+def test_evaluations_in_a_loop_of_ones_own_are_made(tmp_path):
+    """A loop that goes on in its middle evaluates again: no result of an earlier round is given out."""
+    RunDirectory(tmp_path / "run", World()).open({"seed": 11})
+    words = ["--run-dir", str(tmp_path / "run"), "--no-encrypt", "--backoff", "0:0", "--quiet"]
+    program = [str(PROGRAM.with_name("judged_loop.py")), str(tmp_path)]
+    command = [sys.executable, "-m", "supervisor.cli", *words, *program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("judged ")]
+    told = {int(step): (number, own) for _, step, number, own in lines}
+    assert list(told) == [0, 2, 4, 6, 8, 9]
+    # The first one, before the loop, is not made again: its result stands in the record.
+    assert told.pop(0) == ("1", "elsewhere")
+    assert list(told.values()) == [(number, "here") for number in ("2", "3", "1", "2", "3")]
 
 
 @pytest.fixture
