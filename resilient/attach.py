@@ -277,7 +277,11 @@ def _when_imported(
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls a function once, when a module has been imported for the first time."""
+    """Calls a function once, when a module has been imported for the first time.
+
+    It stays until then: who asks only whether there is such a module (``importlib.util.find_spec``) imports
+    nothing, and an import that failed may be tried again.
+    """
 
     def __init__(self, name: str, function: Callable[[ModuleType], None], around: _Around) -> None:
         self._name = name
@@ -290,22 +294,24 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         """Finds the one module as everybody else would, with a loader that tells us."""
         if fullname != self._name:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((found for found in specs if found is not None), None)
         if spec is not None and spec.loader is not None:
-            _call_after(spec.loader, self._function, self._around)
+            self._call_after(spec.loader)
         return spec
 
+    def _call_after(self, loader: Any) -> None:
+        original = loader.exec_module
 
-def _call_after(loader: Any, function: Callable[[ModuleType], None], around: _Around) -> None:
-    original = loader.exec_module
+        def exec_module(module: ModuleType) -> None:
+            with self._around():
+                original(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                    self._function(module)
 
-    def exec_module(module: ModuleType) -> None:
-        with around():
-            original(module)
-            function(module)
-
-    loader.exec_module = exec_module
+        loader.exec_module = exec_module
 
 
 # Tracebacks

@@ -7,6 +7,7 @@ complete, and one after them, where the step boundary is. Skipping, resuming and
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
@@ -88,7 +89,9 @@ class Course:
                 self._has_optimizer = True
                 timer = threading.Timer(_UNSEEN_S, self.warn_if_unseen)
                 timer.daemon = True
-                timer.start()
+                # Where no thread can be started, the end of the script tells it.
+                with contextlib.suppress(RuntimeError):
+                    timer.start()
 
         nn.Optimizer.__init__ = method
 
