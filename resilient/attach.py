@@ -145,6 +145,8 @@ class _Worker:
             self._course.watch.close()
         if self._course is not None:
             self._course.warn_if_unseen()
+            if status == 0:
+                self._course.tell_if_behind()
         complete = status == 0 and (self._course is None or self._course.complete)
         self._session.tell("finished", complete=complete, status=status)
 

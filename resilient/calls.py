@@ -11,7 +11,7 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,6 @@ from mindspore.train import Model
 from resilient.composition import Call
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
 from resilient.dataset_workers import registered
-from resilient.errors import MismatchError
 from resilient.evaluating import watch_evaluations
 from resilient.monitor import CheckpointMonitor
 from resilient.passage import Arguments, Passage
@@ -29,7 +28,7 @@ from resilient.session import Session
 from resilient.settings import Settings
 from resilient.state import capture, streams
 from resilient.state.unrestorable import network_findings, pipeline_findings
-from resilient.timeline import Timeline, Way
+from resilient.timeline import Timeline, Way, timeline_of
 from resilient.watch import Watch
 
 # So long may a script prepare its data between making an optimizer and training.
@@ -49,7 +48,20 @@ class Course:
     @property
     def complete(self) -> bool:
         """Whether no training call was left before its end."""
-        return self._session.timeline is None or self._session.timeline.complete
+        return all(timeline.complete for timeline in self._timelines)
+
+    @property
+    def _timelines(self) -> Collection[Timeline]:
+        return self._session.timelines.values()
+
+    def tell_if_behind(self) -> None:
+        """The script is over: tells, where it has not come to the call that it was to go on with."""
+        if any(timeline.behind for timeline in self._timelines):
+            self._session.tell(
+                "mismatch",
+                error="the script has ended without the training call that its newest state is from",
+                hint="restore the script as it was, or start anew with --fresh --archive",
+            )
 
     def install(self) -> None:
         """Wraps the methods of ``Model``."""
@@ -114,10 +126,14 @@ class Course:
             # Arguments that make no sense: MindSpore says so better than we would.
             return original(model, *args, **kwargs)
         settings = self._settings(arguments.callbacks)
-        timeline = self._open(settings)
+        timeline = timeline_of(self._session, settings)
         call_streams = streams.capture()
-        start = timeline.start_call(arguments.steps_per_epoch, arguments.initial_epoch)
-        ordinal = self._enter(timeline, [model.train_network])
+        cells = [model.train_network]
+        retried = timeline.retried(cells)
+        mark = retried or timeline.mark()
+        start = timeline.start_call(arguments.steps_per_epoch, arguments.initial_epoch, retried)
+        with self._session.telling_mismatch():
+            ordinal = timeline.enter(cells)
         if start.way is Way.SKIP:
             if start.progress.call_finished:
                 timeline.restore_streams()
@@ -130,7 +146,7 @@ class Course:
         call = Call(
             progress=start.progress,
             ordinal=ordinal,
-            trained=[model.train_network],
+            trained=cells,
             network=getattr(model, "_network", None) or model.train_network,
             others=timeline.others(ordinal),
             call_streams=call_streams,
@@ -144,6 +160,9 @@ class Course:
         passage = Passage(self.watch, model, arguments, call, recovered)
         try:
             return self._pass(original, bound, passage)
+        except BaseException:
+            timeline.failed(mark, cells)
+            raise
         finally:
             timeline.leave(self.watch.progress)
 
@@ -160,19 +179,6 @@ class Course:
         else:
             watch.finished()
         return result
-
-    def _open(self, settings: Settings) -> Timeline:
-        self._session.open(settings)
-        if self._session.timeline is None:
-            self._session.timeline = Timeline(self._session.recover())
-        return self._session.timeline
-
-    def _enter(self, timeline: Timeline, cells: capture.Cells) -> int:
-        try:
-            return timeline.enter(cells)
-        except MismatchError as error:
-            self._session.refuse(error)
-            raise
 
     def _settings(self, callbacks: list[Any]) -> Settings:
         monitors = [c for c in callbacks if isinstance(c, CheckpointMonitor)]
@@ -205,7 +211,7 @@ class Course:
     # eval
 
     def _evaluate(self, original: Any, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        timeline = self._session.timeline
+        timeline = next(iter(self._timelines), None)
         if timeline is None:
             return original(model, *args, **kwargs)
         known, result = timeline.recorded_evaluation()

@@ -12,6 +12,7 @@ the dataset are put back. Under ``resilient-run`` the restart comes by itself.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,8 @@ from mindspore import nn
 from resilient.composition import Call
 from resilient.config import SavePolicy
 from resilient.dataset_workers import registered
-from resilient.errors import MismatchError, UsageError
+from resilient.errors import UsageError
+from resilient.places import Place
 from resilient.session import Session, current
 from resilient.settings import (
     Settings,
@@ -35,7 +37,7 @@ from resilient.settings import (
 from resilient.state import pipeline, streams
 from resilient.state.snapshot import Recovered
 from resilient.state.unrestorable import network_findings, pipeline_findings
-from resilient.timeline import Timeline, Way
+from resilient.timeline import Mark, Timeline, Way, timeline_of
 from resilient.watch import Watch
 
 
@@ -98,20 +100,18 @@ class Training:
         self._cells = cells
         self._watch: Watch | None = None
         self._timeline: Timeline | None = None
+        self._place: Place | None = None
+        self._mark: Mark | None = None
         self._ordinal = 0
         self._loss: Any = None
         self._metrics: dict[str, Any] = {}
 
     def __enter__(self) -> Training:
-        self._session.open(self._settings)
-        if self._session.timeline is None:
-            self._session.timeline = Timeline(self._session.recover())
-        self._timeline = self._session.timeline
-        try:
+        self._place = self._session.open(self._settings)
+        self._timeline = self._begin(self._place)
+        self._mark = self._timeline.mark()
+        with self._session.telling_mismatch():
             self._ordinal = self._timeline.enter(self._cells)
-        except MismatchError as error:
-            self._session.refuse(error)
-            raise
         for cell in self._cells:
             for finding in network_findings(cell):
                 self._session.warn(finding)
@@ -121,16 +121,29 @@ class Training:
             self._session.say(f"going on after {where}, from {recovered.source}")
         return self
 
+    def _begin(self, place: Place) -> Timeline:
+        """The run's timeline. A training that failed and is begun again goes on from what it has saved."""
+        known = self._session.timelines.get(place.run_id)
+        failed = known.retried(self._cells, anew=_is_interactive()) if known is not None else None
+        if known is not None and failed is not None:
+            known.rewind(failed)
+        return timeline_of(self._session, self._settings)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        assert self._timeline is not None
+        assert self._mark is not None
+        assert self._place is not None
         if error is not None and self._watch is not None:
             self._watch.failed(error)
             self._leave(self._watch)
         else:
             self._end_loop()
+        if error is not None:
+            self._timeline.failed(self._mark, self._cells)
         if not self._session.supervised:
-            self._session.close()
+            self._session.close(self._place)
 
     @property
     def step(self) -> int:
@@ -226,6 +239,11 @@ class Training:
         self._timeline.in_loop = False
         self._timeline.leave(watch.progress)
         watch.close()
+
+
+def _is_interactive() -> bool:
+    """Whether a person works in this interpreter: then code that is run again is the same script, again."""
+    return hasattr(sys, "ps1")
 
 
 def _number(value: Any) -> Any:

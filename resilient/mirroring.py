@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-from resilient.config import MirrorPolicy
+from resilient.config import KeepPolicy, MirrorPolicy, Sealing
 from resilient.errors import LinkError, StorageError
 from resilient.host.memory import available_bytes
 from resilient.mirror import META_BYTES, Mirror, MirrorLayout, needed_bytes
+from resilient.places import Place
 from resilient.remote import MirrorMeans, RemoteSaver
 from resilient.saving import Saver
-from resilient.session import Place, Session
+from resilient.session import Session
 from resilient.settings import Settings
 from resilient.shared_memory import SharedMemory
 
@@ -31,7 +33,7 @@ class Mirroring:
         self._session = session
         self._policy = policy
         self._remote = remote
-        self._handed_over: Settings | None = None
+        self._handed_over: tuple[Path, KeepPolicy, Sealing] | None = None
 
     def means(
         self, settings: Settings, make_layout: Callable[[str, int], MirrorLayout]
@@ -69,17 +71,18 @@ class Mirroring:
 
     def _hand_over(self, settings: Settings, place: Place) -> bool:
         """From now on the saver commits; False when it cannot."""
-        if self._handed_over == settings:
+        wanted = place.root, settings.keep, place.sealing
+        if self._handed_over == wanted:
             return True
         self._session.unlock_rank()
         try:
-            self._remote.open(place.root, settings.keep, place.sealing)
+            self._remote.open(*wanted)
         except StorageError as error:
             self._session.warn(f"the mirror is off: the saver cannot use {place.root}: {error}")
             return False
         except LinkError:
             return False
-        self._handed_over = settings
+        self._handed_over = wanted
         return True
 
     def _do_without(self, place: Place) -> None:
@@ -87,7 +90,7 @@ class Mirroring:
         self._session.shared.mirror = self._handed_over = None
         with contextlib.suppress(LinkError):
             self._remote.leave()
-        self._session.lock_rank(place.root)
+        self._session.lock_rank(place)
 
     def _mirror(self, made: MirrorLayout, slots: int, meta_bytes: int) -> Mirror:
         """The mirror that is there, or a new one with room to grow: histories do."""
@@ -99,5 +102,5 @@ class Mirroring:
 
     def _commit_alone(self, settings: Settings, place: Place) -> Saver:
         """The supervisor is gone: this process commits what there is, once the saver has ended."""
-        self._session.lock_rank(place.root)
+        self._session.lock_rank(place)
         return self._session.inline_saver(settings, place)

@@ -14,7 +14,7 @@ from mindspore.train import Callback, CheckpointConfig
 from resilient import settings as arguments
 from resilient.composition import Call
 from resilient.dataset_workers import registered
-from resilient.session import Session, current
+from resilient.session import current
 from resilient.settings import KEEP_MAX, KEEP_MINUTES, SAVE_SECONDS, SAVE_STEPS, Settings
 from resilient.state import streams
 from resilient.timeline import Timeline
@@ -34,6 +34,7 @@ class _PlainHooks(Callback):  # type: ignore[misc]
         super().__init__()
         registered.install()
         self._watch: Watch | None = None
+        self._timeline: Timeline | None = None
         self._opened = False
 
     def begin(self, run_context: Any) -> None:
@@ -51,7 +52,10 @@ class _PlainHooks(Callback):  # type: ignore[misc]
         if self._opened:
             self._opened = False
             session = current()
-            self._watch = Watch(session, self.settings, _plain_call(session, run_context.original_args()))
+            run_id = session.open(self.settings).run_id
+            self._timeline = session.timelines.setdefault(run_id, Timeline())
+            call = _plain_call(self._timeline, run_context.original_args())
+            self._watch = Watch(session, self.settings, call)
             self._watch.begin()
 
     def step_begin(self, run_context: Any) -> None:
@@ -103,17 +107,13 @@ class _PlainHooks(Callback):  # type: ignore[misc]
             self._leave(watch)
 
     def _leave(self, watch: Watch) -> None:
-        timeline = current().timeline
-        assert timeline is not None
-        timeline.leave(watch.progress)
+        assert self._timeline is not None
+        self._timeline.leave(watch.progress)
         watch.close()
 
 
-def _plain_call(session: Session, parameters: Any) -> Call:
+def _plain_call(timeline: Timeline, parameters: Any) -> Call:
     """The training call whose first epoch begins, from what MindSpore tells its callbacks."""
-    if session.timeline is None:
-        session.timeline = Timeline(None)
-    timeline = session.timeline
     network = parameters.train_network
     ordinal = timeline.enter([network])
     # MindSpore keeps initial_epoch to itself, but counts the epochs from there.

@@ -11,12 +11,12 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resilient import process_saver
-from resilient.config import Origin, Sealing, WorkerConfig
+from resilient.config import KeepPolicy, Origin, WorkerConfig
 from resilient.errors import (
     EXIT_UNUSABLE,
     BusyError,
@@ -28,38 +28,23 @@ from resilient.errors import (
     UnusableError,
     UsageError,
 )
-from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.link import Link
+from resilient.places import Place, Places
 from resilient.saving import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.settings import Settings
 from resilient.shared import Shared, recover_from
 from resilient.state.snapshot import Progress, Recovered, Tensor, decode_extra
-from resilient.store import layout
 from resilient.store.entry import Entry
-from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
 from resilient.store.store import Store
-from resilient.store.weights import remove_temporaries
 
 if TYPE_CHECKING:
     # It imports MindSpore, and a session begins before the script does.
     from resilient.mirroring import Mirroring
     from resilient.timeline import Timeline
 
-PLAIN_DIRECTORY = Path("output")
 _TRACEBACK_CHARACTERS = 16_000
 _RECORD_S = 10.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one run's checkpoints go, opened."""
-
-    root: Path
-    store: Store
-    sealing: Sealing
-    run_id: str
 
 
 class Session:
@@ -75,13 +60,12 @@ class Session:
         self.config = config
         self.world = world or World()
         self.place: Place | None = None
-        self.timeline: Timeline | None = None
+        self.timelines: dict[str, Timeline] = {}
         self.mirroring: Mirroring | None = None
         self.shared = shared or Shared()
         self.link = link
-        self._rank_lock: Lock | None = None
-        self._saver: tuple[Settings, Saver] | None = None
-        self._locks: list[Lock] = []
+        self._places = Places(config, self.world, self.warn, lambda: self.shared.mirror is not None)
+        self._savers: dict[tuple[Path, KeepPolicy, str | None], Saver] = {}
         self._warned: set[str] = set()
         self._told_step = False
         self._told_error: BaseException | None = None
@@ -138,90 +122,47 @@ class Session:
             loss_finite=loss_finite,
         )
 
-    # The store
+    # The places
 
     def open(self, settings: Settings) -> Place:
-        """Opens the run's checkpoints where the first monitor says; later ones cannot move them."""
-        if self.place is None:
-            with self._telling_errors():
-                self.place = self._open(settings)
-            self.tell("place", directory=str(self.place.root))
-        else:
-            wanted = self._root(settings)
-            if wanted != self.place.root:
-                self.warn(f"checkpoints go to {self.place.root}; a second directory, {wanted}, is not used")
-        return self.place
+        """Where these settings say that checkpoints go."""
+        with self._telling_errors():
+            place = self._places.open(settings)
+        if place != self.place:
+            self.place = place
+            self.tell("place", directory=str(place.root))
+        return place
 
-    def _open(self, settings: Settings) -> Place:
-        root = self._root(settings)
-        run_id, rank, world_size = self._claim(root)
-        sealing = settings.sealing or (self.config.sealing if self.config else Sealing())
-        store = open_store(
-            root,
-            self.world,
-            sealing,
-            run_id,
-            rank=rank,
-            world_size=world_size,
-            allow_plain=self.config is not None and self.config.allow_plain,
-        )
-        if not self._resumes_from_memory():
-            self._clean(root, rank, store)
-        return Place(root, store, sealing, run_id)
-
-    def _resumes_from_memory(self) -> bool:
-        """Then the saver is at work: it holds the rank's lock, and has cleaned up."""
-        return self.shared.mirror is not None
-
-    def _clean(self, root: Path, rank: int, store: Store) -> None:
-        """Clears away what writers that died have left."""
-        recovery = store.recover()
-        for failure in recovery.quarantined:
-            self.warn(f"set aside in {layout.quarantine_directory(root)}: {failure}")
-        for folder in (layout.network_directory(root, rank), layout.trainable_directory(root, rank)):
-            remove_temporaries(self.world.files, folder)
-
-    def _root(self, settings: Settings) -> Path:
-        if settings.directory is not None:
-            return settings.directory.absolute()
-        return self.config.directory if self.config else PLAIN_DIRECTORY.absolute()
-
-    def _claim(self, root: Path) -> tuple[str, int, int]:
-        """Locks a directory that no supervisor has locked for us; the run it belongs to, rank, and ranks."""
-        if self.config is None:
-            run = RunDirectory(root, self.world)
-            self._locks.append(run.lock())
-            return run.open().run_id, 0, 1
-        if not self._resumes_from_memory():
-            self.lock_rank(root)
-        return self.config.run_id, self.config.rank, self.config.world_size
-
-    def lock_rank(self, root: Path) -> None:
-        """Whoever commits a rank's checkpoints holds its lock: this process from now on."""
-        assert self.config is not None
-        if self._rank_lock is None:
-            self.world.files.make_directory(root)
-            path = layout.rank_lock(root, self.config.rank)
-            self._rank_lock = process_saver.take_lock(self.world.files, path)
+    def lock_rank(self, place: Place) -> None:
+        """This process commits the rank's checkpoints, from now on."""
+        self._places.lock_rank(place.root)
 
     def unlock_rank(self) -> None:
-        """The saver is about to commit."""
-        if self._rank_lock is not None:
-            self._rank_lock.release()
-            self._rank_lock = None
+        """The saver is about to commit them."""
+        self._places.unlock_rank()
+
+    def close(self, place: Place | None = None) -> None:
+        """Lets go of a place; of all that are open, where none is named."""
+        for root in self._places.close(place):
+            self._savers = {wanted: saver for wanted, saver in self._savers.items() if wanted[0] != root}
+        self.place = None
 
     # Recovering
 
-    def recover(self) -> Recovered | None:
-        """Reads the newest valid state of the run; None when there has never been one.
+    def recover(self, place: Place, floor: int = 0) -> Recovered | None:
+        """Reads the newest valid state of a place; None when there is none of step ``floor`` or later.
 
         Raises SystemExit under a supervisor, UnusableError without one, when checkpoints exist and none can
         be used: a script that catches Exception must not go on from zero.
         """
-        assert self.place is not None
         try:
-            recovered = self._recover_from_memory() or self._recover(self.place.store)
+            # What is in memory is as new as all that is on disk: it is asked for first, and once.
+            recovered = (self._recover_from_memory() if not floor else None) or self._recover(
+                place.store, floor
+            )
         except ShunnedError as error:
+            if floor:
+                return None
             self.tell("nothing_older", error=str(error))
             raise SystemExit(1) from error
         except UnusableError as error:
@@ -229,10 +170,13 @@ class Session:
             if self.supervised:
                 raise SystemExit(EXIT_UNUSABLE) from error
             raise
-        if recovered is None:
+        if recovered is not None:
+            # It is on trial until the next step is complete.
+            self._told_step = False
+            return self._leave_out(recovered)
+        if not floor:
             self.tell("fresh")
-            return None
-        return self._leave_out(recovered)
+        return None
 
     def _leave_out(self, recovered: Recovered) -> Recovered:
         """A batch that the training fails on counts as a step that changes nothing, if that was decided."""
@@ -273,7 +217,7 @@ class Session:
         where = f"resumed at step {progress.step} (epoch {progress.epoch}) from {source}"
         self.tell("resumed", step=progress.step, epoch=progress.epoch, file=source, message=where)
 
-    def _recover(self, store: Store) -> Recovered | None:
+    def _recover(self, store: Store, floor: int) -> Recovered | None:
         tensors: dict[tuple[int, str], Tensor] = {}
 
         def make_sink(entry: Entry) -> Callable[..., memoryview]:
@@ -288,7 +232,11 @@ class Session:
             return sink
 
         origin = self.config.origin if self.config else Origin()
-        loaded = store.load_newest(make_sink, lambda entry: origin.allows(entry.step, entry.info))
+
+        def allowed(entry: Entry) -> bool:
+            return entry.step >= floor and origin.allows(entry.step, entry.info)
+
+        loaded = store.load_newest(make_sink, allowed)
         if loaded is None:
             return None
         for failure in loaded.failures:
@@ -305,17 +253,22 @@ class Session:
     def demand_steps(self, recovered: Recovered, steps_per_epoch: int) -> None:
         """Raises MismatchError when an epoch has another number of steps than when the state was saved."""
         before = recovered.progress.steps_per_epoch
-        if before != steps_per_epoch:
-            error = MismatchError(
+        if before == steps_per_epoch:
+            return
+        with self.telling_mismatch():
+            raise MismatchError(
                 f"the dataset has {steps_per_epoch} steps per epoch, the checkpoint was made with {before}",
                 hint="restore the data and the batch size as they were, or start anew with --fresh --archive",
             )
-            self.refuse(error)
-            raise error
 
-    def refuse(self, error: MismatchError) -> None:
-        """Tells that the script no longer fits its checkpoints."""
-        self.tell("mismatch", error=str(error.args[0]), hint=error.hint)
+    @contextlib.contextmanager
+    def telling_mismatch(self) -> Iterator[None]:
+        """Tells where the script no longer fits its checkpoints."""
+        try:
+            yield
+        except MismatchError as error:
+            self.tell("mismatch", error=str(error.args[0]), hint=error.hint)
+            raise
 
     @contextlib.contextmanager
     def _telling_errors(self) -> Iterator[None]:
@@ -328,10 +281,12 @@ class Session:
     # Saving
 
     def saver(self, settings: Settings) -> Saver:
-        """A saver for the run's store, as these settings want it."""
-        if self._saver is None or self._saver[0] != settings:
-            self._saver = settings, self._make_saver(settings, self.open(settings))
-        return self._saver[1]
+        """A saver for the store of their place, as these settings want it."""
+        place = self.open(settings)
+        wanted = place.root, settings.keep, settings.asynchronous
+        if wanted not in self._savers:
+            self._savers[wanted] = self._make_saver(settings, place)
+        return self._savers[wanted]
 
     def inline_saver(self, settings: Settings, place: Place) -> Saver:
         """A saver that makes the training wait, whatever the settings say."""
@@ -372,13 +327,6 @@ class Session:
             self.say(f"saved step {step} ({saved.snapshot.reason}) to {saved.path}")
         for remark in saved.remarks:
             self.warn(remark)
-
-    def close(self) -> None:
-        """Lets go of the run."""
-        for lock in self._locks:
-            lock.release()
-        self._locks.clear()
-        self.place = self._saver = None
 
 
 _current: Session | None = None

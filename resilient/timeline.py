@@ -10,10 +10,13 @@ from __future__ import annotations
 import enum
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mindspore import nn
 
+from resilient.session import Session
+from resilient.settings import Settings
 from resilient.state import capture, streams
 from resilient.state.counters import from_json, to_json
 from resilient.state.resume import restore_network
@@ -36,27 +39,94 @@ class Start:
     progress: Progress
 
 
+@dataclass(frozen=True)
+class Mark:
+    """How far a script had come: so many calls, networks and evaluations, and its newest boundary."""
+
+    calls: int
+    networks: int
+    evaluations: int
+    last: Progress | None
+
+
 class Timeline:
     """Counts calls, networks and evaluations, against the state the run resumes from.
 
-    ``in_loop`` tells that a loop of the user's own is at work. The evaluations in its body are none of the
-    n: a loop that goes on in its middle does not come by the earlier ones again.
+    ``places`` are those whose checkpoints it knows. ``in_loop`` tells that a loop of the user's own is at
+    work. The evaluations in its body are none of the n: a loop that goes on in its middle does not come by
+    the earlier ones again.
     """
 
-    def __init__(self, recovered: Recovered | None) -> None:
-        self.recovered = recovered
+    def __init__(self) -> None:
+        self.recovered: Recovered | None = None
         self.evaluations: list[Any] = []
-        self._recorded = list(recovered.document["evaluations"]) if recovered else []
-        self._resuming = recovered is not None
+        self.places: set[Path] = set()
+        self.in_loop = False
+        self._recorded: list[Any] = []
+        self._resuming = False
         self._calls = 0
         self._last: Progress | None = None
         self._networks: list[list[weakref.ref[nn.Cell]]] = []
-        self.in_loop = False
+        self._failed: tuple[Mark, list[weakref.ref[nn.Cell]]] | None = None
+
+    # Going on, and going back
+
+    @property
+    def floor(self) -> int:
+        """States of earlier steps are of no use: the script has come so far already."""
+        if not self.places:
+            return self.last_step
+        target = self.recovered.progress.step if self.recovered is not None and self._resuming else 0
+        return max(target, self.last_step) + 1
+
+    def go_on_from(self, recovered: Recovered) -> None:
+        """Resumes from a state that lies further than what the script has done so far.
+
+        Raises MismatchError when it does not fit the networks that are there.
+        """
+        self.recovered = recovered
+        self._recorded = list(recovered.document["evaluations"])
+        self._resuming = recovered.progress.call >= self._calls
+        for ordinal, known in enumerate(self._networks):
+            cells = _alive(known)
+            if cells is not None:
+                self._restore(ordinal, cells)
+
+    def mark(self) -> Mark:
+        """How far the script is now."""
+        return Mark(self._calls, len(self._networks), len(self.evaluations), self._last)
+
+    def rewind(self, mark: Mark) -> None:
+        """What the script has done since then is going to be done again, from what is on disk."""
+        del self._networks[mark.networks :], self.evaluations[mark.evaluations :]
+        self._calls, self._last = mark.calls, mark.last
+        self.recovered, self._recorded, self._resuming = None, [], False
+        self.places.clear()
+
+    def failed(self, mark: Mark, cells: capture.Cells) -> None:
+        """What began at this mark, with these cells, has failed."""
+        self._failed = mark, _references(cells)
+
+    def retried(self, cells: capture.Cells, *, anew: bool = False) -> Mark | None:
+        """Where that began which failed last, if it is begun again now: by the same cells, or ``anew``."""
+        failed, self._failed = self._failed, None
+        if failed is None:
+            return None
+        mark, references = failed
+        known = _alive(references)
+        return mark if anew or (known is not None and _same(known, cells)) else None
 
     # Calls
 
-    def start_call(self, steps_per_epoch: int, initial_epoch: int) -> Start:
-        """Counts a training call and says what is to be done with it."""
+    def start_call(self, steps_per_epoch: int, initial_epoch: int, retried: Mark | None = None) -> Start:
+        """Counts a training call and says what is to be done with it.
+
+        One that failed, and that the script makes again, is the same call: a script that is run again makes
+        it once.
+        """
+        if retried is not None:
+            self._calls = retried.calls
+            del self.evaluations[retried.evaluations :]
         ordinal, self._calls = self._calls, self._calls + 1
         target = self.recovered.progress if self.recovered and self._resuming else None
         if target is None or ordinal > target.call:
@@ -79,8 +149,13 @@ class Timeline:
 
     @property
     def complete(self) -> bool:
-        """Whether every call that was begun has also been finished."""
-        return self._last is None or self._last.call_finished
+        """Whether every call that was begun has also been finished, those of earlier attempts included."""
+        return not self.behind and (self._last is None or self._last.call_finished)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the script has not come yet to the call that the resumed state is from."""
+        return self._resuming
 
     def _fresh(self, ordinal: int, steps_per_epoch: int, initial_epoch: int) -> Progress:
         steps, epochs = (self._last.step, self._last.epoch) if self._last else (0, 0)
@@ -101,26 +176,30 @@ class Timeline:
         Raises MismatchError when they do not fit.
         """
         for ordinal, known in enumerate(self._networks):
-            alive = [cell for cell in (reference() for reference in known) if cell is not None]
-            if len(alive) == len(known) and _same(alive, cells):
+            alive = _alive(known)
+            if alive is not None and _same(alive, cells):
                 return ordinal
-        self._networks.append([weakref.ref(cell) for cell in cells])
-        ordinal = len(self._networks) - 1
-        if self.recovered is not None:
-            names = {parameter.name for parameter in capture.parameters(cells)}
-            state = self.recovered.of_network(ordinal, names)
-            # Nothing is recorded of a network that the script had already let go of.
-            if state or ordinal == self.recovered.document["network"]:
-                restore_network(cells, state)
-            self.recovered = self.recovered.after(ordinal)
+        ordinal = len(self._networks)
+        self._restore(ordinal, cells)
+        self._networks.append(_references(cells))
         return ordinal
+
+    def _restore(self, ordinal: int, cells: capture.Cells) -> None:
+        if self.recovered is None:
+            return
+        names = {parameter.name for parameter in capture.parameters(cells)}
+        state = self.recovered.of_network(ordinal, names)
+        # Nothing is recorded of a network that the script had already let go of.
+        if state or ordinal == self.recovered.document["network"]:
+            restore_network(cells, state)
+        self.recovered = self.recovered.after(ordinal)
 
     def others(self, ordinal: int) -> dict[int, capture.Cells]:
         """The other networks that have been trained and still exist."""
         found: dict[int, capture.Cells] = {}
         for number, known in enumerate(self._networks):
-            alive = [cell for cell in (reference() for reference in known) if cell is not None]
-            if number != ordinal and alive and len(alive) == len(known):
+            alive = _alive(known)
+            if number != ordinal and alive:
                 found[number] = alive
         return found
 
@@ -147,6 +226,33 @@ class Timeline:
         """Puts the random streams of the resumed boundary back."""
         assert self.recovered is not None
         streams.restore(self.recovered.document["streams"])
+
+
+def timeline_of(session: Session, settings: Settings) -> Timeline:
+    """The timeline of the run whose checkpoints go where these settings say, resumed from the newest state.
+
+    A run that keeps checkpoints in several places comes to know them one by one: each may hold a newer state.
+    Raises what opening a place, and recovering from it, raise.
+    """
+    place = session.open(settings)
+    timeline = session.timelines.setdefault(place.run_id, Timeline())
+    if place.root not in timeline.places:
+        recovered = session.recover(place, timeline.floor)
+        timeline.places.add(place.root)
+        if recovered is not None:
+            with session.telling_mismatch():
+                timeline.go_on_from(recovered)
+    return timeline
+
+
+def _references(cells: capture.Cells) -> list[weakref.ref[nn.Cell]]:
+    return [weakref.ref(cell) for cell in cells]
+
+
+def _alive(references: list[weakref.ref[nn.Cell]]) -> list[nn.Cell] | None:
+    """The cells, if all of them still exist."""
+    cells = [cell for cell in (reference() for reference in references) if cell is not None]
+    return cells if len(cells) == len(references) else None
 
 
 def _same(cells: capture.Cells, others: capture.Cells) -> bool:

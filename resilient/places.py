@@ -1,0 +1,157 @@
+"""Where this process keeps checkpoints: a place for each directory that the script names, opened once.
+
+Under ``resilient-run`` they all belong to the one run. Without a supervisor each directory is a run of its
+own, and this process has its lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from resilient import process_saver
+from resilient.config import Sealing, WorkerConfig
+from resilient.errors import UsageError
+from resilient.host.files import Lock
+from resilient.host.world import World
+from resilient.settings import Settings
+from resilient.store import layout
+from resilient.store.opening import open_store
+from resilient.store.rundir import RunDirectory
+from resilient.store.store import Store
+from resilient.store.weights import remove_temporaries
+
+PLAIN_DIRECTORY = Path("output")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where checkpoints of one run go, opened."""
+
+    root: Path
+    store: Store
+    sealing: Sealing
+    run_id: str
+
+
+class Places:
+    """The places of one process, and their locks. ``warn`` hears what was found there and set aside.
+
+    ``saver_works`` tells that the run's saver is at work: it holds the rank's lock, and has cleaned up.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig | None,
+        world: World,
+        warn: Callable[[str], None],
+        saver_works: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._world = world
+        self._warn = warn
+        self._saver_works = saver_works
+        # By their real paths: a directory may have several names.
+        self._opened: dict[str, Place] = {}
+        self._run_locks: dict[Path, Lock] = {}
+        self._rank_locks: dict[Path, Lock] = {}
+
+    def open(self, settings: Settings) -> Place:
+        """The place that these settings name.
+
+        Raises UsageError where the directory is in use with another key, BusyError where another process
+        uses it, and what opening a run raises.
+        """
+        root, sealing = self._root(settings), self._sealing(settings)
+        place = self._opened.get(os.path.realpath(root))
+        if place is None:
+            place = self._open(root, sealing)
+            self._opened[os.path.realpath(root)] = place
+        elif (sealing.mode, sealing.key) != (place.sealing.mode, place.sealing.key):
+            raise UsageError(
+                f"{place.root} is in use with another key or mode of encryption",
+                hint="a directory has one key: give both the same one, or a directory each",
+            )
+        return place
+
+    def _root(self, settings: Settings) -> Path:
+        if settings.directory is not None:
+            return settings.directory.absolute()
+        return self._config.directory if self._config else PLAIN_DIRECTORY.absolute()
+
+    def _sealing(self, settings: Settings) -> Sealing:
+        return settings.sealing or (self._config.sealing if self._config else Sealing())
+
+    def _open(self, root: Path, sealing: Sealing) -> Place:
+        config = self._config
+        try:
+            run_id = self._claim(root)
+            rank, world_size = (config.rank, config.world_size) if config else (0, 1)
+            store = open_store(
+                root,
+                self._world,
+                sealing,
+                run_id,
+                rank=rank,
+                world_size=world_size,
+                allow_plain=config is not None and config.allow_plain,
+            )
+            if not self._saver_works():
+                self._clean(root, rank, store)
+        except BaseException:
+            # Who mends what is wrong, and tries again in the same process, must not find us in the way.
+            self._release(root)
+            raise
+        return Place(root, store, sealing, run_id)
+
+    def _claim(self, root: Path) -> str:
+        """Locks what no supervisor has locked for us; the run that the directory belongs to."""
+        if self._config is not None:
+            if not self._saver_works():
+                self.lock_rank(root)
+            return self._config.run_id
+        run = RunDirectory(root, self._world)
+        self._run_locks[root] = run.lock()
+        # Somebody else's run may keep checkpoints here as well.
+        self._rank_locks[root] = self._world.files.lock(layout.rank_lock(root, 0), str(os.getpid()).encode())
+        return run.open().run_id
+
+    def _clean(self, root: Path, rank: int, store: Store) -> None:
+        """Clears away what writers that died have left."""
+        recovery = store.recover()
+        for failure in recovery.quarantined:
+            self._warn(f"set aside in {layout.quarantine_directory(root)}: {failure}")
+        for folder in (layout.network_directory(root, rank), layout.trainable_directory(root, rank)):
+            remove_temporaries(self._world.files, folder)
+
+    # Locks
+
+    def lock_rank(self, root: Path) -> None:
+        """Whoever commits a rank's checkpoints in a place holds its lock: this process from now on."""
+        assert self._config is not None
+        if root not in self._rank_locks:
+            self._world.files.make_directory(root)
+            path = layout.rank_lock(root, self._config.rank)
+            self._rank_locks[root] = process_saver.take_lock(self._world.files, path)
+
+    def unlock_rank(self) -> None:
+        """The saver is about to commit, wherever that will be."""
+        for lock in self._rank_locks.values():
+            lock.release()
+        self._rank_locks.clear()
+
+    def close(self, place: Place | None = None) -> list[Path]:
+        """Lets go of a place, or of all; the directories that are free now."""
+        closed = [found for found in self._opened.values() if place is None or found is place]
+        self._opened = {path: found for path, found in self._opened.items() if found not in closed}
+        for found in closed:
+            self._release(found.root)
+        return [found.root for found in closed]
+
+    def _release(self, root: Path) -> None:
+        for locks in (self._rank_locks, self._run_locks):
+            lock = locks.pop(root, None)
+            if lock is not None:
+                lock.release()
