@@ -8,6 +8,7 @@
 #             also full, read-only and powerless ones. A part of it is in make test; this takes some minutes
 # make bench  saves and loads beside stock MindSpore and the disk; takes minutes, wants a quiet machine
 # make kills  200 kills of real trainings at random instants; takes some 20 minutes
+# make scripts   200 scripts made up at random, each killed once; takes half an hour
 # make fuzz   the property tests on new random examples, many of them; takes a while
 # make coverage   every branch of what reads and writes checkpoints is run by a test, or it fails
 #
@@ -23,7 +24,7 @@ READERS := tests/codec tests/store tests/test_retention.py tests/test_message_fu
 # MindSpore's own warnings would bury what the demo has to say.
 export GLOG_v ?= 3
 
-.PHONY: demo test style types tests crash crash-deep crash-kernel kills bench fuzz coverage clean
+.PHONY: demo test style types tests crash crash-deep crash-kernel kills scripts bench fuzz coverage clean
 
 demo: .venv/ready
 	$(BIN)/resilient-chaos drill --run-dir runs/demo examples/digits.py
@@ -54,6 +55,9 @@ bench: .venv/ready
 
 kills: .venv/ready
 	$(BIN)/python -m chaos.kills --kills 200 --jobs $(JOBS)
+
+scripts: .venv/ready
+	RANDOM_SCRIPTS=200 $(BIN)/python -m pytest -q -n $(JOBS) tests/mindspore/test_random_scripts.py
 
 fuzz: .venv/ready
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS) $(wildcard tests/test_mirror*.py) \

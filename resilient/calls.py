@@ -131,12 +131,11 @@ class Course:
         cells = [model.train_network]
         retried = timeline.retried(cells)
         mark = retried or timeline.mark()
-        start = timeline.start_call(arguments.steps_per_epoch, arguments.initial_epoch, retried)
         with self._session.telling_mismatch():
+            start = timeline.start_call(arguments.steps_per_epoch, arguments.initial_epoch, retried)
             ordinal = timeline.enter(cells)
         if start.way is Way.SKIP:
-            if start.progress.call_finished:
-                timeline.restore_streams()
+            timeline.skip(start)
             return None
         self._warn_of_what_cannot_return(model, arguments.dataset)
         recovered = timeline.recovered if start.way is Way.RESUME else None
@@ -153,6 +152,7 @@ class Course:
             callbacks=[c for c in arguments.callbacks if not isinstance(c, CheckpointMonitor)],
             scale_manager=getattr(model, "_loss_scale_manager", None),
             evaluations=timeline.evaluations,
+            trail=timeline.trail,
         )
         if self.watch is not None:
             self.watch.close()

@@ -17,6 +17,7 @@ from resilient.saving import Snapshot
 from resilient.settings import Settings
 from resilient.state import capture, counters, streams
 from resilient.state.snapshot import SECTION_LEFT_OUT, Progress, encode_extra, left_out
+from resilient.state.trail import Trail
 from resilient.store import layout
 
 
@@ -37,7 +38,8 @@ class Call:
 
     ``trained`` is what is being trained, ``network`` the part of it that the weights files hold, ``others``
     further networks of the run by ordinal, ``call_streams`` the random streams when the call began.
-    ``evaluations`` are the run's results of evaluations so far: the list itself, because it grows.
+    ``evaluations`` are the run's results of evaluations so far, ``trail`` the random streams behind what is
+    over: they themselves, because they grow.
     """
 
     progress: Progress
@@ -49,6 +51,7 @@ class Call:
     callbacks: list[Any] = field(default_factory=list)
     scale_manager: Any = None
     evaluations: list[Any] = field(default_factory=list)
+    trail: Trail = field(default_factory=Trail)
 
 
 class Composer:
@@ -180,6 +183,7 @@ class Composer:
             "call_streams": self._call.call_streams,
             "pipeline_draws": sorted(self.pipeline_draws),
             "evaluations": list(self._call.evaluations),
+            "trail": self._call.trail.to_json(),
             "callbacks": boundary.callbacks,
             "loss_scale": boundary.loss_scale,
             "loss": entries.loss(boundary.outputs),

@@ -182,10 +182,10 @@ class Training:
         for finding in pipeline_findings(batches.dataset):
             self._session.warn(finding)
         call_streams = streams.capture()
-        start = timeline.start_call(batches.steps_per_epoch, 0)
+        with self._session.telling_mismatch():
+            start = timeline.start_call(batches.steps_per_epoch, 0)
         if start.way is Way.SKIP:
-            if start.progress.call_finished:
-                timeline.restore_streams()
+            timeline.skip(start)
             return
         recovered = timeline.recovered if start.way is Way.RESUME else None
         if recovered is not None:
@@ -199,6 +199,7 @@ class Training:
             others=timeline.others(self._ordinal),
             call_streams=call_streams,
             evaluations=timeline.evaluations,
+            trail=timeline.trail,
         )
         watch = Watch(self._session, self._settings, call, resumed=recovered is not None)
         self._watch = watch

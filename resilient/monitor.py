@@ -128,6 +128,7 @@ def _plain_call(timeline: Timeline, parameters: Any) -> Call:
         callbacks=[c for c in parameters.list_callback if not isinstance(c, CheckpointMonitor)],
         scale_manager=parameters.get("loss_scale_mananger"),  # (MindSpore's spelling)
         evaluations=timeline.evaluations,
+        trail=timeline.trail,
     )
 
 

@@ -21,6 +21,7 @@ from resilient.state import capture, streams
 from resilient.state.counters import from_json, to_json
 from resilient.state.resume import restore_network
 from resilient.state.snapshot import Progress, Recovered
+from resilient.state.trail import CALLS, EVALUATIONS, Trail
 
 
 class Way(enum.Enum):
@@ -33,10 +34,11 @@ class Way(enum.Enum):
 
 @dataclass(frozen=True)
 class Start:
-    """How a training call begins: its way, and the boundary it begins from."""
+    """How the n-th training call begins: its way, and the boundary it begins from."""
 
     way: Way
     progress: Progress
+    ordinal: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Timeline:
     def __init__(self) -> None:
         self.recovered: Recovered | None = None
         self.evaluations: list[Any] = []
+        self.trail = Trail()
         self.places: set[Path] = set()
         self.in_loop = False
         self._recorded: list[Any] = []
@@ -86,11 +89,9 @@ class Timeline:
         """
         self.recovered = recovered
         self._recorded = list(recovered.document["evaluations"])
+        self.trail = Trail(recovered.document.get("trail"))
         self._resuming = recovered.progress.call >= self._calls
-        for ordinal, known in enumerate(self._networks):
-            cells = _alive(known)
-            if cells is not None:
-                self._restore(ordinal, cells)
+        self._restore_known()
 
     def mark(self) -> Mark:
         """How far the script is now."""
@@ -131,16 +132,27 @@ class Timeline:
         target = self.recovered.progress if self.recovered and self._resuming else None
         if target is None or ordinal > target.call:
             self._resuming = False
-            return Start(Way.RUN, self._fresh(ordinal, steps_per_epoch, initial_epoch))
+            return Start(Way.RUN, self._fresh(ordinal, steps_per_epoch, initial_epoch), ordinal)
         if ordinal < target.call:
-            return Start(Way.SKIP, target)
+            return Start(Way.SKIP, target, ordinal)
         self._resuming = False
         self._last = target
-        return Start(Way.SKIP if target.call_finished else Way.RESUME, target)
+        # What the script has done to its networks on the way here is part of the state already.
+        self._restore_known()
+        return Start(Way.SKIP if target.call_finished else Way.RESUME, target, ordinal)
+
+    def skip(self, start: Start) -> None:
+        """A call is not run again: what the script draws after it must be what it drew then."""
+        if start.ordinal < start.progress.call:
+            self.trail.follow(CALLS, start.ordinal)
+        elif self.recovered is not None:
+            streams.restore(self.recovered.document["streams"])
 
     def leave(self, progress: Progress) -> None:
         """A call has ended, one way or the other, at this boundary."""
         self._last = progress
+        if progress.call_finished:
+            self.trail.note(CALLS, progress.call)
 
     @property
     def last_step(self) -> int:
@@ -173,6 +185,9 @@ class Timeline:
     def enter(self, cells: capture.Cells) -> int:
         """The ordinal of what is being trained; puts the recovered values in at its first use.
 
+        They are put in once more when the call that they are from begins: in between, the script may change
+        what it has trained (a new head, clipped weights), and in the state that has been done.
+
         Raises MismatchError when they do not fit.
         """
         for ordinal, known in enumerate(self._networks):
@@ -192,7 +207,14 @@ class Timeline:
         # Nothing is recorded of a network that the script had already let go of.
         if state or ordinal == self.recovered.document["network"]:
             restore_network(cells, state)
-        self.recovered = self.recovered.after(ordinal)
+        if not self._resuming:
+            self.recovered = self.recovered.after(ordinal)
+
+    def _restore_known(self) -> None:
+        for ordinal, known in enumerate(self._networks):
+            cells = _alive(known)
+            if cells is not None:
+                self._restore(ordinal, cells)
 
     def others(self, ordinal: int) -> dict[int, capture.Cells]:
         """The other networks that have been trained and still exist."""
@@ -211,21 +233,18 @@ class Timeline:
         if self.in_loop or position >= len(self._recorded) or self._recorded[position] is None:
             return False, None
         self.evaluations.append(self._recorded[position])
+        self.trail.follow(EVALUATIONS, position)
         return True, from_json(self._recorded[position])
 
     def record_evaluation(self, result: Any) -> None:
         """Keeps the result of an evaluation; one that JSON cannot hold is run again on a resume."""
         if self.in_loop:
             return
+        self.trail.note(EVALUATIONS, len(self.evaluations))
         try:
             self.evaluations.append(to_json(result))
         except TypeError:
             self.evaluations.append(None)
-
-    def restore_streams(self) -> None:
-        """Puts the random streams of the resumed boundary back."""
-        assert self.recovered is not None
-        streams.restore(self.recovered.document["streams"])
 
 
 def timeline_of(session: Session, settings: Settings) -> Timeline:

@@ -11,6 +11,7 @@ that travels beside them as the container's ``extra``:
      "call_streams":random streams when the training call began (replaying a data pipeline starts there),
      "pipeline_draws": which of Python's and NumPy's global streams the data pipeline was seen to draw from,
      "evaluations": results of the evaluations between training calls, in order (null: run it again),
+     "trail":       random streams after each finished call and each evaluation (trail.py),
      "callbacks":   counters of MindSpore's own stateful callbacks, in the order of the call's list,
      "loss_scale":  counters of a loss scale manager that lives in Python,
      "loss":        the last loss, for what runs at the end of an epoch,

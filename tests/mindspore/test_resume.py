@@ -17,15 +17,16 @@ from resilient.store.rundir import RunDirectory
 
 STEPS_PER_EPOCH = 8
 PROGRAM = Path(__file__).parent / "programs" / "resume.py"
+BETWEEN = PROGRAM.with_name("between.py")
 
 pytestmark = pytest.mark.mindspore
 
 
-def run(folder, kind, death, *options, status=0, key=("--no-encrypt",)):
+def run(folder, kind, death, *options, status=0, key=("--no-encrypt",), program=PROGRAM):
     """The last result line, and everything that was said."""
     RunDirectory(folder / "run", World()).open({"seed": 11})
     ours = ["--run-dir", str(folder / "run"), "--save-steps", "5", "--backoff", "0:0", *key, *options]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, str(PROGRAM), kind, death, str(folder)]
+    command = [sys.executable, "-m", "supervisor.cli", *ours, str(program), kind, death, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     said = done.stdout + done.stderr
     assert done.returncode == status, said
@@ -47,6 +48,17 @@ def test_everything_is_put_back(tmp_path, kind, death):
     result, said = run(tmp_path, kind, death)
     assert result == uninterrupted(kind), said
     assert "resumed at step" in said
+
+
+@pytest.mark.parametrize("death", ["exception", "SIGKILL"])
+@pytest.mark.parametrize("kind", ["draws", "changes", "evaluates"])
+def test_what_a_script_does_between_its_calls_is_done_once(tmp_path, kind, death):
+    """Its first calls are not made again, and what it draws and changes behind them comes out the same."""
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    undisturbed = run(whole, kind, "never", program=BETWEEN)[0]
+    result, said = run(tmp_path, kind, death, program=BETWEEN)
+    assert result == undisturbed, said
 
 
 @pytest.mark.parametrize("death", ["exception", "SIGTERM", "SIGKILL"])

@@ -1,0 +1,58 @@
+"""The random streams after each training call and each evaluation of a run, once it is over.
+
+A script that is run again makes none of those a second time, but what it draws behind them (a split of its
+data, a new head) must be what it drew then. As JSON:
+
+    {"states": {key: a stream's state}, "calls": [[keys], ...], "evaluations": [[keys], ...]}
+
+Most scripts draw little, so the same states come again and again: each is kept once, under its digest. Where
+nothing is known of one, its keys are an empty list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from resilient.state import streams
+
+CALLS = "calls"
+EVALUATIONS = "evaluations"
+_STATES = "states"
+_KEY_BYTES = 12
+
+
+class Trail:
+    """Grows with the run. ``document`` is one that :meth:`to_json` gave."""
+
+    def __init__(self, document: Mapping[str, Any] | None = None) -> None:
+        found = document or {}
+        self._states: dict[str, list[Any]] = dict(found.get(_STATES, {}))
+        self._passed: dict[str, list[list[str]]] = {
+            kind: list(found.get(kind, [])) for kind in (CALLS, EVALUATIONS)
+        }
+
+    def note(self, kind: str, position: int) -> None:
+        """The n-th call or evaluation is over, now; of later ones nothing is known any more."""
+        passed = self._passed[kind]
+        del passed[position:]
+        passed.extend([] for _ in range(position - len(passed)))
+        passed.append([self._keep(name, state) for name, state in streams.capture().items()])
+
+    def follow(self, kind: str, position: int) -> None:
+        """Puts the streams to where they were after the n-th one, if that is known."""
+        passed = self._passed[kind]
+        if position < len(passed):
+            streams.restore(dict(self._states[key] for key in passed[position]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as it is now."""
+        return {_STATES: dict(self._states), **{kind: list(passed) for kind, passed in self._passed.items()}}
+
+    def _keep(self, name: str, state: Any) -> str:
+        named = [name, state]
+        key = hashlib.blake2b(json.dumps(named).encode(), digest_size=_KEY_BYTES).hexdigest()
+        self._states[key] = named
+        return key

@@ -1,0 +1,61 @@
+"""Three calls; between them weights are changed and numbers are drawn: between.py KIND DEATH FOLDER.
+
+It dies in the last call, if it is to. The last line printed is a hash of weights, of optimizer states and of
+the numbers.
+"""
+
+import hashlib
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+from mindspore.train import Accuracy, Callback, Model
+from small import At, Network, dataset
+
+KIND, DEATH, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+
+
+def die():
+    if DEATH == "never" or (FOLDER / "died").exists():
+        return
+    (FOLDER / "died").touch()
+    if DEATH == "exception":
+        raise RuntimeError("a failure of the script's own")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Drawing(Callback):
+    """Draws at every step."""
+
+    def on_train_step_end(self, run_context):
+        random.random()
+        np.random.random()
+
+
+def noisy(row):
+    return row + np.random.standard_normal(row.shape).astype(np.float32)
+
+
+network, loss = Network(), nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+model = Model(network, loss, nn.Adam(network.trainable_params(), 1e-2), metrics={"accuracy": Accuracy()})
+drawn = []
+for call in range(3):
+    model.train(1, dataset(), callbacks=[Drawing(), *([At(5, die)] if call == 2 else [])])
+    if KIND == "changes":
+        for parameter in network.trainable_params():
+            ms.ops.assign(parameter, parameter * 0.5)
+    if KIND == "evaluates":
+        drawn.append(model.eval(dataset().map(noisy, ["x"], num_parallel_workers=1))["accuracy"])
+    drawn += [random.random(), np.random.random()]
+
+digest = hashlib.sha256(repr(drawn).encode())
+for parameter in model.train_network.get_parameters():
+    digest.update(parameter.name.encode() + parameter.asnumpy().tobytes())
+print("result", digest.hexdigest())

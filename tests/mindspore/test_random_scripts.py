@@ -1,0 +1,41 @@
+"""Scripts made up at random, each killed once: whatever they are, they end as if nothing had happened.
+
+A few here; RANDOM_SCRIPTS=200 tries more (``make scripts``).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resilient.host.world import World
+from resilient.store.rundir import RunDirectory
+
+PROGRAM = Path(__file__).parent / "programs" / "random_script.py"
+DEATHS = ["SIGKILL", "exception", "SIGTERM", "exit"]
+COUNT = int(os.environ.get("RANDOM_SCRIPTS", "8"))
+
+pytestmark = pytest.mark.mindspore
+
+
+def run(folder, seed, death):
+    """The result, and what was said."""
+    folder.mkdir()
+    RunDirectory(folder / "run", World()).open({"seed": 11})
+    ours = ["--run-dir", str(folder / "run"), "--mirror-every", "1", "--no-encrypt", "--backoff", "0:0"]
+    command = [sys.executable, "-m", "supervisor.cli", *ours, str(PROGRAM), str(seed), death, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return next(line for line in done.stdout.splitlines() if line.startswith("result ")), said
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_a_random_script_ends_as_if_nothing_had_happened(tmp_path, seed):
+    """Every network, every optimizer, and everything it drew on its way."""
+    result, said = run(tmp_path / "struck", seed, DEATHS[seed % len(DEATHS)])
+    assert result == run(tmp_path / "whole", seed, "never")[0], said

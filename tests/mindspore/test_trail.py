@@ -1,0 +1,70 @@
+"""The random streams behind each call and evaluation, noted and followed."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+
+from resilient.state.trail import CALLS, EVALUATIONS, Trail
+
+
+def draws():
+    """The next numbers of both streams."""
+    return random.random(), np.random.random()
+
+
+def after_json(trail):
+    """What another process reads of it."""
+    return Trail(json.loads(json.dumps(trail.to_json())))
+
+
+def test_each_is_followed_to_its_own_place():
+    """Calls and evaluations, in whatever order."""
+    trail, wanted = Trail(), {}
+    for kind, position in ((CALLS, 0), (EVALUATIONS, 0), (CALLS, 1), (EVALUATIONS, 1)):
+        draws()
+        trail.note(kind, position)
+        wanted[kind, position] = draws()
+    for (kind, position), numbers in reversed(wanted.items()):
+        after_json(trail).follow(kind, position)
+        assert draws() == numbers
+
+
+def test_what_is_not_known_changes_nothing():
+    """A call that failed before one that is over, and all that lies further."""
+    trail = Trail()
+    trail.note(CALLS, 2)
+    before = random.getstate()
+    for kind, position in ((CALLS, 0), (CALLS, 1), (CALLS, 3), (EVALUATIONS, 0)):
+        after_json(trail).follow(kind, position)
+        assert random.getstate() == before
+
+
+def test_what_is_noted_again_is_followed_to_its_new_place():
+    """A call that is made again: of what came after the first try nothing is known any more."""
+    trail = Trail()
+    for position in (0, 1, 2):
+        trail.note(CALLS, position)
+    draws()
+    trail.note(CALLS, 1)
+    wanted = draws()
+    after_json(trail).follow(CALLS, 2)
+    assert draws() != wanted
+    after_json(trail).follow(CALLS, 1)
+    assert draws() == wanted
+
+
+def test_a_script_that_does_not_draw_pays_for_one_state():
+    """A thousand calls later it is still one of each stream."""
+    trail = Trail()
+    for position in range(1000):
+        trail.note(CALLS, position)
+    assert len(trail.to_json()["states"]) == len(trail.to_json()["calls"][0])
+
+
+def test_a_document_without_one_is_an_empty_one():
+    """States that were saved before there were any, and those of stock MindSpore."""
+    Trail(None).follow(CALLS, 0)
+    Trail({}).follow(EVALUATIONS, 0)
