@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -27,7 +28,7 @@ from resilient.passage import Arguments, Passage
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.state import capture, streams
-from resilient.state.unrestorable import network_findings, pipeline_findings
+from resilient.state.unrestorable import callback_findings, network_findings, pipeline_findings
 from resilient.timeline import Timeline, Way, timeline_of
 from resilient.watch import Watch
 
@@ -137,7 +138,7 @@ class Course:
         if start.way is Way.SKIP:
             timeline.skip(start)
             return None
-        self._warn_of_what_cannot_return(model, arguments.dataset)
+        self._warn_of_what_cannot_return(cells, arguments)
         recovered = timeline.recovered if start.way is Way.RESUME else None
         if recovered is not None:
             self._session.demand_steps(recovered, arguments.steps_per_epoch)
@@ -204,8 +205,12 @@ class Course:
             self._session.warn(text)
         return replace(settings, exception_save=True)
 
-    def _warn_of_what_cannot_return(self, model: Any, dataset: Any) -> None:
-        for finding in (*network_findings(model.train_network), *pipeline_findings(dataset)):
+    def _warn_of_what_cannot_return(self, cells: list[nn.Cell], arguments: Arguments) -> None:
+        for finding in (
+            *itertools.chain.from_iterable(map(network_findings, cells)),
+            *pipeline_findings(arguments.dataset),
+            *callback_findings(arguments.callbacks, cells),
+        ):
             self._session.warn(finding)
 
     # eval

@@ -32,7 +32,7 @@ def callback_counters(callbacks: list[Any], complain: Callable[[str], None]) -> 
 
 def _counters(callback: Any, complain: Callable[[str], None]) -> Any:
     try:
-        if _keeps_state(callback):
+        if keeps_state(callback):
             return {_STATE: to_json(callback.state_dict())}
         names = _CALLBACK_COUNTERS.get(type(callback).__name__, ())
         return {name: to_json(getattr(callback, name)) for name in names if hasattr(callback, name)} or None
@@ -42,7 +42,8 @@ def _counters(callback: Any, complain: Callable[[str], None]) -> Any:
         return None
 
 
-def _keeps_state(callback: Any) -> bool:
+def keeps_state(callback: Any) -> bool:
+    """Whether a callback takes part with a state of its own."""
     return all(callable(getattr(callback, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
@@ -52,7 +53,7 @@ def restore_callbacks(callbacks: list[Any], counters: list[Any]) -> None:
         if state is None:
             continue
         if _STATE in state:
-            if _keeps_state(callback):
+            if keeps_state(callback):
                 callback.load_state_dict(from_json(state[_STATE]))
         elif type(callback).__name__ in _CALLBACK_COUNTERS:
             for name, value in state.items():
