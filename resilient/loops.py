@@ -168,7 +168,8 @@ class Training:
 
         ``dataset`` is a MindSpore dataset, whose batches come as tuples of Tensors, or any sized iterable
         that gives the same batches each time. A loop that was finished before a restart yields nothing. A
-        loop that is left with ``break`` is finished too.
+        loop that is left with ``break`` is finished too. What counts its rounds is :attr:`step`: a counter of
+        the script's own, as that of ``enumerate``, begins anew after a restart.
         """
         timeline = self._timeline
         if timeline is None:

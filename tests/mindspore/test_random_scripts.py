@@ -1,4 +1,4 @@
-"""Scripts made up at random, each killed once: whatever they are, they end as if nothing had happened.
+"""Scripts made up at random, each killed once or twice: they end as if nothing had happened.
 
 A few here; RANDOM_SCRIPTS=200 tries more (``make scripts``).
 """
@@ -16,18 +16,19 @@ from resilient.host.world import World
 from resilient.store.rundir import RunDirectory
 
 PROGRAM = Path(__file__).parent / "programs" / "random_script.py"
-DEATHS = ["SIGKILL", "exception", "SIGTERM", "exit"]
+DEATHS = ["SIGKILL", "exception,SIGKILL", "SIGTERM", "exit,exception", "exception", "SIGKILL,exit", "exit"]
+WAYS = [["--mirror-every", "1"], ["--no-mirror"], ["--mirror-every", "3", "--save-steps", "5"], ["--standby"]]
 COUNT = int(os.environ.get("RANDOM_SCRIPTS", "8"))
 
 pytestmark = pytest.mark.mindspore
 
 
-def run(folder, seed, death):
+def run(folder, seed, deaths):
     """The result, and what was said."""
     folder.mkdir()
     RunDirectory(folder / "run", World()).open({"seed": 11})
-    ours = ["--run-dir", str(folder / "run"), "--mirror-every", "1", "--no-encrypt", "--backoff", "0:0"]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, str(PROGRAM), str(seed), death, str(folder)]
+    ours = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", *WAYS[seed % len(WAYS)]]
+    command = [sys.executable, "-m", "supervisor.cli", *ours, str(PROGRAM), str(seed), deaths, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said

@@ -1,9 +1,9 @@
-"""A script that is made up at random, and dies once: random_script.py SEED DEATH FOLDER.
+"""A script that is made up at random, and dies: random_script.py SEED DEATHS FOLDER.
 
 It trains networks in turn, by Model and by loops of its own, makes new ones, evaluates, draws, changes
-weights, and decides by what it has found. All of that comes from SEED alone. DEATH is never, or SIGKILL,
-SIGTERM, exception, exit: at a random step. The last line printed is a hash of every network, of every
-optimizer, and of what was drawn.
+weights, and decides by what it finds. All of that comes from SEED alone. DEATHS is never, or up to three of
+SIGKILL, SIGTERM, exception, exit with commas between: each at a random step. The last line printed is a hash
+of every network, of every optimizer, and of what was drawn.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import dataset as ds
 from mindspore import nn
-from mindspore.train import Accuracy, Callback, Model
+from mindspore.train import Accuracy, Callback, EarlyStopping, History, LossMonitor, Model, ReduceLROnPlateau
 from small import STEPS_PER_EPOCH, Network
 
 import resilient
 from resilient import CheckpointMonitor
 
-SEED, DEATH, FOLDER = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+SEED, DEATHS, FOLDER = int(sys.argv[1]), sys.argv[2].split(","), Path(sys.argv[3])
 # What the script is; nothing that it draws while it runs comes from here.
 plan = random.Random(SEED)
 ms.set_context(mode=plan.choice([ms.GRAPH_MODE, ms.GRAPH_MODE, ms.PYNATIVE_MODE]))
@@ -43,15 +43,15 @@ class Die(Callback):
 def count():
     global done
     done += 1
-    mark = FOLDER / "died"
-    if DEATH == "never" or done != fatal or mark.exists():
+    number = len(list(FOLDER.glob("died_*")))
+    if number == len(DEATHS) or DEATHS[number] == "never" or done != fatal[number]:
         return
-    mark.touch()
-    if DEATH == "exception":
-        raise RuntimeError("a failure of the script's own")
-    if DEATH == "exit":
+    (FOLDER / f"died_{number}").touch()
+    if DEATHS[number] == "exception":
+        raise RuntimeError(f"failure {number} of the script's own")
+    if DEATHS[number] == "exit":
         os._exit(9)
-    os.kill(os.getpid(), getattr(signal, DEATH))
+    os.kill(os.getpid(), getattr(signal, DEATHS[number]))
 
 
 class Work:
@@ -88,7 +88,13 @@ def rows(is_noisy):
 
 
 def train(work):
-    callbacks = [Die()]
+    callbacks = [
+        Die(),
+        *plan.sample(
+            [EarlyStopping("loss", patience=1), ReduceLROnPlateau("loss", 0.5, 1), History(), LossMonitor()],
+            1,
+        ),
+    ]
     if plan.random() < 0.4:
         directory = str(FOLDER / plan.choice("ab"))
         callbacks.append(CheckpointMonitor(directory=directory, save_checkpoint_steps=plan.randrange(2, 9)))
@@ -101,13 +107,11 @@ def train(work):
 
 
 def loop(work):
-    epochs, left_at = plan.randrange(1, 3), plan.choice([None, None, 5])
+    epochs = plan.randrange(1, 3)
     with resilient.training(work.network, work.optimizer) as run:
-        for number, (x, y) in enumerate(run.steps(work.rows, epochs)):
+        for x, y in run.steps(work.rows, epochs):
             work.optimizer(work.step_of(x, y)[1])
             count()
-            if number == left_at:
-                break
 
 
 def evaluate(work):
@@ -135,7 +139,8 @@ works = [Work() for _ in range(plan.randrange(1, 3))]
 actions = [
     plan.choice([train, train, train, loop, evaluate, draw, change]) for _ in range(plan.randrange(2, 7))
 ]
-fatal = plan.randrange(1, 8 + 12 * sum(action in (train, loop) for action in actions))
+most = 8 + 12 * sum(action in (train, loop) for action in actions)
+fatal = [plan.randrange(1, most // (number + 1)) for number in range(3)]
 for action in [train, *actions]:
     action(plan.choice(works))
 
