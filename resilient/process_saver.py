@@ -30,7 +30,7 @@ import tenacity
 
 from resilient import mirrored
 from resilient.config import WorkerConfig
-from resilient.errors import BusyError, LinkError, ResilientError
+from resilient.errors import BusyError, LinkError, MirrorError, ResilientError
 from resilient.host.files import Files, Lock
 from resilient.host.world import World
 from resilient.link import Link
@@ -161,7 +161,9 @@ class Saver:
             raise LinkError("the saver opens its store, and commits what comes with the request")
         except Exception as error:  # noqa: BLE001 - told to the other side, which decides
             text = str(error) if isinstance(error, ResilientError) else f"{type(error).__name__}: {error}"
-            return {"type": message["type"], **_outcome(0.0, "", text, ())}
+            # Memory that makes no sense does not come to any by being sent again.
+            lasting = isinstance(error, (LinkError, MirrorError))
+            return {"type": message["type"], **_outcome(0.0, "", text, ()), "lasting": lasting}
         finally:
             # It lives as long as the run: what nobody takes must not add up.
             for descriptor in unused:
