@@ -42,6 +42,7 @@ from resilient.store.opening import open_store
 from resilient.store.weights import remove_temporaries
 
 _LOCK_S = 60.0  # a worker whose supervisor has died commits by itself, and then ends
+_OWNER_BYTES = 64
 _IN_NO_HURRY = 7  # the last of the best-effort I/O priorities
 
 
@@ -198,16 +199,31 @@ class Saver:
 
 
 def take_lock(files: Files, path: Path) -> Lock:
-    """Takes a rank's lock, once a process that is about to end has let go of it. Raises BusyError."""
-    for attempt in tenacity.Retrying(
+    """Takes a rank's lock, once a process that is about to end has let go of it.
+
+    Raises BusyError, which names the process that holds it.
+    """
+    patient = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(BusyError),
         wait=tenacity.wait_fixed(0.05),
         stop=tenacity.stop_after_delay(_LOCK_S),
         reraise=True,
-    ):
-        with attempt:
-            return files.lock(path, str(os.getpid()).encode())
-    raise AssertionError("unreachable")
+    )
+    try:
+        return patient(files.lock, path, str(os.getpid()).encode())
+    except BusyError:
+        pid, who = _holder(files, path)
+        text = f"{path.parent} is in use: {who} holds its lock ({path.name})"
+        raise BusyError(text, pid=pid, hint="stop that process, or wait for its end") from None
+
+
+def _holder(files: Files, path: Path) -> tuple[int, str]:
+    """Whoever holds a lock has written its number into it; 0 where that cannot be told."""
+    try:
+        pid = int(files.read(path, _OWNER_BYTES))
+        return pid, f"process {pid} ({psutil.Process(pid).name()})"
+    except (FileNotFoundError, ResilientError, ValueError, OverflowError, psutil.Error):
+        return 0, "another process"
 
 
 def _outcome(seconds: float, path: str, error: str, remarks: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from supervisor.classify import (
+    BUSY,
     DATA_WORKER,
     EXCEPTION,
     EXITED,
@@ -31,6 +32,7 @@ from supervisor.classify import (
 
 HELLO = {"hello": {}}
 RAISED = {"kind": "exception", "exception": "ValueError", "message": "loss is NAN", "step": 4}
+IN_USE = {"busy": {"error": "/run is in use: process 7 (python) holds its lock", "hint": "stop it"}}
 SILENCE = Silence("step", 61.0, 60.0)
 DEAD_CHILD = {**HELLO, "data_worker": {"how": "gone"}}
 DEAD_DATA_WORKER = (
@@ -70,7 +72,10 @@ DEAD_DATA_WORKER = (
         (Evidence(65, {**HELLO, "unusable": {"error": "all corrupt", "hint": "x"}}), UNUSABLE, 65),
         (Evidence(1, {**HELLO, "mismatch": {"error": "other shapes"}}), MISMATCH, 65),
         (Evidence(0, {**HELLO, "mismatch": {"error": "other shapes"}}), MISMATCH, 65),
-        (Evidence(1, {**HELLO, "usage": {"error": "busy"}}), USAGE, 64),
+        (Evidence(1, {**HELLO, "usage": {"error": "bad"}}), USAGE, 64),
+        (Evidence(1, {**HELLO, **IN_USE}), BUSY, 1),
+        (Evidence(0, {**HELLO, **IN_USE, "finished": {"complete": True}}), BUSY, 1),
+        (Evidence(3, {**HELLO, **IN_USE, "place": {"directory": "/run"}}), EXITED, 3),
     ],
 )
 def test_each_end_has_its_name(evidence, kind, status):
