@@ -8,7 +8,7 @@ says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,8 @@ class Watchman:
             f"the training hangs {PLACES[phase]}, after step {hang.step}: nothing moved for "
             f"{hang.silent_s:.0f} s; {_REMEDIES[hang.stopped]}"
         )
-        return Finding("hang", text, {"attempt": attempt.number, **asdict(hang), "phase": phase})
+        fields = {"attempt": attempt.number, "phase": phase, "step": hang.step, "silent_s": hang.silent_s}
+        return Finding("hang", text, {**fields, "limit_s": hang.limit_s, "stopped": hang.stopped})
 
     @property
     def was_stopped(self) -> bool:
@@ -129,8 +130,8 @@ class Watchman:
         """Whether a group that hung has come to life again; then it is none that hangs."""
         assert self._hang is not None
         assert self._attempt is not None
-        beat = self._attempt.look()
-        if (beat.phase, beat.step) == (self._hang.phase, self._hang.step):
+        # Any beat is one: a loop may come round to the same phase, and to no other step.
+        if self._attempt.look() == self._hang.beat:
             return False
         self._hang = None
         return True

@@ -268,6 +268,16 @@ def test_what_was_stopped_has_time_to_wake_up(tmp_path, late_s):
         assert not {signal.SIGTERM, signal.SIGKILL} & set(theatre.worker.signals)
 
 
+def test_a_beat_of_the_same_phase_is_life(tmp_path):
+    """A loop of an evaluation comes round to where it was, and completes no step: it is left alone."""
+    with hung(tmp_path, "S") as theatre:
+        theatre.pass_s(1)
+        theatre.workers.pages[theatre.worker.pid].beat(Phase.STEP)
+        theatre.pass_s(2)
+        assert names(theatre)[-1] == "moves"
+        assert not {signal.SIGTERM, signal.SIGKILL} & set(theatre.worker.signals)
+
+
 @pytest.mark.parametrize(("state", "at_s"), [("S", 2), ("T", 10)])
 def test_what_does_not_move_is_ended(tmp_path, state, at_s):
     """At once where nothing had stopped it, else when it has had its time."""
