@@ -145,7 +145,7 @@ def classify(evidence: Evidence) -> Incident:
     if code == 0 and told.get("finished", {}).get("complete"):
         # Whatever we were about to do to it.
         return _clean_exit(evidence)
-    if "data_worker" in told and code < 0 and (evidence.silence or not evidence.sent):
+    if "data_worker" in told and code < 0 and (evidence.silence or -code not in evidence.sent):
         # It has waited for that process until it was killed: by itself, or as one that hangs.
         how = f"it was ended by {_signal_name(-code)}"
         cause = _dead_data_worker(evidence)

@@ -72,15 +72,15 @@ class Judge:
         if kind == "resuming":
             self._keep(trials.begin(self._history.ledger, step, str(message.get("file"))))
         elif kind == "resumed":
-            self._resumed(step)
+            self._resumed(step, str(message.get("file")))
         elif kind == "progress":
             self._keep(trials.good(self._history.ledger))
         elif kind == "saved" and (alive or self.may_use(step)):
             self._history = replace(self._history, durable_step=max(step, self.durable_step))
 
-    def _resumed(self, step: int) -> None:
-        """After a rollback, what is newer on disk counts for nothing."""
-        if self.durable_step == 0 or (self.origin.shunned and step < self.durable_step):
+    def _resumed(self, step: int, source: str) -> None:
+        """What is newer on disk than what was read from there is spoilt or damaged: it counts for nothing."""
+        if source != "memory" and (self.durable_step == 0 or step < self.durable_step):
             self._history = replace(self._history, durable_step=step, judged_step=step)
 
     def judge(self, evidence: Evidence, *, stopping: bool) -> None:

@@ -164,7 +164,7 @@ class Watchman:
             returncode=attempt.code if code is None else code,
             told=attempt.told,
             sent=attempt.sent,
-            progressed=attempt.step > attempt.resumed_step,
+            progressed=attempt.progressed,
             step=attempt.step,
             phase=str(incident.get("phase") or beat.phase.name.lower()),
             silence=_silence(self._hang),

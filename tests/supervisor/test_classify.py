@@ -65,6 +65,9 @@ DEAD_DATA_WORKER = (
         (Evidence(-9, DEAD_CHILD), DATA_WORKER, 137),
         (Evidence(-9, DEAD_CHILD, sent=frozenset({15, 9}), silence=SILENCE), DATA_WORKER, 137),
         (Evidence(-15, DEAD_CHILD, sent=frozenset({15})), STOPPED, 143),
+        # Somebody had asked for its stacks, or for a checkpoint: that is not what it died of.
+        (Evidence(-15, DEAD_CHILD, sent=frozenset({3})), DATA_WORKER, 143),
+        (Evidence(-9, DEAD_CHILD, sent=frozenset({37})), DATA_WORKER, 137),
         (Evidence(1, {**HELLO, "incident": {**RAISED, "loss_finite": False}}), NUMERICAL, 1),
         (Evidence(1, {**HELLO, "incident": {**RAISED, "exception": "FloatingPointError"}}), NUMERICAL, 1),
         (Evidence(1, {**HELLO, "nothing_older": {"error": "all set aside"}}), NOTHING_OLDER, 1),

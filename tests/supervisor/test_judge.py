@@ -82,6 +82,22 @@ def test_after_a_rollback_what_is_newer_on_disk_counts_for_nothing(bench):
     assert bench.judge.durable_step == 22
 
 
+def test_what_is_damaged_on_disk_counts_for_nothing(bench):
+    """The worker has fallen back to an older checkpoint: what it computes again is to be saved again."""
+    bench.note("saved", step=24)
+    bench.note("resumed", step=20, file="CKP-2_4.ckpt")
+    assert bench.judge.durable_step == 20
+
+
+def test_what_was_resumed_from_memory_is_not_on_disk_by_that(bench):
+    """Else it would not be saved when the worker dies, and be told as safe: its commit may have failed."""
+    bench.note("resumed", step=24, file="memory")
+    assert bench.judge.durable_step == 0
+    bench.note("saved", step=24)
+    bench.note("resumed", step=24, file="memory")
+    assert bench.judge.durable_step == 24
+
+
 def test_memory_that_was_set_aside_is_not_offered(bench):
     """The mirror holds the very state that has failed; an older one in it would be good."""
     poisoned(bench)
