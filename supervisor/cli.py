@@ -30,6 +30,7 @@ from resilient.errors import (
     UnusableError,
     UsageError,
 )
+from supervisor import naming
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.ledger import Poison
@@ -75,11 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> Options:
     """The options of a command line. Raises UsageError for what cannot be used."""
-    ours, program = _split(argv)
+    ours, words = _split(argv)
     values = _parser().parse_args(ours)
+    program = _program(values, words)
     return Options(
-        program=_program(values, program),
-        run_dir=Path(values.run_dir) if values.run_dir else _default_directory(values, program),
+        program=program,
+        run_dir=Path(values.run_dir) if values.run_dir else naming.directory_of(program),
+        is_named=bool(values.run_dir),
         save=_save_policy(values),
         keep=_keep_policy(values),
         mirror=MirrorPolicy(values.mirror, values.mirror_every, values.mirror_slots),
@@ -247,11 +250,6 @@ def _demand_script(script: Path) -> None:
         raise UsageError(f"{script} is not a file")
     if not os.access(script, os.R_OK):
         raise UsageError(f"{script} cannot be read", hint="check its permissions")
-
-
-def _default_directory(values: argparse.Namespace, words: list[str]) -> Path:
-    name = words[0] if words else "run"
-    return Path("runs") / (name if values.module else Path(name).stem or "run")
 
 
 def _save_policy(values: argparse.Namespace) -> SavePolicy:
