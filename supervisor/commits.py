@@ -239,6 +239,8 @@ class Commits:
         message: dict[str, Any] = {"type": "saved", "step": save.slot.step, "reason": save.reason}
         if outcome.error:
             message.update(type="save_failed", error=outcome.error)
+            if save.worker is None:
+                message.update(left_behind=True)
         else:
             self.last_s = outcome.seconds
             message.update(epoch=outcome.epoch, file=outcome.file, seconds=round(outcome.seconds, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from supervisor.workers import Program
@@ -45,12 +46,12 @@ def _script_words(program: Program) -> int:
     if program.kind != "command":
         return 1
     is_tool = os.sep not in program.words[0]
-    for number, word in enumerate(program.words[1:], 1):
-        if program.words[number - 1] in ("-m", "-c") and is_tool:
-            return number + 1
-        if Path(word).suffix in _SCRIPTS or (is_tool and os.path.isfile(word)):
-            return number + 1
-    return 1
+    pairs = list(enumerate(pairwise(program.words), 2))
+    for count, (before, word) in pairs:
+        if Path(word).suffix in _SCRIPTS or (is_tool and before in ("-m", "-c")):
+            return count
+    # Without a suffix it may be data as well, or a launcher's list of hosts: better a run too many.
+    return next((count for count, (_, word) in pairs if is_tool and os.path.isfile(word)), 1)
 
 
 def _is_code(others: Sequence[str]) -> bool:

@@ -59,10 +59,10 @@ class Story:
         if self._failure_told_s is not None and now_s - self._failure_told_s < _APART_S:
             return
         self._failure_told_s = now_s
-        self._console.warn(
-            f"saving step {message.get('step')} FAILED: {message.get('error')}; "
-            "the training goes on, earlier checkpoints are intact, the next save tries again"
-        )
+        goes_on = "earlier checkpoints are intact, and it stays in memory"
+        if not message.get("left_behind"):
+            goes_on = "the training goes on, earlier checkpoints are intact, the next save tries again"
+        self._console.warn(f"saving step {message.get('step')} FAILED: {message.get('error')}; {goes_on}")
 
     def _saved(self, message: Mapping[str, Any]) -> None:
         now_s = self._clock.monotonic()

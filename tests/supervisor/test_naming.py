@@ -34,6 +34,7 @@ def command(*words):
         (command("/usr/bin/python3", "a.py"), "python3-a"),
         (command("python", "-m", "package.train", "a.py"), "python-package.train"),
         (command("torchrun", "--nproc", "4", "train.py"), "torchrun-train"),
+        (command("mpirun", "--hostfile", "data.bin", "python", "train.py"), "mpirun-train"),
         (command("bash", "job"), "bash-job"),
         (command("bash", "-c", "sleep 1; ./a.py"), "bash"),
         (command("./tool", "data.bin"), "tool"),
