@@ -170,8 +170,9 @@ class Commits:
             self.save_newer(durable_step, save.reason, failure=save.failure)
 
     def close(self) -> None:
-        """Lets the saver go."""
+        """Lets the saver go, which has what it commits in hands of its own, and the memory."""
         self._saver.close()
+        self._saver.let_mirror_go()
 
     # Requests. Each takes from ``descriptors`` what it keeps.
 

@@ -176,12 +176,13 @@ class Story:
         if incident.kind == NUMERICAL:
             on = "to go on from the newest state whose loss was finite"
         cause = f"remove the cause ({incident.hint})" if incident.hint else "remove the cause"
-        safe = _safe(durable_step)
+        safe, reason = _safe(durable_step), verdict.reason
         if lost:
+            reason = "it was waited for in vain" if reason == lost else reason
             safe = f"{safe}, but {lost}"
             cause = f"{cause}, and what kept the disk from being written"
         self._console.warn(
-            f"giving up: {_what(incident, attempt)}; {verdict.reason}{log}; "
+            f"giving up: {_what(incident, attempt)}; {reason}{log}; "
             f"{safe}; {cause}, then run the same command {on}; "
             f"`resilient explain {self._directory}` tells the whole story"
         )

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from played import mirror_with
 
 from chaos.children import PlayedWorker
 from chaos.clock import SteppedClock
-from resilient.config import SAVE_SIGNAL, WorkerConfig
+from resilient.config import SAVE_SIGNAL, KeepPolicy, Sealing, WorkerConfig
 from resilient.heartbeat import Heartbeat, Phase
 from resilient.host.world import World
 from resilient.store.rundir import RunDirectory
@@ -145,6 +146,15 @@ class Theatre:
     def nonsense(self, _):
         self.say({"type": "save", "slot": "what?"})
 
+    def keep(self, step):
+        """It keeps a step in a mirror; no saver can be started, so nothing of it is ever saved."""
+        if self.worker is not None:
+            mirror, _ = mirror_with(step + 1)
+            where = {"directory": str(self.directory.root), "keep": KeepPolicy().to_json()}
+            self.say({"type": "store", **where, "sealing": Sealing().to_message()})
+            self.worker.say({"type": "mirror"}, [mirror.memory.descriptor])
+            mirror.close()
+
     def exit(self, code):
         if self.worker is not None:
             self.worker.die(code % 3)
@@ -197,7 +207,7 @@ class Theatre:
 
 HAPPENINGS = [
     *["resume", "progress", "progress", "incident", "finished", "nonsense", "exit", "killed", "fatten"],
-    *["wait", "wait", "wait", "wait", "sleep", "jump", "hold", "let_go", "request", "stop"],
+    *["keep", "wait", "wait", "wait", "wait", "sleep", "jump", "hold", "let_go", "request", "stop"],
 ]
 
 

@@ -48,3 +48,12 @@ def test_the_last_words_of_giving_up_name_both_causes(story, capfd):
     assert "killed by SIGKILL" in words
     assert f"step 20 is safe on disk, but {LOST}; remove the cause (find out who sent the signal)" in words
     assert "and what kept the disk from being written" in words
+
+
+def test_the_last_words_say_nothing_twice(story, capfd):
+    """Where it was given up because of what could not be saved, that is told once."""
+    incident = Incident(KILLED, "killed by SIGKILL", 137)
+    story.gave_up(incident, Verdict(None, LOST, History()), None, 20, LOST)
+    words = capfd.readouterr().err
+    assert words.count(LOST) == 1
+    assert "waited for in vain" in words
