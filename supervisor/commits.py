@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,6 +24,7 @@ from supervisor.saver import Outcome, Save, Saver
 from supervisor.workers import Worker
 
 _PATIENCE_S = 120.0
+_TEMPORARY = re.compile(r"/\.([^/]+)\.[0-9a-f]{16}\.tmp\b")
 # What a request that is not as it should be ends in.
 _NONSENSE = (AssertionError, AttributeError, LookupError, MirrorError, TypeError, ValueError)
 # Whoever asks for these waits for the answer.
@@ -154,7 +156,8 @@ class Commits:
         left = f"step {self.kept_step} was left in memory, and could NOT be saved"
         failed = self._failed_for(durable_step)
         if failed is not None:
-            return f"{left}: {failed.error}"
+            # A person knows the file by its name; that of the temporary one is another each time.
+            return f"{left}: " + _TEMPORARY.sub(r"/\1", failed.error)
         return f"{left} in time" if self.busy and self.kept_step > durable_step else ""
 
     def _failed_for(self, durable_step: int) -> Outcome | None:

@@ -6,6 +6,7 @@ of them.
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,9 +99,11 @@ class Story:
         )
 
     def held_up(self, reason: str, what: str = "the restart") -> None:
-        """A restart, or the end, has to wait; told once for each reason."""
-        if reason != self._held_up:
-            self._held_up = reason
+        """A restart, or the end, has to wait; told once for each reason, whatever numbers are in it."""
+        # How much room there is changes from look to look, and what is waited for does not.
+        alike = re.sub(r"\d+", "#", f"{what} {reason}")
+        if alike != self._held_up:
+            self._held_up = alike
             self._console.warn(f"{what} waits: {reason}")
 
     def stopping(self, number: int, grace_s: float) -> None:

@@ -33,6 +33,15 @@ def test_a_training_that_has_ended_is_not_said_to_go_on(story, capfd, more, said
     assert said in words
 
 
+def test_what_is_waited_for_is_told_once(story, capfd):
+    """Not at each look, because a few bytes more are free; but that it is the end that waits now."""
+    for free in (6.5, 6.4, 6.5):
+        story.held_up(f"a checkpoint needs 10.8 MB of disk, and {free} MB are free")
+    assert capfd.readouterr().err.count("the restart waits: ") == 1
+    story.held_up("a checkpoint needs 10.8 MB of disk, and 6.5 MB are free", "the end")
+    assert capfd.readouterr().err.count("the end waits: ") == 1
+
+
 def test_the_last_words_of_a_stop_tell_what_is_lost(story, capfd):
     """Also to who wants to hear nothing but what matters."""
     story.stopped(signal.SIGTERM, 20, LOST)

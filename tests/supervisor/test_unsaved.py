@@ -46,6 +46,12 @@ def test_what_could_not_be_saved_is_in_the_way_until_it_is(ready):
     assert ready.commits.unsaved(0) == ""
 
 
+def test_it_is_told_by_the_name_of_the_file(ready):
+    """That of the temporary one, which is another each time, says nothing to a person."""
+    fail_to_save(ready, error="cannot write /run/.CKP_rank_0-1_3.ckpt.0123456789abcdef.tmp: No space left")
+    assert ready.commits.unsaved(0).endswith(": cannot write /run/CKP_rank_0-1_3.ckpt: No space left")
+
+
 def test_what_is_not_gone_on_from_holds_nothing_up_for_long(ready):
     """A state that was set aside: the next attempt does not need it."""
     fail_to_save(ready)
