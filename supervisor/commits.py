@@ -58,6 +58,7 @@ class Commits:
         self._listener = listener
         self._saver = Saver(spawn, self)
         self._failed: Outcome | None = None
+        self._hopeless: Save | None = None
         self.last_s: float | None = None
         self._requests: Mapping[str, Callable[[Worker, Mapping[str, Any], list[int]], None]] = {
             "store": self._open,
@@ -138,8 +139,8 @@ class Commits:
 
     def _is_hopeless(self, slot: Slot) -> bool:
         """Whether this very slot was tried, and would fail again."""
-        failed = self._failed
-        return failed is not None and failed.lasting and failed.save.slot == slot
+        tried = self._hopeless
+        return tried is not None and tried.mirror is self._saver.mirror and tried.slot == slot
 
     def obstacle(self, durable_step: int, *, usable: bool = True) -> Obstacle | None:
         """Why what dead workers have left is in memory alone; None where it is not, or never will be saved.
@@ -240,6 +241,7 @@ class Commits:
         """A commit has succeeded or failed."""
         save = outcome.save
         self._failed = outcome if outcome.error else None
+        self._hopeless = save if outcome.lasting else self._hopeless
         message: dict[str, Any] = {"type": "saved", "step": save.slot.step, "reason": save.reason}
         if outcome.error:
             message.update(type="save_failed", error=outcome.error)

@@ -7,6 +7,7 @@ import os
 import pytest
 from commits_bench import CommitsBench
 from played import committed
+from slots import write
 
 from supervisor.readiness import Kind
 
@@ -73,7 +74,12 @@ def test_memory_that_cannot_be_read_is_not_waited_for(ready):
     ready.commits.save_newer(0, "killed", failure=True)
     assert not ready.commits.busy
     ready.commits.offer(0)
+    ready.commits.save_newer(0, "end", failure=False)
+    assert not ready.commits.busy
     assert ready.commits.unsaved(0) == ""
+    write(ready.mirror, 4)
+    ready.commits.save_newer(0, "end", failure=False)
+    assert ready.asked == [4]
 
 
 def test_what_is_still_on_its_way_at_the_end_is_not_saved(ready):
