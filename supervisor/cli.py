@@ -29,10 +29,21 @@ from resilient.errors import (
     UnusableError,
     UsageError,
 )
-from supervisor import naming, option_values
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.ledger import Poison
+from supervisor.naming import directory_of
+from supervisor.option_values import (
+    count,
+    count_or_auto,
+    count_or_zero,
+    interval,
+    memory,
+    path,
+    positive,
+    seconds_or_auto,
+    text,
+)
 from supervisor.restart import RestartPolicy
 from supervisor.start import supervise
 from supervisor.watchman import Limits
@@ -79,7 +90,7 @@ def parse(argv: list[str]) -> Options:
     program = _program(values, words)
     return Options(
         program=program,
-        run_dir=values.run_dir or naming.directory_of(program),
+        run_dir=values.run_dir or directory_of(program),
         is_named=values.run_dir is not None,
         save=_save_policy(values),
         keep=_keep_policy(values),
@@ -133,63 +144,51 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--no-python", action="store_true", help="run any command; restarted, not resumed")
     what.add_argument(
         "--run-dir",
-        type=option_values.path,
+        type=path,
         metavar="DIR",
         help="where the run lives (default: runs/<script name>)",
     )
     what.add_argument("--fresh", action="store_true", help="start anew; refuses where a run is in the way")
     what.add_argument("--archive", action="store_true", help="with --fresh: move the run in the way aside")
     saving = parser.add_argument_group("saving")
-    saving.add_argument(
-        "--save-steps", type=option_values.count, metavar="N", help="a checkpoint every N steps"
-    )
-    saving.add_argument(
-        "--save-seconds", type=option_values.positive, metavar="S", help="every S seconds (default: 300)"
-    )
-    saving.add_argument(
-        "--keep-max", type=option_values.count, metavar="N", help="keep the newest N (default: 5)"
-    )
-    saving.add_argument(
-        "--keep-per-n-minutes", type=option_values.count, metavar="M", help="keep one per M minutes"
-    )
+    saving.add_argument("--save-steps", type=count, metavar="N", help="a checkpoint every N steps")
+    saving.add_argument("--save-seconds", type=positive, metavar="S", help="every S seconds (default: 300)")
+    saving.add_argument("--keep-max", type=count, metavar="N", help="keep the newest N (default: 5)")
+    saving.add_argument("--keep-per-n-minutes", type=count, metavar="M", help="keep one per M minutes")
     saving.add_argument(
         "--keep-every-steps",
-        type=option_values.count,
+        type=count,
         metavar="K",
         help="also keep one at each multiple of K steps",
     )
-    saving.add_argument(
-        "--keep-best", type=option_values.count, metavar="N", help="also keep the best N, by loss or ..."
-    )
+    saving.add_argument("--keep-best", type=count, metavar="N", help="also keep the best N, by loss or ...")
     saving.add_argument(
         "--keep-best-by",
-        type=option_values.text,
+        type=text,
         metavar="METRIC:DIRECTION",
         help="... by this metric of its evaluations, accuracy:max or error:min; each of them is saved",
     )
     _add_mirror_options(parser.add_argument_group("memory"))
     _add_key_options(parser.add_argument_group("encryption"))
     failing = parser.add_argument_group("failures")
-    failing.add_argument(
-        "--max-restarts", type=option_values.count_or_zero, default=10, metavar="N", help="default: 10"
-    )
+    failing.add_argument("--max-restarts", type=count_or_zero, default=10, metavar="N", help="default: 10")
     failing.add_argument(
         "--restart-window",
-        type=option_values.positive,
+        type=positive,
         default=3600.0,
         metavar="S",
         help="... within S seconds (3600)",
     )
     failing.add_argument(
         "--backoff",
-        type=option_values.interval,
+        type=interval,
         default=(1.0, 60.0),
         metavar="MIN:MAX",
         help="wait before a restart (1:60 s)",
     )
     failing.add_argument(
         "--grace",
-        type=option_values.positive,
+        type=positive,
         default=30.0,
         metavar="S",
         help="from a stop request to SIGKILL (30 s)",
@@ -203,13 +202,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     failing.add_argument(
         "--hang-timeout",
-        type=option_values.seconds_or_auto,
+        type=seconds_or_auto,
         metavar="S|auto",
         help="a step may take S seconds; auto (default): as the run itself teaches; 0: for ever (debugging)",
     )
     failing.add_argument(
         "--memory-limit",
-        type=option_values.memory,
+        type=memory,
         metavar="SIZE",
         help="a training above this, 12G or 800M, is saved and restarted before the kernel kills it",
     )
@@ -235,7 +234,7 @@ def _add_mirror_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--mirror-every",
-        type=option_values.count_or_auto,
+        type=count_or_auto,
         metavar="N",
         help="every N steps; auto (default): as often as takes at most 2%% of the time",
     )
@@ -251,19 +250,17 @@ def _add_key_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--enc-mode", choices=ENC_MODES, default=None, help="default: AES-GCM")
     group.add_argument(
         "--key-file",
-        type=option_values.path,
+        type=path,
         metavar="F",
         help="the key: raw, hexadecimal or base64; private to you",
     )
+    group.add_argument("--key-command", type=text, metavar="C", help="a command that prints the key")
     group.add_argument(
-        "--key-command", type=option_values.text, metavar="C", help="a command that prints the key"
-    )
-    group.add_argument(
-        "--passphrase-file", type=option_values.path, metavar="F", help="a passphrase the key is derived from"
+        "--passphrase-file", type=path, metavar="F", help="a passphrase the key is derived from"
     )
     group.add_argument(
         "--old-key-file",
-        type=option_values.path,
+        type=path,
         metavar="F",
         action="append",
         default=[],
