@@ -46,7 +46,7 @@ class PlayedWorker:
         self.signals.append(number)
 
     def vitals(self) -> Vitals | None:
-        return Vitals(self.state, memory_bytes=self.memory_bytes) if self._code is None else None
+        return Vitals(self.state, resident_bytes=self.memory_bytes) if self._code is None else None
 
     def finish(self) -> None:
         assert not self.finished, "its descriptors may be somebody else's by now"

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from chaos.sabotage import Fault
@@ -118,10 +119,21 @@ def drill(folder: Path, failing: Path, script: list[str], faults: list[Fault], s
     _say(f"2. the same, failing on purpose: {' and '.join(map(_words, faults))}")
     if not _run(failing, seed, save_steps, sabotaged):
         return _say("FAILED: the run did not come to its end", 1)
+    _give_to(failing, script)
     struck = len(list(marks.iterdir()))
     if struck != len(faults):
         return _say(f"only {struck} of {len(faults)} failures happened: are there so many steps?", 1)
     return _compare(folder / "alone", failing)
+
+
+def _give_to(root: Path, script: list[str]) -> None:
+    """The run is the script's own, and complete for it: who made it fail on the way is nobody's concern."""
+    directory = RunDirectory(root, World())
+    lock = directory.lock()
+    try:
+        directory.write(replace(directory.open(), command=tuple(script)))
+    finally:
+        lock.release()
 
 
 def _compare(alone: Path, failing: Path) -> int:

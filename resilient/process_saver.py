@@ -30,7 +30,7 @@ import tenacity
 
 from resilient import mirrored
 from resilient.config import WorkerConfig
-from resilient.errors import BusyError, LinkError, ResilientError
+from resilient.errors import BusyError, LinkError, MirrorError, ResilientError
 from resilient.host.files import Files, Lock
 from resilient.host.world import World
 from resilient.link import Link
@@ -42,6 +42,7 @@ from resilient.store.opening import open_store
 from resilient.store.weights import remove_temporaries
 
 _LOCK_S = 60.0  # a worker whose supervisor has died commits by itself, and then ends
+_OWNER_BYTES = 64
 _IN_NO_HURRY = 7  # the last of the best-effort I/O priorities
 
 
@@ -161,7 +162,9 @@ class Saver:
             raise LinkError("the saver opens its store, and commits what comes with the request")
         except Exception as error:  # noqa: BLE001 - told to the other side, which decides
             text = str(error) if isinstance(error, ResilientError) else f"{type(error).__name__}: {error}"
-            return {"type": message["type"], **_outcome(0.0, "", text, ())}
+            # Memory that makes no sense does not come to any by being sent again.
+            lasting = isinstance(error, (LinkError, MirrorError))
+            return {"type": message["type"], **_outcome(0.0, "", text, ()), "lasting": lasting}
         finally:
             # It lives as long as the run: what nobody takes must not add up.
             for descriptor in unused:
@@ -196,16 +199,31 @@ class Saver:
 
 
 def take_lock(files: Files, path: Path) -> Lock:
-    """Takes a rank's lock, once a process that is about to end has let go of it. Raises BusyError."""
-    for attempt in tenacity.Retrying(
+    """Takes a rank's lock, once a process that is about to end has let go of it.
+
+    Raises BusyError, which names the process that holds it.
+    """
+    patient = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(BusyError),
         wait=tenacity.wait_fixed(0.05),
         stop=tenacity.stop_after_delay(_LOCK_S),
         reraise=True,
-    ):
-        with attempt:
-            return files.lock(path, str(os.getpid()).encode())
-    raise AssertionError("unreachable")
+    )
+    try:
+        return patient(files.lock, path, str(os.getpid()).encode())
+    except BusyError:
+        pid, who = _holder(files, path)
+        text = f"{path.parent} is in use: {who} holds its lock ({path.name})"
+        raise BusyError(text, pid=pid, hint="stop that process, or wait for its end") from None
+
+
+def _holder(files: Files, path: Path) -> tuple[int, str]:
+    """Whoever holds a lock has written its number into it; 0 where that cannot be told."""
+    try:
+        pid = int(files.read(path, _OWNER_BYTES))
+        return pid, f"process {pid} ({psutil.Process(pid).name()})"
+    except (FileNotFoundError, ResilientError, ValueError, OverflowError, psutil.Error):
+        return 0, "another process"
 
 
 def _outcome(seconds: float, path: str, error: str, remarks: Sequence[str]) -> dict[str, Any]:

@@ -275,7 +275,8 @@ class Session:
         try:
             yield
         except (UsageError, BusyError) as error:
-            self.tell("usage", error=str(error.args[0]), hint=error.hint)
+            kind = "busy" if isinstance(error, BusyError) else "usage"
+            self.tell(kind, error=str(error.args[0]), hint=error.hint)
             raise
 
     # Saving

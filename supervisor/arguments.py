@@ -31,6 +31,7 @@ class Options:
 
     program: Program
     run_dir: Path
+    """Where the run lives; ``is_named`` tells whether the user has said so."""
     save: SavePolicy
     keep: KeepPolicy
     key: KeySource
@@ -38,6 +39,7 @@ class Options:
     grace_s: float
     mirror: MirrorPolicy
     limits: Limits = Limits()
+    is_named: bool = True
     standby: bool = False
     fresh: bool = False
     archive: bool = False

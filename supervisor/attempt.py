@@ -13,7 +13,8 @@ class Attempt:
     """A group of workers from its launch to its end.
 
     ``number`` counts from 1 over the whole run. Of what the workers say, ``step`` is the newest completed
-    one, ``resumed_step`` where they went on from, ``failed_step`` the newest one that could not be saved.
+    one, ``resumed_step`` the one they go on from, or are about to, ``failed_step`` the newest one that could
+    not be saved.
     """
 
     def __init__(self, number: int, workers: list[Worker], began_s: float, heartbeat: Heartbeat) -> None:
@@ -36,8 +37,9 @@ class Attempt:
         step = message.get("step")
         if not isinstance(step, int):
             return
-        if kind == "resumed":
-            self.resumed_step = step
+        if kind in ("resuming", "resumed") and not self.progressed:
+            # Of several states that are tried the last one counts, and it may be an older one.
+            self.step = self.resumed_step = step
         if kind == "save_failed":
             self.failed_step = max(self.failed_step, step)
         self.step = max(self.step, step)
@@ -57,6 +59,11 @@ class Attempt:
             if code is not None:
                 self._codes[worker.pid] = code
         return len(self._codes) == len(self.workers)
+
+    @property
+    def progressed(self) -> bool:
+        """Whether it has completed a step by itself; what it goes on from was there before."""
+        return self.step > self.resumed_step
 
     @property
     def speaks(self) -> bool:

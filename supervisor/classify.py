@@ -26,6 +26,7 @@ OUT_OF_MEMORY = "out of memory"
 TOO_LARGE = "memory limit"
 FAULT = "fault"
 DATA_WORKER = "dataset worker died"
+BUSY = "directory in use"
 HANG = "hang"
 STOPPED = "stopped"
 SPAWN_FAILED = "spawn failed"
@@ -37,7 +38,7 @@ USAGE = "usage"
 FINAL = frozenset({UNUSABLE, NOTHING_OLDER, MISMATCH, USAGE})
 """Trying again changes nothing about these."""
 
-OUTSIDE = frozenset({KILLED, DATA_WORKER})
+OUTSIDE = frozenset({KILLED, DATA_WORKER, BUSY})
 """What others did: neither the script's doing, nor that of the state it went on from."""
 
 PLACES = {
@@ -137,10 +138,14 @@ def classify(evidence: Evidence) -> Incident:
         if message in told:
             hint = str(told[message].get("hint") or "")
             return Incident(kind, str(told[message].get("error")), status, True, hint)
+    if "busy" in told and "place" not in told:
+        # The script may have caught it, and whatever it did then, it was no training.
+        cause, hint = str(told["busy"].get("error")), str(told["busy"].get("hint") or "")
+        return _make(evidence, BUSY, cause, hint, "another process has the lock of the checkpoints")
     if code == 0 and told.get("finished", {}).get("complete"):
         # Whatever we were about to do to it.
         return _clean_exit(evidence)
-    if "data_worker" in told and code < 0 and (evidence.silence or not evidence.sent):
+    if "data_worker" in told and code < 0 and (evidence.silence or -code not in evidence.sent):
         # It has waited for that process until it was killed: by itself, or as one that hangs.
         how = f"it was ended by {_signal_name(-code)}"
         cause = _dead_data_worker(evidence)

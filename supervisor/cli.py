@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from resilient.config import (
     DEFAULT_KEEP,
@@ -33,8 +32,19 @@ from resilient.errors import (
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.ledger import Poison
+from supervisor.naming import directory_of
+from supervisor.option_values import (
+    count,
+    count_or_auto,
+    count_or_zero,
+    interval,
+    memory,
+    path,
+    positive,
+    seconds_or_auto,
+    text,
+)
 from supervisor.restart import RestartPolicy
-from supervisor.sizes import parse_size
 from supervisor.start import supervise
 from supervisor.watchman import Limits
 from supervisor.workers import Program
@@ -75,11 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> Options:
     """The options of a command line. Raises UsageError for what cannot be used."""
-    ours, program = _split(argv)
+    ours, words = _split(argv)
     values = _parser().parse_args(ours)
+    program = _program(values, words)
     return Options(
-        program=_program(values, program),
-        run_dir=Path(values.run_dir) if values.run_dir else _default_directory(values, program),
+        program=program,
+        run_dir=values.run_dir or directory_of(program),
+        is_named=values.run_dir is not None,
         save=_save_policy(values),
         keep=_keep_policy(values),
         mirror=MirrorPolicy(values.mirror, values.mirror_every, values.mirror_slots),
@@ -130,39 +142,56 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to run")
     what.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     what.add_argument("--no-python", action="store_true", help="run any command; restarted, not resumed")
-    what.add_argument("--run-dir", metavar="DIR", help="where the run lives (default: runs/<script name>)")
+    what.add_argument(
+        "--run-dir",
+        type=path,
+        metavar="DIR",
+        help="where the run lives (default: runs/<script name>)",
+    )
     what.add_argument("--fresh", action="store_true", help="start anew; refuses where a run is in the way")
     what.add_argument("--archive", action="store_true", help="with --fresh: move the run in the way aside")
     saving = parser.add_argument_group("saving")
-    saving.add_argument("--save-steps", type=_count, metavar="N", help="a checkpoint every N steps")
-    saving.add_argument("--save-seconds", type=_positive, metavar="S", help="every S seconds (default: 300)")
-    saving.add_argument("--keep-max", type=_count, metavar="N", help="keep the newest N (default: 5)")
-    saving.add_argument("--keep-per-n-minutes", type=_count, metavar="M", help="keep one per M minutes")
+    saving.add_argument("--save-steps", type=count, metavar="N", help="a checkpoint every N steps")
+    saving.add_argument("--save-seconds", type=positive, metavar="S", help="every S seconds (default: 300)")
+    saving.add_argument("--keep-max", type=count, metavar="N", help="keep the newest N (default: 5)")
+    saving.add_argument("--keep-per-n-minutes", type=count, metavar="M", help="keep one per M minutes")
     saving.add_argument(
-        "--keep-every-steps", type=_count, metavar="K", help="also keep one at each multiple of K steps"
+        "--keep-every-steps",
+        type=count,
+        metavar="K",
+        help="also keep one at each multiple of K steps",
     )
-    saving.add_argument("--keep-best", type=_count, metavar="N", help="also keep the best N, by loss or ...")
+    saving.add_argument("--keep-best", type=count, metavar="N", help="also keep the best N, by loss or ...")
     saving.add_argument(
         "--keep-best-by",
+        type=text,
         metavar="METRIC:DIRECTION",
         help="... by this metric of its evaluations, accuracy:max or error:min; each of them is saved",
     )
     _add_mirror_options(parser.add_argument_group("memory"))
     _add_key_options(parser.add_argument_group("encryption"))
     failing = parser.add_argument_group("failures")
-    failing.add_argument("--max-restarts", type=_count_or_zero, default=10, metavar="N", help="default: 10")
+    failing.add_argument("--max-restarts", type=count_or_zero, default=10, metavar="N", help="default: 10")
     failing.add_argument(
-        "--restart-window", type=_positive, default=3600.0, metavar="S", help="... within S seconds (3600)"
+        "--restart-window",
+        type=positive,
+        default=3600.0,
+        metavar="S",
+        help="... within S seconds (3600)",
     )
     failing.add_argument(
         "--backoff",
-        type=_range,
+        type=interval,
         default=(1.0, 60.0),
         metavar="MIN:MAX",
         help="wait before a restart (1:60 s)",
     )
     failing.add_argument(
-        "--grace", type=_positive, default=30.0, metavar="S", help="from a stop request to SIGKILL (30 s)"
+        "--grace",
+        type=positive,
+        default=30.0,
+        metavar="S",
+        help="from a stop request to SIGKILL (30 s)",
     )
     failing.add_argument(
         "--on-poison",
@@ -173,13 +202,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     failing.add_argument(
         "--hang-timeout",
-        type=_seconds_or_auto,
+        type=seconds_or_auto,
         metavar="S|auto",
         help="a step may take S seconds; auto (default): as the run itself teaches; 0: for ever (debugging)",
     )
     failing.add_argument(
         "--memory-limit",
-        type=_memory,
+        type=memory,
         metavar="SIZE",
         help="a training above this, 12G or 800M, is saved and restarted before the kernel kills it",
     )
@@ -205,7 +234,7 @@ def _add_mirror_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--mirror-every",
-        type=_count_or_auto,
+        type=count_or_auto,
         metavar="N",
         help="every N steps; auto (default): as often as takes at most 2%% of the time",
     )
@@ -219,11 +248,23 @@ def _add_mirror_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_key_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--enc-mode", choices=ENC_MODES, default=None, help="default: AES-GCM")
-    group.add_argument("--key-file", metavar="F", help="the key: raw, hexadecimal or base64; private to you")
-    group.add_argument("--key-command", metavar="C", help="a command that prints the key")
-    group.add_argument("--passphrase-file", metavar="F", help="a passphrase the key is derived from")
     group.add_argument(
-        "--old-key-file", metavar="F", action="append", default=[], help="opens older checkpoints; repeatable"
+        "--key-file",
+        type=path,
+        metavar="F",
+        help="the key: raw, hexadecimal or base64; private to you",
+    )
+    group.add_argument("--key-command", type=text, metavar="C", help="a command that prints the key")
+    group.add_argument(
+        "--passphrase-file", type=path, metavar="F", help="a passphrase the key is derived from"
+    )
+    group.add_argument(
+        "--old-key-file",
+        type=path,
+        metavar="F",
+        action="append",
+        default=[],
+        help="opens older checkpoints; repeatable",
     )
     group.add_argument("--no-encrypt", action="store_true", help="write checkpoints unencrypted")
 
@@ -231,7 +272,7 @@ def _add_key_options(group: argparse._ArgumentGroup) -> None:
 def _program(values: argparse.Namespace, words: list[str]) -> Program:
     if values.module and values.no_python:
         raise UsageError("-m and --no-python exclude each other")
-    if not words:
+    if not words or not words[0].strip():
         missing = "module" if values.module else "command" if values.no_python else "script"
         raise UsageError(f"no {missing} is named", hint="resilient-run SCRIPT [ARGS...]")
     if values.module or values.no_python:
@@ -247,11 +288,6 @@ def _demand_script(script: Path) -> None:
         raise UsageError(f"{script} is not a file")
     if not os.access(script, os.R_OK):
         raise UsageError(f"{script} cannot be read", hint="check its permissions")
-
-
-def _default_directory(values: argparse.Namespace, words: list[str]) -> Path:
-    name = words[0] if words else "run"
-    return Path("runs") / (name if values.module else Path(name).stem or "run")
 
 
 def _save_policy(values: argparse.Namespace) -> SavePolicy:
@@ -287,10 +323,10 @@ def _key_source(values: argparse.Namespace) -> KeySource:
         raise UsageError("--enc-mode and --no-encrypt exclude each other")
     return KeySource(
         mode=None if values.no_encrypt else values.enc_mode or ENC_MODES[0],
-        file=Path(values.key_file) if values.key_file else None,
+        file=values.key_file,
         command=values.key_command,
-        passphrase_file=Path(values.passphrase_file) if values.passphrase_file else None,
-        old_files=tuple(Path(name) for name in values.old_key_file),
+        passphrase_file=values.passphrase_file,
+        old_files=tuple(values.old_key_file),
     )
 
 
@@ -299,51 +335,6 @@ def _exclude(values: argparse.Namespace, *names: str) -> None:
     if len(given) > 1:
         options = " and ".join("--" + name.replace("_", "-") for name in given)
         raise UsageError(f"{options} exclude each other", hint="give one of them")
-
-
-def _number(text: str, kind: Any, least: float, words: str) -> Any:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-    return value
-
-
-def _count(text: str) -> Any:
-    return _number(text, int, 1, "a whole number from 1 on")
-
-
-def _count_or_auto(text: str) -> Any:
-    return None if text == "auto" else _count(text)
-
-
-def _count_or_zero(text: str) -> Any:
-    return _number(text, int, 0, "a whole number from 0 on")
-
-
-def _seconds_or_auto(text: str) -> Any:
-    return None if text == "auto" else _number(text, float, 0.0, "a number of seconds, or auto")
-
-
-def _memory(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _positive(text: str) -> Any:
-    return _number(text, float, 1e-3, "a positive number")
-
-
-def _range(text: str) -> tuple[float, float]:
-    low, colon, high = text.partition(":")
-    values = [_number(part, float, 0.0, f"a number of seconds in MIN:MAX ({text})") for part in (low, high)]
-    if not colon or values[0] > values[1]:
-        raise argparse.ArgumentTypeError(f"{text!r} is not MIN:MAX with MIN up to MAX")
-    return values[0], values[1]
 
 
 def _version() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,10 +19,12 @@ from resilient.config import KeepPolicy, Sealing, WorkerConfig
 from resilient.errors import LinkError, MirrorError
 from resilient.mirror import Mirror, Slot
 from resilient.shared_memory import SharedMemory
+from supervisor.readiness import Kind, Obstacle
 from supervisor.saver import Outcome, Save, Saver
 from supervisor.workers import Worker
 
 _PATIENCE_S = 120.0
+_TEMPORARY = re.compile(r"/\.([^/]+)\.[0-9a-f]{16}\.tmp\b")
 # What a request that is not as it should be ends in.
 _NONSENSE = (AssertionError, AttributeError, LookupError, MirrorError, TypeError, ValueError)
 # Whoever asks for these waits for the answer.
@@ -54,6 +57,8 @@ class Commits:
         self._selector = selector
         self._listener = listener
         self._saver = Saver(spawn, self)
+        self._failed: Outcome | None = None
+        self._hopeless: Save | None = None
         self.last_s: float | None = None
         self._requests: Mapping[str, Callable[[Worker, Mapping[str, Any], list[int]], None]] = {
             "store": self._open,
@@ -113,6 +118,9 @@ class Commits:
 
     def offer(self, durable_step: int, *, usable: bool = True) -> list[int]:
         """The memory that the next attempt goes on from: ``usable``, and as new as what is on disk."""
+        if self._failed is not None and self._failed.lasting:
+            # From here on it is the next attempt's to say what becomes of it.
+            self._failed = None
         mirror = self._saver.mirror
         if mirror is None or not usable or not self.kept_step or self.kept_step < durable_step:
             # The next worker cleans up and commits by itself at first: it needs the rank's lock.
@@ -126,12 +134,49 @@ class Commits:
     def save_newer(self, durable_step: int, reason: str, *, failure: bool) -> None:
         """The workers have ended: what they had completed and not saved is saved for them."""
         slot = self._saver.newer_than(durable_step)
-        if slot is not None and self._saver.mirror is not None:
+        if slot is not None and self._saver.mirror is not None and not self._is_hopeless(slot):
             self._saver.commit(Save(self._saver.mirror, slot, 0, reason, failure))
 
+    def _is_hopeless(self, slot: Slot) -> bool:
+        """Whether this very slot was tried, and would fail again."""
+        tried = self._hopeless
+        return tried is not None and tried.mirror is self._saver.mirror and tried.slot == slot
+
+    def obstacle(self, durable_step: int, *, usable: bool = True) -> Obstacle | None:
+        """Why what dead workers have left is in memory alone; None where it is not, or never will be saved.
+
+        What is not ``usable`` is not gone on from: to lose it costs nothing that the next attempt needs.
+        """
+        failed = self._failed_for(durable_step)
+        if failed is None or failed.lasting:
+            return None
+        return Obstacle(Kind.SAVING, self.unsaved(durable_step), fatal=usable)
+
+    def unsaved(self, durable_step: int) -> str:
+        """What of the memory is not on disk though it was to be, and why, in words; empty for nothing."""
+        left = f"step {self.kept_step} was left in memory, and could NOT be saved"
+        failed = self._failed_for(durable_step)
+        if failed is not None:
+            # A person knows the file by its name; that of the temporary one is another each time.
+            return f"{left}: " + _TEMPORARY.sub(r"/\1", failed.error)
+        return f"{left} in time" if self.busy and self.kept_step > durable_step else ""
+
+    def _failed_for(self, durable_step: int) -> Outcome | None:
+        """The commit of the newest state in memory, if it has failed and nothing as new is on disk."""
+        failed = self._failed
+        known = failed is not None and durable_step < self.kept_step <= failed.save.slot.step
+        return failed if known else None
+
+    def save_again(self, durable_step: int) -> None:
+        """Tries once more what has failed; nothing while something is being saved."""
+        if self._failed is not None and not self.busy:
+            save = self._failed.save
+            self.save_newer(durable_step, save.reason, failure=save.failure)
+
     def close(self) -> None:
-        """Lets the saver go."""
+        """Lets the saver go, which has what it commits in hands of its own, and the memory."""
         self._saver.close()
+        self._saver.let_mirror_go()
 
     # Requests. Each takes from ``descriptors`` what it keeps.
 
@@ -195,9 +240,13 @@ class Commits:
     def saved(self, outcome: Outcome) -> None:
         """A commit has succeeded or failed."""
         save = outcome.save
+        self._failed = outcome if outcome.error else None
+        self._hopeless = save if outcome.lasting else self._hopeless
         message: dict[str, Any] = {"type": "saved", "step": save.slot.step, "reason": save.reason}
         if outcome.error:
             message.update(type="save_failed", error=outcome.error)
+            if save.worker is None:
+                message.update(left_behind=True)
         else:
             self.last_s = outcome.seconds
             message.update(epoch=outcome.epoch, file=outcome.file, seconds=round(outcome.seconds, 3))

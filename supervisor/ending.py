@@ -20,18 +20,21 @@ class Ending:
     record: str
 
 
-def conclude(judge: Judge, attempt: Attempt | None, stop_signal: int, story: Story) -> Ending:
-    """The end of a run, told to the person; ``stop_signal`` is 0 where nobody asked for it."""
+def conclude(judge: Judge, attempt: Attempt | None, stop_signal: int, story: Story, lost: str = "") -> Ending:
+    """The end of a run, told to the person; ``stop_signal`` is 0 where nobody asked for it.
+
+    ``lost`` says what is not on disk, though it was complete: it goes with the supervisor's memory.
+    """
     incident, durable_step = judge.incident, judge.durable_step
     if incident.kind == FINISHED and attempt is not None:
         # Complete is a run whose last state is on disk as well.
-        if attempt.failed_step > durable_step:
-            story.unsaved(attempt.failed_step, durable_step)
+        if lost or attempt.failed_step > durable_step:
+            story.unsaved(max(attempt.failed_step, attempt.step), durable_step, lost)
             return Ending(EXIT_STOPPED, rundir.STOPPED)
         story.complete(attempt, durable_step)
         return Ending(0, rundir.COMPLETE)
     if stop_signal:
-        story.stopped(stop_signal, durable_step)
+        story.stopped(stop_signal, durable_step, lost)
         return Ending(EXIT_STOPPED, rundir.STOPPED)
-    story.gave_up(incident, judge.verdict, attempt, durable_step)
+    story.gave_up(incident, judge.verdict, attempt, durable_step, lost)
     return Ending(incident.status, rundir.FAILED)

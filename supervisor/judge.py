@@ -31,6 +31,7 @@ class Judge:
         self._history = History()
         self._attempt = 0
         self._judged = 0
+        self._is_persons_turn = True
         self.incident = Incident(FINISHED, "", 0)
         self.verdict = Verdict(None, "", self._history)
 
@@ -71,15 +72,15 @@ class Judge:
         if kind == "resuming":
             self._keep(trials.begin(self._history.ledger, step, str(message.get("file"))))
         elif kind == "resumed":
-            self._resumed(step)
+            self._resumed(step, str(message.get("file")))
         elif kind == "progress":
             self._keep(trials.good(self._history.ledger))
         elif kind == "saved" and (alive or self.may_use(step)):
             self._history = replace(self._history, durable_step=max(step, self.durable_step))
 
-    def _resumed(self, step: int) -> None:
-        """After a rollback, what is newer on disk counts for nothing."""
-        if self.durable_step == 0 or (self.origin.shunned and step < self.durable_step):
+    def _resumed(self, step: int, source: str) -> None:
+        """What is newer on disk than what was read from there is spoilt or damaged: it counts for nothing."""
+        if source != "memory" and (self.durable_step == 0 or step < self.durable_step):
             self._history = replace(self._history, durable_step=step, judged_step=step)
 
     def judge(self, evidence: Evidence, *, stopping: bool) -> None:
@@ -100,7 +101,15 @@ class Judge:
             self.verdict = replace(self.verdict, reason=f"{action}, and there is none")
         changed = self.verdict.history.ledger
         self._history = replace(self.verdict.history, ledger=self._history.ledger)
-        self._keep(changed if self.verdict.delay_s is not None else _forgiven(changed), self.verdict.action)
+        self._is_persons_turn = not stopping and self.incident.kind != FINISHED
+        if self.verdict.delay_s is None:
+            changed = self._left_to_next(changed)
+        self._keep(changed, self.verdict.action)
+
+    def _left_to_next(self, ledger: Ledger) -> Ledger:
+        """What the next start of the run finds: all of it, unless we give up."""
+        # A trial that a stop has cut short is no failure, as one would be that we die in.
+        return _forgiven(ledger) if self._is_persons_turn else replace(ledger, open=False)
 
     def _explain(self, incident: Incident) -> Incident:
         """Where there is nothing to go back to, what made us go back is the cause."""
@@ -118,7 +127,7 @@ class Judge:
     def give_up(self, reason: str) -> None:
         """What was granted cannot be: why."""
         self.verdict = replace(self.verdict, delay_s=None, reason=reason)
-        self._keep(_forgiven(self._history.ledger))
+        self._keep(self._left_to_next(self._history.ledger))
 
     def journal(self, kept_step: int) -> None:
         """Writes the newest judgment down; ``kept_step`` is what is in memory."""
@@ -155,7 +164,7 @@ class Judge:
 
 
 def _forgiven(ledger: Ledger) -> Ledger:
-    """What is left when a run ends: a person may remove the cause, and tries again what was set aside.
+    """What is left when a run is given up: a person may remove the cause, and tries again what was set aside.
 
     A state whose loss was not finite does not become better by that.
     """

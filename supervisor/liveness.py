@@ -82,16 +82,25 @@ class Silence:
 
 @dataclass(frozen=True)
 class Hang:
-    """A worker hangs: where, after which completed step, silent for how long, against which limit.
+    """A worker hangs: since which beat, silent for how long, against which limit.
 
     ``stopped``: it does not run because of a signal (SIGSTOP), and would go on if it were woken.
     """
 
-    phase: Phase
-    step: int
+    beat: Beat
     silent_s: float
     limit_s: float
     stopped: bool = False
+
+    @property
+    def phase(self) -> Phase:
+        """Where it hangs."""
+        return self.beat.phase
+
+    @property
+    def step(self) -> int:
+        """The newest completed step."""
+        return self.beat.step
 
 
 def limit_s(policy: HangPolicy, silence: Silence) -> float:
@@ -166,7 +175,7 @@ class Liveness:
         # A beat that was not there at the last look is a sign of life, however long ago it was.
         if self._vitals is None or self._vitals.traced or not is_hang(self._policy, silence):
             return None
-        return Hang(beat.phase, beat.step, silence.silent_s, limit, self._vitals.state == _STOPPED)
+        return Hang(beat, silence.silent_s, limit, self._vitals.state == _STOPPED)
 
     def _silence(self) -> Silence:
         phase = self._beat.phase

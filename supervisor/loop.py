@@ -31,6 +31,7 @@ from supervisor.machine import Action, Event, Machine, State
 from supervisor.pause import Pause
 from supervisor.plan import Plan
 from supervisor.readiness import Obstacle
+from supervisor.rescue import Rescue
 from supervisor.standby import Standby
 from supervisor.story import Story
 from supervisor.timers import Timers
@@ -73,7 +74,8 @@ class Supervisor:
         self._stop_signal = 0
         self._end_s = 0.0
         self._killed_s = 0.0
-        self._pause = Pause(self._timers, world.clock, self._look_ahead, self._feed, self._judge.give_up)
+        self._rescue = Rescue(self._timers, world.clock, self._commits, self._judge, self)
+        self._pause = Pause(self._timers, world.clock, self._rescue.obstacle, self._feed, self._judge.give_up)
         self._hung = Hung(self._timers, world.clock, self._watchman, self._feed)
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
@@ -239,7 +241,7 @@ class Supervisor:
 
     def settled(self) -> None:
         """Nothing is being saved any more."""
-        if self._machine.state is State.SAVING:
+        if self._machine.state is State.SAVING and not self._rescue.holds_end():
             self._feed(Event.SETTLED)
 
     def on_over(self) -> None:
@@ -281,12 +283,17 @@ class Supervisor:
             self._judge.incident, self._judge.verdict, self._launcher.attempt, self._commits.kept_step
         )
 
-    def _look_ahead(self) -> Obstacle | None:
+    def look_around(self) -> Obstacle | None:
+        """What of the machine stands in the way of another group."""
         return self._watchman.obstacle(self._launcher.left)
 
+    def held_up(self, what: str, reason: str) -> None:
+        """Something has to wait."""
+        self._journal.write("waiting", reason=reason)
+        self._story.held_up(reason, what)
+
     def _wait_longer(self) -> None:
-        self._journal.write("waiting", reason=self._pause.reason)
-        self._story.held_up(self._pause.reason)
+        self.held_up("the restart", self._pause.reason)
         self._pause.go_on()
 
     # ... a group that is to make room for the next
@@ -362,10 +369,10 @@ class Supervisor:
     def _await_save(self) -> None:
         self._timers.cancel("machine")
         self._timers.cancel("secure")
-        if not self._commits.busy:
+        if not self._commits.busy and not self._rescue.holds_end():
             self._feed(Event.SETTLED)
             return
-        left_s = self._commits.patience_s
+        left_s = max(self._commits.patience_s, self._rescue.left_s)
         if self._stop_signal:
             now_s = self._clock.monotonic()
             left_s = max(0.0, (self._end_s or now_s + self._plan.grace_s) - now_s)
@@ -373,10 +380,11 @@ class Supervisor:
 
     def _finish(self) -> None:
         self._timers.cancel_all()
-        ending = conclude(self._judge, self._launcher.attempt, self._stop_signal, self._story)
+        lost = self._commits.unsaved(self._judge.durable_step)
+        ending = conclude(self._judge, self._launcher.attempt, self._stop_signal, self._story, lost)
         self.status = ending.status
         self._update(status=ending.record)
-        self._journal.write("ended", status=self.status)
+        self._journal.write("ended", status=self.status, **({"lost": lost} if lost else {}))
 
     def _warn(self, text: str) -> None:
         self._journal.write("warning", text=text)

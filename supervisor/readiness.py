@@ -44,6 +44,7 @@ class Kind(enum.Enum):
     INODES = "no inodes"
     ALIVE = "processes alive"
     MEMORY = "memory"
+    SAVING = "nothing can be saved"
 
 
 @dataclass(frozen=True)

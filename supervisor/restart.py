@@ -5,7 +5,8 @@
   starting again would only repeat it. So does what the ledger calls hopeless;
 * otherwise as long as the budget lasts: so many restarts in a sliding window of monotonic time. What others
   do (a kill from outside, a preemption) has a budget of its own. A durable checkpoint further than any
-  before refills both: a run that gets on may fail as often as it likes.
+  before refills both: a run that gets on may fail as often as it likes. An attempt that has completed no step
+  refills nothing: what became durable meanwhile was the work of the one before.
 
 The wait before a restart grows exponentially (tenacity's strategy) from one failure without progress to the
 next, with jitter, so that many runs that died of one cause do not come back in step.
@@ -87,7 +88,7 @@ def decide(
         return Verdict(None, finding.stop, history)
     if not on_trial and _repeats(last, incident):
         return Verdict(None, "it failed the same way twice before completing a step", history)
-    if history.durable_step > history.judged_step:
+    if history.durable_step > history.judged_step and not incident.at_start:
         history = replace(history, restarts=(), preempted=(), barren=0, judged_step=history.durable_step)
     return _grant(history, incident, policy, now_s, jitter, finding.action)
 

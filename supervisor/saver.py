@@ -38,7 +38,10 @@ class Save:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it: the file's name, or the error; and what else is worth telling."""
+    """What became of it: the file's name, or the error; and what else is worth telling.
+
+    ``lasting`` tells that trying once more would fail as well: it is not the disk that has refused.
+    """
 
     save: Save
     file: str = ""
@@ -46,6 +49,7 @@ class Outcome:
     epoch: int = 0
     seconds: float = 0.0
     remarks: tuple[str, ...] = ()
+    lasting: bool = False
 
 
 Opened = Callable[[str, tuple[str, ...]], None]
@@ -139,7 +143,7 @@ class Saver:
         if self._flying is not None:
             replaced, self._waiting = self._waiting, save
             if replaced is not None:
-                self._tell(Outcome(replaced, error="a newer state has taken its place"))
+                self._tell(Outcome(replaced, error="a newer state has taken its place", lasting=True))
                 self._let_go()
             return
         self._flying, self._deaths = save, 0
@@ -218,7 +222,7 @@ class Saver:
 
     def _start(self) -> None:
         if self._config is None:
-            self._give_up("no store was opened")
+            self._give_up("no store was opened", lasting=True)
             return
         try:
             self.child = self._spawn(self._config)
@@ -249,12 +253,13 @@ class Saver:
         file = Path(answer["path"]).name if answer["path"] else ""
         remarks = tuple(answer["remarks"])
         epoch, seconds = answer.get("epoch", save.epoch), float(answer["seconds"])
-        self._land(Outcome(save, file, str(answer["error"]), epoch, seconds, remarks))
+        lasting = bool(answer.get("lasting"))
+        self._land(Outcome(save, file, str(answer["error"]), epoch, seconds, remarks, lasting))
 
     def _hear_open(self, answer: Mapping[str, Any]) -> None:
         if answer["error"]:
             self.close()
-            self._give_up(str(answer["error"]))
+            self._give_up(str(answer["error"]), lasting=bool(answer.get("lasting")))
             return
         self._ready = True
         opened, self._opened = self._opened, None
@@ -262,12 +267,12 @@ class Saver:
             opened("", tuple(answer["remarks"]))
         self._send()
 
-    def _give_up(self, error: str) -> None:
+    def _give_up(self, error: str, *, lasting: bool = False) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened(error, ())
         if self._flying is not None:
-            self._land(Outcome(self._flying, error=error))
+            self._land(Outcome(self._flying, error=error, lasting=lasting))
 
     def _land(self, outcome: Outcome) -> None:
         """A commit is over; the next one, if one waits, begins."""

@@ -15,6 +15,7 @@ from resilient.errors import StorageError, UnusableError, UsageError
 from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.rundir import RunDirectory, RunRecord
+from supervisor import naming
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.journal import Journal
@@ -41,6 +42,7 @@ def supervise(options: Options, console: Console) -> int:
                     f"what {options.run_dir} is to go on from has not been adopted to the end",
                     hint="run `resilient adopt` again",
                 )
+            _demand_same(record, options)
             if record.status == rundir.COMPLETE:
                 _say_complete(console, options)
                 return 0
@@ -95,6 +97,23 @@ def _demand_linux() -> None:
     if not sys.platform.startswith("linux") or not hasattr(os, "pidfd_open"):
         raise UsageError(
             "resilient-run needs Linux 5.4 or newer", hint="CheckpointMonitor works in a plain python process"
+        )
+
+
+def _demand_same(record: RunRecord, options: Options) -> None:
+    """A run goes on with, or is complete for, what it was begun with. Raises UsageError."""
+    program, run_dir = options.program, options.run_dir
+    before, now = naming.told(record.command), naming.told(program.words)
+    if record.status == rundir.COMPLETE and not naming.is_same(program, record.command):
+        raise UsageError(
+            f"the run in {run_dir} is complete, with another command ({before}); nothing was run now ({now})",
+            hint="to start anew: --fresh --archive, or another --run-dir",
+        )
+    # Whoever names the directory knows what is in it: a script may have been moved.
+    if not options.is_named and not naming.is_same_script(program, record.command):
+        raise UsageError(
+            f"{run_dir} holds the run of another script ({before})",
+            hint=f"name another --run-dir; to go on with that run all the same: --run-dir {run_dir}",
         )
 
 

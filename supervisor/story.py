@@ -6,6 +6,7 @@ of them.
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,10 +60,10 @@ class Story:
         if self._failure_told_s is not None and now_s - self._failure_told_s < _APART_S:
             return
         self._failure_told_s = now_s
-        self._console.warn(
-            f"saving step {message.get('step')} FAILED: {message.get('error')}; "
-            "the training goes on, earlier checkpoints are intact, the next save tries again"
-        )
+        goes_on = "earlier checkpoints are intact, and it stays in memory"
+        if not message.get("left_behind"):
+            goes_on = "the training goes on, earlier checkpoints are intact, the next save tries again"
+        self._console.warn(f"saving step {message.get('step')} FAILED: {message.get('error')}; {goes_on}")
 
     def _saved(self, message: Mapping[str, Any]) -> None:
         now_s = self._clock.monotonic()
@@ -97,11 +98,13 @@ class Story:
             f"starting again in {verdict.delay_s:.1f} s ({verdict.reason})"
         )
 
-    def held_up(self, reason: str) -> None:
-        """A restart has to wait; told once for each reason."""
-        if reason != self._held_up:
-            self._held_up = reason
-            self._console.warn(f"the restart waits: {reason}")
+    def held_up(self, reason: str, what: str = "the restart") -> None:
+        """A restart, or the end, has to wait; told once for each reason, whatever numbers are in it."""
+        # How much room there is changes from look to look, and what is waited for does not.
+        alike = re.sub(r"\d+", "#", f"{what} {reason}")
+        if alike != self._held_up:
+            self._held_up = alike
+            self._console.warn(f"{what} waits: {reason}")
 
     def stopping(self, number: int, grace_s: float) -> None:
         """A stop has been requested and passed on."""
@@ -142,26 +145,29 @@ class Story:
             f"run complete: {attempts}{steps}, {seconds:.0f} s; everything is in {self._directory}"
         )
 
-    def unsaved(self, failed_step: int, durable_step: int) -> None:
-        """The script has come to its end, and its last state is not on disk."""
+    def unsaved(self, failed_step: int, durable_step: int, lost: str = "") -> None:
+        """The script has come to its end, and its last state is not on disk; ``lost`` says why, if known."""
         again = (
             f"steps {durable_step + 1} to {failed_step} are run again" if durable_step else "it starts anew"
         )
         self._console.warn(
-            f"the script has finished, but step {failed_step} could NOT be saved; {_safe(durable_step)}; "
+            f"the script has finished, but {lost or f'step {failed_step} could NOT be saved'}; "
+            f"{_safe(durable_step)}; "
             f"remove the cause, then run the same command: {again}"
         )
 
-    def stopped(self, number: int, durable_step: int) -> None:
-        """The run was stopped by request."""
+    def stopped(self, number: int, durable_step: int, lost: str = "") -> None:
+        """The run was stopped by request; ``lost`` is what is not on disk."""
         next_time = f"goes on after step {durable_step}" if durable_step else "starts from the beginning"
         name = signal.Signals(number).name
-        self._console.end(f"stopped by {name}; {_safe(durable_step)}; the same command {next_time}")
+        tell = self._console.warn if lost else self._console.end
+        but = f", but {lost}" if lost else ""
+        tell(f"stopped by {name}; {_safe(durable_step)}{but}; the same command {next_time}")
 
     def gave_up(
-        self, incident: Incident, verdict: Verdict, attempt: Attempt | None, durable_step: int
+        self, incident: Incident, verdict: Verdict, attempt: Attempt | None, durable_step: int, lost: str = ""
     ) -> None:
-        """The run has ended without being complete: the cause, and the next thing to try."""
+        """The run has ended without being complete: the cause, what is ``lost``, the next thing to try."""
         for line in _traceback_end(incident.traceback):
             self._console.warn(f"    {line}")
         if incident.kind in FINAL - {NOTHING_OLDER}:
@@ -173,9 +179,14 @@ class Story:
         if incident.kind == NUMERICAL:
             on = "to go on from the newest state whose loss was finite"
         cause = f"remove the cause ({incident.hint})" if incident.hint else "remove the cause"
+        safe, reason = _safe(durable_step), verdict.reason
+        if lost:
+            reason = "it was waited for in vain" if reason == lost else reason
+            safe = f"{safe}, but {lost}"
+            cause = f"{cause}, and what kept the disk from being written"
         self._console.warn(
-            f"giving up: {_what(incident, attempt)}; {verdict.reason}{log}; "
-            f"{_safe(durable_step)}; {cause}, then run the same command {on}; "
+            f"giving up: {_what(incident, attempt)}; {reason}{log}; "
+            f"{safe}; {cause}, then run the same command {on}; "
             f"`resilient explain {self._directory}` tells the whole story"
         )
 

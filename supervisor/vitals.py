@@ -27,8 +27,8 @@ class Vitals:
     ``state`` is its letter in ``ps`` (R, S, D, T, ...), ``traced`` whether a debugger holds it, ``waited_s``
     for each of its threads how long it has waited for a CPU since it began. Of the worker and all its
     descendants together: ``cpu_s`` of CPU time, those that have ended included, ``io_bytes`` read and
-    written, ``memory_bytes`` resident (shared pages count for each), ``private_bytes`` of that their own (not
-    the mirror, no files), ``processes``.
+    written, ``resident_bytes``, in which shared pages count for each (``footprint`` knows better), and
+    ``members``, who they are.
     """
 
     state: str
@@ -36,9 +36,8 @@ class Vitals:
     waited_s: Mapping[int, float] = field(default_factory=dict)
     cpu_s: float = 0.0
     io_bytes: int = 0
-    memory_bytes: int = 0
-    private_bytes: int = 0
-    processes: int = 1
+    resident_bytes: int = 0
+    members: tuple[int, ...] = ()
 
 
 def read(pid: int) -> Vitals | None:
@@ -55,9 +54,8 @@ def read(pid: int) -> Vitals | None:
         waited_s=_waits(pid),
         cpu_s=sum(sum(map(int, stat[_TIMES])) for stat in alive.values()) / _TICKS_PER_S,
         io_bytes=sum(map(_io_bytes, alive)),
-        memory_bytes=sum(int(stat[_RESIDENT]) for stat in alive.values()) * _PAGE_BYTES,
-        private_bytes=sum(map(_private_bytes, alive)),
-        processes=len(alive),
+        resident_bytes=sum(int(stat[_RESIDENT]) for stat in alive.values()) * _PAGE_BYTES,
+        members=tuple(alive),
     )
 
 
@@ -122,12 +120,6 @@ def _waits(pid: int) -> dict[int, float]:
         if len(numbers) > 1:
             waits[int(thread)] = int(numbers[1]) / 1e9
     return waits
-
-
-def _private_bytes(pid: int) -> int:
-    """Resident memory that nobody else has, and no file: of ``statm`` the second number less the third."""
-    numbers = _text(str(pid), "statm").split()
-    return (int(numbers[1]) - int(numbers[2])) * _PAGE_BYTES if len(numbers) > 2 else 0
 
 
 def _io_bytes(pid: int) -> int:

@@ -8,7 +8,7 @@ says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from supervisor import logtail, readiness
 from supervisor.attempt import Attempt
 from supervisor.classify import PLACES, Evidence, Silence
 from supervisor.disk_watch import DiskWatch
+from supervisor.footprint import Scales
 from supervisor.liveness import Hang, HangPolicy, Liveness
 from supervisor.readiness import Lookout, Need, Obstacle
 from supervisor.vitals import Vitals
@@ -67,15 +68,15 @@ class Watchman:
         self._liveness: Liveness | None = None
         self._hang: Hang | None = None
         self._too_large_bytes = 0
-        self._peak_bytes = 0
-        self._private_bytes = 0
+        self._scales = Scales(world.clock)
         self._oom_kills = 0
 
     def begin(self, attempt: Attempt) -> None:
         """A group has been launched."""
         self._attempt = attempt
         self._hang = None
-        self._too_large_bytes = self._peak_bytes = self._private_bytes = 0
+        self._too_large_bytes = 0
+        self._scales = Scales(self._clock)
         self._oom_kills = cgroup.oom_kills() or 0
         policy = HangPolicy(self._limits.hang_s)
         self._liveness = Liveness(attempt.heartbeat, policy, self._vitals, self._clock.monotonic())
@@ -94,10 +95,11 @@ class Watchman:
         attempt, limit = self._attempt, self._limits.memory_bytes
         assert attempt is not None
         seen = self._vitals()
-        if seen is not None and limit is not None and seen.memory_bytes > limit:
-            self._too_large_bytes = seen.memory_bytes
-            fields = {"attempt": attempt.number, "bytes": seen.memory_bytes, "limit_bytes": limit}
-            text = f"the training takes {seen.memory_bytes / 1e9:.2f} GB, more than --memory-limit allows"
+        taken = self._scales.weigh(seen, limit) if seen is not None else None
+        if taken is not None and limit is not None and taken.total_bytes > limit:
+            self._too_large_bytes = taken.total_bytes
+            fields = {"attempt": attempt.number, "bytes": taken.total_bytes, "limit_bytes": limit}
+            text = f"the training takes {taken.total_bytes / 1e9:.2f} GB, more than --memory-limit allows"
             return Finding("memory", f"{text}: it is saved, and started again", fields)
         return self._look_for_life(attempt)
 
@@ -116,7 +118,8 @@ class Watchman:
             f"the training hangs {PLACES[phase]}, after step {hang.step}: nothing moved for "
             f"{hang.silent_s:.0f} s; {_REMEDIES[hang.stopped]}"
         )
-        return Finding("hang", text, {"attempt": attempt.number, **asdict(hang), "phase": phase})
+        fields = {"attempt": attempt.number, "phase": phase, "step": hang.step, "silent_s": hang.silent_s}
+        return Finding("hang", text, {**fields, "limit_s": hang.limit_s, "stopped": hang.stopped})
 
     @property
     def was_stopped(self) -> bool:
@@ -127,8 +130,8 @@ class Watchman:
         """Whether a group that hung has come to life again; then it is none that hangs."""
         assert self._hang is not None
         assert self._attempt is not None
-        beat = self._attempt.look()
-        if (beat.phase, beat.step) == (self._hang.phase, self._hang.step):
+        # Any beat is one: a loop may come round to the same phase, and to no other step.
+        if self._attempt.look() == self._hang.beat:
             return False
         self._hang = None
         return True
@@ -143,17 +146,13 @@ class Watchman:
 
     def _vitals(self) -> Vitals | None:
         assert self._attempt is not None
-        found = self._attempt.workers[0].vitals()
-        if found is not None:
-            self._peak_bytes = max(self._peak_bytes, found.memory_bytes)
-            self._private_bytes = max(self._private_bytes, found.private_bytes)
-        return found
+        return self._attempt.workers[0].vitals()
 
     # Between two groups
 
     def obstacle(self, left: Sequence[int]) -> Obstacle | None:
         """What stands in the way of another group; ``left`` are processes that would not die."""
-        need = Need(self.disk.checkpoint_bytes, self._private_bytes)
+        need = Need(self.disk.checkpoint_bytes, self._scales.most.own_bytes)
         return readiness.judge(self._lookout.look([self._place], left), need)
 
     def evidence(self, attempt: Attempt, code: int | None = None) -> Evidence:
@@ -165,14 +164,14 @@ class Watchman:
             returncode=attempt.code if code is None else code,
             told=attempt.told,
             sent=attempt.sent,
-            progressed=attempt.step > attempt.resumed_step,
+            progressed=attempt.progressed,
             step=attempt.step,
             phase=str(incident.get("phase") or beat.phase.name.lower()),
             silence=_silence(self._hang),
             too_large_bytes=self._too_large_bytes,
             oom_kills=max(0, (cgroup.oom_kills() or 0) - self._oom_kills),
             kernel=kernel_log.kernel_says(worker.pid, attempt.began_s),
-            peak_bytes=self._peak_bytes,
+            peak_bytes=self._scales.most.total_bytes,
             log_end=logtail.read(self._directory.log(attempt.number)),
         )
 

@@ -187,6 +187,7 @@ TELLINGS: Mapping[str, Callable[[Watch, Event], None]] = {
     "incident": _incident,
     "unusable": _refused,
     "mismatch": _refused,
+    "busy": _refused,
     "usage": _refused,
     "finished": _finished,
     "hang": _hang,

@@ -89,6 +89,7 @@ def test_a_rank_s_lock_is_waited_for(tmp_path, monkeypatch):
     assert files.tries == 3
     assert (tmp_path / "lock").read_bytes() == str(os.getpid()).encode()
     monkeypatch.setattr(process_saver, "_LOCK_S", 0.1)
-    with pytest.raises(BusyError):
+    with pytest.raises(BusyError, match=f"process {os.getpid()} .* holds its lock") as raised:
         process_saver.take_lock(DiskFiles(), tmp_path / "lock")
+    assert raised.value.pid == os.getpid()
     lock.release()

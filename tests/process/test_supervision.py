@@ -38,6 +38,37 @@ def test_a_clean_script_is_complete_and_stays_so(supervise):
     assert "is complete, there is nothing left to do" in again.err()
 
 
+def test_what_is_complete_is_so_for_its_own_command_alone(supervise, tmp_path):
+    """Another script, or other arguments, did not run: that is no success, and the way out is told."""
+    (tmp_path / "other.py").write_text("print('other')")
+    assert supervise("print('hello')").end() == 0
+    for options, arguments in (((), ("--epochs", "5")), (("other.py",), ())):
+        run = supervise("print('hello')", *options, arguments=arguments)
+        assert run.end() == 64
+        assert run.out() == ""
+        assert "is complete, with another command" in run.err()
+        assert "--fresh --archive, or another --run-dir" in run.err()
+    assert supervise("print('hello')").end() == 0
+
+
+def test_two_scripts_of_one_name_do_not_share_a_run(tmp_path):
+    """Where nobody has named a directory; who names it goes on with it."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.py").write_text(f"print({folder!r}); raise SystemExit(3)")
+
+    def start(*words):
+        command = [sys.executable, "-m", "supervisor.cli", "--no-encrypt", "--max-restarts", "0", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert start("a/train.py").returncode == 3
+    other = start("b/train.py")
+    assert (other.returncode, other.stdout) == (64, "")
+    assert "runs/train holds the run of another script (a/train.py)" in other.stderr
+    assert start("./a/train.py", "-x").stdout == "a\n"
+    assert start("--run-dir", "runs/train", "b/train.py").stdout == "b\n"
+
+
 @pytest.mark.parametrize(
     ("ending", "status"),
     [

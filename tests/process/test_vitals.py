@@ -68,8 +68,8 @@ def test_a_sleeping_process_does_nothing(start):
     process = start(SLEEPS)
     first = until(process.pid, lambda seen: seen.state == "S", "it sleeps")
     second = vitals.read(process.pid)
-    assert (first.traced, first.processes, second.cpu_s) == (False, 1, first.cpu_s)
-    assert 1_000_000 < first.memory_bytes < 10**9
+    assert (first.traced, first.members, second.cpu_s) == (False, (process.pid,), first.cpu_s)
+    assert 1_000_000 < first.resident_bytes < 10**9
     assert list(first.waited_s) == [process.pid]
 
 
@@ -88,7 +88,7 @@ def test_work_is_seen_whoever_of_the_tree_does_it(start, program):
     process = start(program)
     first = vitals.read(process.pid)
     seen = until(process.pid, lambda seen: seen.cpu_s > first.cpu_s + 0.05, "it uses CPU")
-    assert seen.processes == (2 if program == SPINS_BELOW else 1)
+    assert len(seen.members) == (2 if program == SPINS_BELOW else 1)
 
 
 def test_io_is_seen(start):
@@ -143,7 +143,7 @@ while True:
     subprocess.run(['true'])
 """)
     seen = [vitals.read(process.pid) for _ in range(300)]
-    assert all(one is not None and one.processes in (1, 2) for one in seen)
+    assert all(one is not None and len(one.members) in (1, 2) for one in seen)
 
 
 def test_the_tree_is_found_without_the_lists_of_children(start, monkeypatch):
@@ -152,7 +152,7 @@ def test_the_tree_is_found_without_the_lists_of_children(start, monkeypatch):
     text = vitals._text
     monkeypatch.setattr(vitals, "_knows_children", lambda: False)
     monkeypatch.setattr(vitals, "_text", lambda *parts: "" if parts[-1] == "children" else text(*parts))
-    assert vitals.read(process.pid).processes == 2
+    assert len(vitals.read(process.pid).members) == 2
 
 
 # What is made of it

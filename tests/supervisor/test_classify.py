@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from supervisor.classify import (
+    BUSY,
     DATA_WORKER,
     EXCEPTION,
     EXITED,
@@ -31,6 +32,7 @@ from supervisor.classify import (
 
 HELLO = {"hello": {}}
 RAISED = {"kind": "exception", "exception": "ValueError", "message": "loss is NAN", "step": 4}
+IN_USE = {"busy": {"error": "/run is in use: process 7 (python) holds its lock", "hint": "stop it"}}
 SILENCE = Silence("step", 61.0, 60.0)
 DEAD_CHILD = {**HELLO, "data_worker": {"how": "gone"}}
 DEAD_DATA_WORKER = (
@@ -63,6 +65,9 @@ DEAD_DATA_WORKER = (
         (Evidence(-9, DEAD_CHILD), DATA_WORKER, 137),
         (Evidence(-9, DEAD_CHILD, sent=frozenset({15, 9}), silence=SILENCE), DATA_WORKER, 137),
         (Evidence(-15, DEAD_CHILD, sent=frozenset({15})), STOPPED, 143),
+        # Somebody had asked for its stacks, or for a checkpoint: that is not what it died of.
+        (Evidence(-15, DEAD_CHILD, sent=frozenset({3})), DATA_WORKER, 143),
+        (Evidence(-9, DEAD_CHILD, sent=frozenset({37})), DATA_WORKER, 137),
         (Evidence(1, {**HELLO, "incident": {**RAISED, "loss_finite": False}}), NUMERICAL, 1),
         (Evidence(1, {**HELLO, "incident": {**RAISED, "exception": "FloatingPointError"}}), NUMERICAL, 1),
         (Evidence(1, {**HELLO, "nothing_older": {"error": "all set aside"}}), NOTHING_OLDER, 1),
@@ -70,7 +75,10 @@ DEAD_DATA_WORKER = (
         (Evidence(65, {**HELLO, "unusable": {"error": "all corrupt", "hint": "x"}}), UNUSABLE, 65),
         (Evidence(1, {**HELLO, "mismatch": {"error": "other shapes"}}), MISMATCH, 65),
         (Evidence(0, {**HELLO, "mismatch": {"error": "other shapes"}}), MISMATCH, 65),
-        (Evidence(1, {**HELLO, "usage": {"error": "busy"}}), USAGE, 64),
+        (Evidence(1, {**HELLO, "usage": {"error": "bad"}}), USAGE, 64),
+        (Evidence(1, {**HELLO, **IN_USE}), BUSY, 1),
+        (Evidence(0, {**HELLO, **IN_USE, "finished": {"complete": True}}), BUSY, 1),
+        (Evidence(3, {**HELLO, **IN_USE, "place": {"directory": "/run"}}), EXITED, 3),
     ],
 )
 def test_each_end_has_its_name(evidence, kind, status):

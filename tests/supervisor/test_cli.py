@@ -8,6 +8,7 @@ import pytest
 
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, Best, KeepPolicy, SavePolicy
 from resilient.errors import UsageError
+from supervisor import cli
 from supervisor.cli import main, parse
 from supervisor.workers import Program
 
@@ -89,6 +90,42 @@ def test_bad_usage_is_refused_with_words(script, words, said, capfd, tmp_path, m
     assert main(words) == 64
     assert said in capfd.readouterr().err
     assert not Path("runs").exists()
+
+
+VALUED = [
+    *("--run-dir", "--key-file", "--key-command", "--passphrase-file", "--old-key-file", "--enc-mode"),
+    *("--save-steps", "--save-seconds", "--keep-max", "--keep-per-n-minutes", "--keep-every-steps"),
+    *("--keep-best", "--keep-best-by", "--mirror-every", "--mirror-slots", "--max-restarts", "--grace"),
+    *("--restart-window", "--backoff", "--on-poison", "--hang-timeout", "--memory-limit", "--log-format"),
+]
+
+
+def test_every_option_with_a_value_is_tried():
+    """One that is added later has to be refused without a value as well."""
+    actions = cli._parser()._actions
+    assert sorted(VALUED) == sorted(
+        name for action in actions for name in action.option_strings if action.nargs != 0
+    )
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("option", VALUED)
+def test_an_empty_value_is_not_taken_for_none(script, option, apart, capfd, tmp_path, monkeypatch):
+    """A variable that is not set must not make a new key, nor the current directory a run's."""
+    monkeypatch.chdir(tmp_path)
+    words = [option, ""] if apart else [f"{option}="]
+    assert main([*words, script]) == 64
+    assert f"argument {option}: " in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
+
+
+@pytest.mark.parametrize("words", [[""], ["-m", ""], ["--no-python", "", "x"], ["--", " "]])
+def test_an_empty_name_is_no_program(words, tmp_path, monkeypatch, capfd):
+    """Nothing would be run, and in the directory of all runs."""
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 64
+    assert "is named" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

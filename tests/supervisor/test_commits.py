@@ -3,102 +3,31 @@
 from __future__ import annotations
 
 import os
-import selectors
 from pathlib import Path
 
 import pytest
-from played import OPENED, Children, asked_steps, committed, is_pinned, mirror_with
-from slots import GCM, KEY, config_of, descriptors, write
+from commits_bench import RUN, STORE, CommitsBench
+from played import OPENED, committed, is_pinned, mirror_with
+from slots import GCM, KEY, descriptors
 
-from chaos.children import PlayedWorker
 from resilient.config import KeepPolicy, Sealing, WorkerConfig
 from resilient.mirror import Slot
-from supervisor.commits import Commits
 
-RUN = config_of(Path("/run"), sealing=Sealing(), attempt=1)
-STORE = {
-    "type": "store",
-    "directory": "/run/there",
-    "keep": KeepPolicy(max_count=3).to_json(),
-    "sealing": GCM.to_message(),
-}
 SECRETS = [
     text for key in (KEY,) for text in (key.hex(), str(key), Sealing("AES-GCM", key).to_message()["key"])
 ]
 
 
-class Bench:
-    """Commits between one worker and the loop; ``said`` are (worker, message) as the loop has heard them."""
-
-    def __init__(self):
-        self.children = Children()
-        self.selector = selectors.DefaultSelector()
-        self.worker = PlayedWorker()
-        self.said = []
-        self.settlings = 0
-        self.commits = Commits(RUN, self.children.spawn, self.selector, self)
-
-    def heard(self, worker, message):
-        self.said.append((worker, dict(message)))
-
-    def settled(self):
-        self.settlings += 1
-
-    def ask(self, message, *mirrors):
-        """The worker asks, as the loop hands it over."""
-        copies = [os.dup(mirror.memory.descriptor) for mirror in mirrors]
-        assert self.commits.hear(self.worker, message, copies)
-
-    def save(self, slot, *mirrors, **why):
-        values = {"type": "save", **slot.to_message(), "epoch": 1, "reason": "schedule", "failure": False}
-        self.ask({**values, **why}, *mirrors)
-
-    def answer(self, message):
-        """The child answers, and the loop's selector finds out."""
-        self.children.last.say(message)
-        self.turn()
-
-    def turn(self):
-        for key, _ in self.selector.select(0):
-            if key.fd in self.selector.get_map():
-                key.data()
-
-    @property
-    def answers(self):
-        """What the worker has been told since the last look."""
-        found = []
-        while (received := self.worker.hear()) is not None:
-            found.append(received[0])
-        return found
-
-    @property
-    def asked(self):
-        return asked_steps(self.children.last)
-
-    def types(self):
-        return [message["type"] for _, message in self.said]
-
-
 @pytest.fixture
 def bench():
-    made = Bench()
+    made = CommitsBench()
     yield made
-    made.commits.close()
-    made.selector.close()
-    made.children.clear_away()
-    made.worker.die()
+    made.close()
 
 
 @pytest.fixture
 def ready(bench):
-    """A worker's store is open, and its mirror with the steps 1, 2, 3 handed over."""
-    bench.ask(STORE)
-    bench.answer(OPENED)
-    bench.mirror, _ = mirror_with()
-    bench.ask({"type": "mirror"}, bench.mirror)
-    bench.slots = [write(bench.mirror, step) for step in (1, 2, 3)]
-    assert bench.answers == [{"type": "opened", "error": ""}]
-    assert bench.asked == []
+    bench.get_ready()
     return bench
 
 

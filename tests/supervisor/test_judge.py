@@ -82,6 +82,22 @@ def test_after_a_rollback_what_is_newer_on_disk_counts_for_nothing(bench):
     assert bench.judge.durable_step == 22
 
 
+def test_what_is_damaged_on_disk_counts_for_nothing(bench):
+    """The worker has fallen back to an older checkpoint: what it computes again is to be saved again."""
+    bench.note("saved", step=24)
+    bench.note("resumed", step=20, file="CKP-2_4.ckpt")
+    assert bench.judge.durable_step == 20
+
+
+def test_what_was_resumed_from_memory_is_not_on_disk_by_that(bench):
+    """Else it would not be saved when the worker dies, and be told as safe: its commit may have failed."""
+    bench.note("resumed", step=24, file="memory")
+    assert bench.judge.durable_step == 0
+    bench.note("saved", step=24)
+    bench.note("resumed", step=24, file="memory")
+    assert bench.judge.durable_step == 24
+
+
 def test_memory_that_was_set_aside_is_not_offered(bench):
     """The mirror holds the very state that has failed; an older one in it would be good."""
     poisoned(bench)
@@ -145,6 +161,45 @@ def test_a_stop_is_judged_and_followed_by_nothing(bench):
     """However it ended: who asked for a stop gets no other attempt."""
     assert bench.fail(1, raised(3), stopping=True).delay_s is None
     assert bench.judge.incident.kind == EXCEPTION
+
+
+def test_a_stop_keeps_what_was_set_aside(bench, tmp_path):
+    """Nobody has removed a cause: the same command must not go on from the poisoned state again."""
+    poisoned(bench)
+    before = bench.judge.origin
+    bench.note("resuming", step=20, file="CKP-2_4.ckpt")
+    bench.fail(3, Evidence(-15, HELLO, frozenset({15})), stopping=True)
+    assert bench.judge.origin == before
+    later = Bench(tmp_path, bench.disk)
+    assert later.judge.open(3) == ""
+    assert later.judge.origin == before == Origin((Shun(24, 2),))
+    assert not later.file.read().open
+
+
+def test_a_stop_that_the_kernel_holds_up_keeps_it_too(bench):
+    """A process that cannot be killed ends the run; asked to stop is asked to stop."""
+    poisoned(bench)
+    bench.fail(3, Evidence(-9, HELLO, frozenset({9})), stopping=True)
+    bench.judge.give_up("the kernel holds one of its processes")
+    assert bench.file.read().origin.shunned
+
+
+def test_a_trial_that_a_stop_cuts_short_is_no_failure(bench, tmp_path):
+    """However often a run is stopped while it resumes: its state is not set aside for that."""
+    disk = bench.disk
+    for attempt in range(1, 5):
+        stopped = Bench(tmp_path, disk)
+        stopped.judge.open(attempt - 1)
+        stopped.note("resuming", step=24, file="CKP-3_4.ckpt")
+        stopped.fail(attempt, Evidence(-15, HELLO, frozenset({15})), stopping=True)
+        assert stopped.judge.origin == Origin()
+
+
+def test_a_script_that_ends_without_its_last_state_on_disk_keeps_it(bench):
+    """The same command goes on, and not from what was set aside."""
+    poisoned(bench)
+    bench.fail(3, Evidence(0, {**HELLO, "finished": {"complete": True}}))
+    assert bench.file.read().origin.shunned
 
 
 def test_a_judgment_is_journalled_whole(bench):

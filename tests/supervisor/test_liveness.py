@@ -164,7 +164,8 @@ def test_a_silence_that_is_too_long_is_a_hang():
     worker = Worker()
     worker.beats(Phase.CALLBACKS, 41)
     hang, after_s = worker.look_until(60)
-    assert hang == Hang(Phase.CALLBACKS, 41, pytest.approx(after_s), 5.0)
+    assert hang == Hang(worker.beat, pytest.approx(after_s), 5.0)
+    assert (hang.phase, hang.step) == (Phase.CALLBACKS, 41)
     assert 5.0 < after_s <= 5.0 + 5.0 / 4
 
 

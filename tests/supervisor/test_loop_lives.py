@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from played import mirror_with
 
 from chaos.children import PlayedWorker
 from chaos.clock import SteppedClock
-from resilient.config import SAVE_SIGNAL, WorkerConfig
+from resilient.config import SAVE_SIGNAL, KeepPolicy, Sealing, WorkerConfig
 from resilient.heartbeat import Heartbeat, Phase
 from resilient.host.world import World
 from resilient.store.rundir import RunDirectory
@@ -145,6 +146,15 @@ class Theatre:
     def nonsense(self, _):
         self.say({"type": "save", "slot": "what?"})
 
+    def keep(self, step):
+        """It keeps a step in a mirror; no saver can be started, so nothing of it is ever saved."""
+        if self.worker is not None:
+            mirror, _ = mirror_with(step + 1)
+            where = {"directory": str(self.directory.root), "keep": KeepPolicy().to_json()}
+            self.say({"type": "store", **where, "sealing": Sealing().to_message()})
+            self.worker.say({"type": "mirror"}, [mirror.memory.descriptor])
+            mirror.close()
+
     def exit(self, code):
         if self.worker is not None:
             self.worker.die(code % 3)
@@ -197,7 +207,7 @@ class Theatre:
 
 HAPPENINGS = [
     *["resume", "progress", "progress", "incident", "finished", "nonsense", "exit", "killed", "fatten"],
-    *["wait", "wait", "wait", "wait", "sleep", "jump", "hold", "let_go", "request", "stop"],
+    *["keep", "wait", "wait", "wait", "wait", "sleep", "jump", "hold", "let_go", "request", "stop"],
 ]
 
 
@@ -264,6 +274,16 @@ def test_what_was_stopped_has_time_to_wake_up(tmp_path, late_s):
         theatre.pass_s(late_s - 1)
         theatre.progress(2)
         theatre.pass_s(3)
+        assert names(theatre)[-1] == "moves"
+        assert not {signal.SIGTERM, signal.SIGKILL} & set(theatre.worker.signals)
+
+
+def test_a_beat_of_the_same_phase_is_life(tmp_path):
+    """A loop of an evaluation comes round to where it was, and completes no step: it is left alone."""
+    with hung(tmp_path, "S") as theatre:
+        theatre.pass_s(1)
+        theatre.workers.pages[theatre.worker.pid].beat(Phase.STEP)
+        theatre.pass_s(2)
         assert names(theatre)[-1] == "moves"
         assert not {signal.SIGTERM, signal.SIGKILL} & set(theatre.worker.signals)
 

@@ -51,6 +51,14 @@ def test_durable_progress_refills_the_budget_and_shortens_the_wait():
         history = verdict.history
 
 
+def test_an_attempt_that_completed_no_step_refills_nothing():
+    """What became durable while it lived was left by the one before it."""
+    history = attempts(KILL, [0, 1, 2])[-1].history
+    later = replace(history, durable_step=24)
+    assert decide(later, replace(KILL, at_start=True), POLICY, 3.0, 0.5).delay_s is None
+    assert decide(later, KILL, POLICY, 3.0, 0.5).delay_s == 1.0
+
+
 def test_a_checkpoint_that_was_there_before_is_no_progress():
     """Falling back to the same checkpoint again and again does not refill the budget."""
     history = History(durable_step=10, judged_step=10)
