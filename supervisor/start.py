@@ -14,6 +14,7 @@ from resilient.config import Environment, Sealing, WorkerConfig
 from resilient.errors import StorageError, UnusableError, UsageError
 from resilient.host.world import World
 from resilient.store import rundir
+from resilient.store.places import find_places
 from resilient.store.rundir import RunDirectory, RunRecord
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
@@ -165,5 +166,6 @@ def _keep_record(directory: RunDirectory, record: RunRecord, sealing: Sealing, o
     key_id = keys.key_id(sealing.key) if sealing.key is not None else None
     plain = record.plain or sealing.mode is None
     words = options.program.words
-    changed = replace(record, key_id=key_id, mode=sealing.mode, plain=plain, command=words)
+    settled = find_places(World().files, directory.root, record).settle(record)
+    changed = replace(settled, key_id=key_id, mode=sealing.mode, plain=plain, command=words)
     return directory.write(changed) if changed != record else record

@@ -47,7 +47,8 @@ class RunRecord:
 
     ``salt`` (hexadecimal) goes with a passphrase; ``key_id`` names the key without telling it; ``plain`` says
     whether the run has ever been told to save without one. ``checkpoints`` are the directories that the
-    script keeps its checkpoints in.
+    script keeps its checkpoints in, and ``home`` is where the run itself was when that was written down:
+    what becomes of them when it is moved or copied is in ``places``.
     """
 
     run_id: str
@@ -62,6 +63,7 @@ class RunRecord:
     command: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
     attempts: int = 0
+    home: str | None = None
 
 
 class RunDirectory:
@@ -154,6 +156,7 @@ class RunDirectory:
             # MindSpore and NumPy take a seed below 2**32, and some of their parts one below 2**31.
             seed=int.from_bytes(self._entropy.token(4), "little") & 0x7FFF_FFFF,
             salt=self._entropy.token(SALT_BYTES).hex(),
+            home=str(self.root.absolute()),
         )
         return self.write(replace(record, **(template or {})))
 
@@ -236,4 +239,5 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "command": _are_texts,
     "checkpoints": _are_texts,
     "attempts": _is_count,
+    "home": lambda value: value is None or _is_name(value),
 }

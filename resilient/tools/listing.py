@@ -35,7 +35,8 @@ VALID is
   unreadable  the disk or its permissions did not let us look
 
 Works while the run is being trained; changes nothing. Exit status 1 when
-something is BAD, locked or unreadable."""
+something is BAD, locked or unreadable, or a directory that the run's record
+names is not there."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"no checkpoints yet in {options.run}")
     _tell_quarantine(options, run)
     _tell_keys(rows)
-    return EXIT_BAD if any(row.state not in (OK, FOREIGN) for row in rows) else 0
+    unusable = any(row.state not in (OK, FOREIGN) for row in rows)
+    return EXIT_BAD if unusable or run.places.missing else 0
 
 
 def rows_of(store: Store, run: Run) -> list[Row]:
@@ -204,7 +206,7 @@ def _or_unknown(value: object) -> str:
 
 
 def _tell_quarantine(options: argparse.Namespace, run: Run) -> None:
-    for place in run.places:
+    for place in run.places.own:
         folder = layout.quarantine_directory(place)
         names = [n for n in run.world.files.names(folder) if n.endswith(layout.DATA_SUFFIX)]
         if names:

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         files = watched(run.world.files, progress)
         stores = run.stores(sealing, files)
         rekeying = Rekey(run.watched(files), sealing, stores)
-        for resealed in _told(rekeying.run(run.directory, run.record, run.weights())):
+        for resealed in _told(rekeying.run(run.directory, run.places.settle(run.record), run.weights())):
             progress.clear()
             failure = resealed.failure
             done += failure is None
@@ -119,7 +119,7 @@ def _summarize(options: argparse.Namespace, run: Run, sealing: Sealing, done: in
         note(f"{console.count(bad, 'file')} could not be sealed anew, see above")
     aside = [
         name
-        for place in run.places
+        for place in run.places.own
         for name in run.world.files.names(layout.quarantine_directory(place))
         if name.endswith(layout.DATA_SUFFIX)
     ]

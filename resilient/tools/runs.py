@@ -6,6 +6,7 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from resilient.codec import keys
@@ -15,9 +16,10 @@ from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout
 from resilient.store.opening import open_store
+from resilient.store.places import Places, find_places
 from resilient.store.rundir import RunDirectory, RunRecord
 from resilient.store.store import Store
-from resilient.tools.console import Parser
+from resilient.tools.console import Parser, note
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,10 @@ class Run:
     def root(self) -> Path:
         return self.directory.root
 
-    @property
-    def places(self) -> list[Path]:
-        """The directories that hold its checkpoints, the last one in use first.
-
-        A run that was moved is found where it is now, not where its record has seen it.
-        """
-        named = [Path(name) for name in reversed(self.record.checkpoints)]
-        found = [place for place in named if _holds(place)]
-        if _holds(self.root) and self.root not in found:
-            found.append(self.root)
-        return found or [self.root]
+    @cached_property
+    def places(self) -> Places:
+        """The directories that hold its checkpoints."""
+        return find_places(self.world.files, self.root, self.record)
 
     @property
     def ranks(self) -> range:
@@ -62,7 +57,7 @@ class Run:
                 world_size=self.record.world_size,
                 allow_plain=True,
             )
-            for place in self.places
+            for place in self.places.own
             for rank in self.ranks
         ]
 
@@ -71,9 +66,12 @@ class Run:
         return World(files, self.world.clock, self.world.entropy)
 
     def weights(self) -> list[Path]:
-        """The folders of its weights files."""
+        """The folders of its weights files; those are left out of which nobody can tell whose they are."""
         kinds = layout.network_directory, layout.trainable_directory
-        return [kind(place, rank) for place in self.places for rank in self.ranks for kind in kinds]
+        for place in sorted(self.places.shared):
+            note(f"another run's run.json is in {place}: weights files there may be its, and are left out")
+        places = [place for place in self.places.own if place not in self.places.shared]
+        return [kind(place, rank) for place in places for rank in self.ranks for kind in kinds]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -81,7 +79,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             try:
                 stack.callback(self.directory.lock().release)
-                for place in self.places:
+                for place in self.places.own:
                     if place != self.root:
                         for rank in self.ranks:
                             lock = self.world.files.lock(place / f".rank_{rank}.lock")
@@ -91,10 +89,6 @@ class Run:
                 hint = "stop it first; ls and verify work while it runs"
                 raise BusyError(text, pid=error.pid, hint=hint) from None
             yield
-
-
-def _holds(place: Path) -> bool:
-    return (place / "checkpoint").is_dir()
 
 
 def add_run(parser: Parser) -> None:
@@ -135,7 +129,10 @@ def open_run(options: argparse.Namespace, prefix: str = "") -> Run:
     world = World()
     directory = RunDirectory(root, world)
     record = _read(directory, options.run)
-    return Run(directory, record, tuple(_keys(options, record, prefix)), world)
+    run = Run(directory, record, tuple(_keys(options, record, prefix)), world)
+    for remark in run.places.remarks():
+        note(f"warning: {remark}")
+    return run
 
 
 def _read(directory: RunDirectory, name: str) -> RunRecord:

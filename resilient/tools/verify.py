@@ -30,7 +30,7 @@ headers are, so a flipped bit inside a block is not found. Weights files are
 left out.
 
 Works while the run is being trained; changes nothing. Exit status 1 when
-something is BAD."""
+something is BAD, or a directory that the run's record names is not there."""
 
 
 def add(commands: Commands) -> None:
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
             facts = {"file": name, "kind": kind, "ok": error is None, "error": str(error or "")}
             say(options, facts, f"{name}  {'ok' if error is None else f'BAD: {error}'}")
     _summarize(options, good, bad)
-    return EXIT_BAD if bad else 0
+    return EXIT_BAD if bad or run.places.missing else 0
 
 
 def _summarize(options: argparse.Namespace, good: int, bad: int) -> None:

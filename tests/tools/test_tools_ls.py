@@ -225,6 +225,7 @@ def test_checkpoints_in_a_directory_of_the_scripts(tool, tmp_path):
     """The run's record says where the script keeps them."""
     make_run("out")
     record = RunDirectory(tmp_path / "out", World()).read()
+    os.remove("out/run.json")
     run = RunDirectory(tmp_path / "run", World())
     run.open({"run_id": record.run_id, "checkpoints": (str(tmp_path / "out"),)})
     assert len(tool.json("ls", "run")) == 3

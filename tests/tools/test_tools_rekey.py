@@ -152,6 +152,7 @@ def test_a_directory_of_the_scripts_is_locked_too(tool, tmp_path):
     old, new = (key_file(tmp_path, name) for name in ("old", "new"))
     make_run("out", Sealing("AES-GCM", old[0]))
     run_id = json.loads(Path("out/run.json").read_text())["run_id"]
+    os.remove("out/run.json")
     RunDirectory(tmp_path / "run", World()).open({"run_id": run_id, "checkpoints": (str(tmp_path / "out"),)})
     lock = World().files.lock(tmp_path / "out" / ".rank_0.lock")
     words = ("rekey", "run", "--old-key-file", old[1], "--key-file", new[1])
