@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -14,7 +15,8 @@ from resilient.config import Environment, Sealing, WorkerConfig
 from resilient.errors import StorageError, UnusableError, UsageError
 from resilient.host.world import World
 from resilient.store import rundir
-from resilient.store.places import find_places
+from resilient.store.locks import held
+from resilient.store.places import Places, find_places
 from resilient.store.rundir import RunDirectory, RunRecord
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
@@ -108,20 +110,23 @@ def _say_complete(console: Console, options: Options) -> None:
 
 def _make_way(directory: RunDirectory, options: Options, console: Console) -> None:
     """--fresh: nothing may be in the way, or it is moved aside."""
+    record = None
     # A damaged run.json, or checkpoints without one, are in the way too.
-    try:
-        in_the_way = directory.read() is not None
-    except UnusableError:
-        in_the_way = True
-    if not in_the_way:
-        return
+    with suppress(UnusableError):
+        record = directory.read()
+        if record is None:
+            return
     if not options.archive:
         raise UsageError(
             f"{options.run_dir} holds a run already",
             hint="--fresh --archive moves it aside; without --fresh it is gone on with",
         )
-    target = _free_name(directory.root)
-    os.rename(directory.root, target)
+    world, root = World(), directory.root
+    places = find_places(world.files, root, record) if record is not None else Places.alone(root)
+    # A worker that has outlived its supervisor may still be saving.
+    with held(world, places, record.world_size if record is not None else 1):
+        target = _free_name(root)
+        os.rename(root, target)
     console.say(f"the run that was in {options.run_dir} is now in {target.name}, beside it")
 
 

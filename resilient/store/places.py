@@ -49,6 +49,11 @@ class Places:
     missing: tuple[Path, ...]
     named: tuple[Path, ...]
 
+    @classmethod
+    def alone(cls, root: Path) -> Places:
+        """Those of a directory without a record that could name any."""
+        return cls(root, (root,), frozenset(), (), (), ())
+
     def settle(self, record: RunRecord) -> RunRecord:
         """The record as it is to be written where the run is now: a copy becomes a run of its own."""
         return replace(record, home=str(self.root), checkpoints=tuple(map(str, self.named)))

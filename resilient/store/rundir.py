@@ -17,13 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import tenacity
-
 from resilient.codec.keys import KEY_BYTES, SALT_BYTES
 from resilient.errors import BusyError, StorageError, UnusableError
 from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.store import commit, layout
+from resilient.store.patience import locked_soon
 
 _LIMIT_BYTES = 1024 * 1024
 _MAX_RANKS = 2**20
@@ -94,7 +93,7 @@ class RunDirectory:
         path = self.root / "lock"
         owner = json.dumps({"pid": os.getpid(), "boot_id": self._boot_id()}).encode()
         try:
-            return self._take(path, owner)
+            return locked_soon(self._files, path, owner)
         except BusyError:
             pid, elsewhere = self._owner(path)
             who = (
@@ -103,16 +102,6 @@ class RunDirectory:
             raise BusyError(
                 f"{self.root} is in use by {who}", pid=pid, hint="stop it first, or name another --run-dir"
             ) from None
-
-    def _take(self, path: Path, owner: bytes) -> Lock:
-        """A tool that looks who has the lock holds it for an instant itself: it is waited for."""
-        patient = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(BusyError),
-            wait=tenacity.wait_fixed(0.02),
-            stop=tenacity.stop_after_attempt(5),
-            reraise=True,
-        )
-        return patient(self._files.lock, path, owner)
 
     def _owner(self, path: Path) -> tuple[int, bool]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from resilient.state.snapshot import Progress as Boundary
 from resilient.state.snapshot import adopted_document, encode_extra
 from resilient.store import rundir
 from resilient.store.entry import Draft, Entry
+from resilient.store.locks import held
 from resilient.store.opening import open_store
+from resilient.store.places import Places
 from resilient.store.rundir import RunDirectory, RunRecord
 from resilient.store.store import Store
 from resilient.tools import stock
@@ -123,13 +126,14 @@ def _sealing(options: argparse.Namespace, state: StockState, key: bytes | None) 
 def _commit(options: argparse.Namespace, world: World, draft: Draft, sealing: Sealing) -> Entry:
     """Makes the run. Until its checkpoint is safe the record says so: nobody starts from zero meanwhile."""
     directory = RunDirectory(Path(options.run_dir).absolute(), world)
-    lock = directory.lock()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(directory.lock().release)
         record = directory.read()
         if record is not None and record.status != rundir.ADOPTING:
             raise UsageError(
                 f"{options.run_dir} holds a run already", hint="name a directory that does not exist yet"
             )
+        stack.enter_context(held(world, Places.alone(directory.root), 1))
         record = _claim(directory, record, sealing)
         with Progress("sealing", _size_bytes(draft), world.clock) as progress:
             seen = World(watched(world.files, progress), world.clock, world.entropy)
@@ -137,8 +141,6 @@ def _commit(options: argparse.Namespace, world: World, draft: Draft, sealing: Se
             entry = _settle(store, draft)
         directory.write(replace(record, status=rundir.STOPPED))
         return entry
-    finally:
-        lock.release()
 
 
 def _claim(directory: RunDirectory, record: RunRecord | None, sealing: Sealing) -> RunRecord:

@@ -35,8 +35,7 @@ Change = Callable[[Run, Entry, bool], str]
 
 def _command(change: Change) -> Callable[[argparse.Namespace], int]:
     def command(options: argparse.Namespace) -> int:
-        run = open_run(options)
-        with run.locked():
+        with open_run(options).locked() as run:
             # All of them are found before anything is changed.
             for entry in [e for word in options.which for e in chosen(run, word)]:
                 pinned = entry.name in pins.pinned(run.world.files, [entry])

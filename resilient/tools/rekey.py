@@ -56,14 +56,14 @@ def _add_new(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Rekeys; 1 when a file could not be sealed anew."""
-    run = open_run(options, "old-")
-    sealing = _sealing(run, options)
+    found = open_run(options, "old-")
+    sealing = _sealing(found, options)
     done = bad = 0
-    with run.locked(), Progress("sealing anew", _total_bytes(run), run.world.clock) as progress:
+    with found.locked() as run, Progress("sealing anew", _total_bytes(run), run.world.clock) as progress:
         files = watched(run.world.files, progress)
-        stores = run.stores(sealing, files)
-        rekeying = Rekey(run.watched(files), sealing, stores)
-        for resealed in _told(rekeying.run(run.directory, run.places.settle(run.record), run.weights())):
+        rekeying = Rekey(run.watched(files), sealing, run.stores(sealing, files))
+        record = run.places.settle(run.record)
+        for resealed in _told(rekeying.run(run.directory, record, run.weights())):
             progress.clear()
             failure = resealed.failure
             done += failure is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from resilient.errors import BusyError, KeySourceError, UnusableError, UsageErro
 from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout
+from resilient.store.locks import held
 from resilient.store.opening import open_store
 from resilient.store.places import Places, find_places
 from resilient.store.rundir import RunDirectory, RunRecord
@@ -74,21 +75,22 @@ class Run:
         return [kind(place, rank) for place in places for rank in self.ranks for kind in kinds]
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run for as long as it is worked on. Raises BusyError, which says who has it."""
+    def locked(self) -> Iterator[Run]:
+        """Holds the run, and all its places, for as long as they are worked on: the run as it is then.
+
+        Raises BusyError, which says who has it.
+        """
         with contextlib.ExitStack() as stack:
             try:
                 stack.callback(self.directory.lock().release)
-                for place in self.places.own:
-                    if place != self.root:
-                        for rank in self.ranks:
-                            lock = self.world.files.lock(place / f".rank_{rank}.lock")
-                            stack.callback(lock.release)
+                # It may have been worked on until a moment ago.
+                run = replace(self, record=_read(self.directory, str(self.root)))
+                stack.enter_context(held(self.world, run.places, run.record.world_size))
             except BusyError as error:
                 text = str(error.args[0])
                 hint = "stop it first; ls and verify work while it runs"
                 raise BusyError(text, pid=error.pid, hint=hint) from None
-            yield
+            yield run
 
 
 def add_run(parser: Parser) -> None:
