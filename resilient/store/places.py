@@ -21,6 +21,7 @@ from pathlib import Path
 from resilient.errors import StorageError
 from resilient.host.directories import is_directory, is_same
 from resilient.host.files import Files
+from resilient.store import layout
 from resilient.store.rundir import RunRecord
 
 _LIMIT_BYTES = 1024 * 1024
@@ -54,9 +55,17 @@ class Places:
         """Those of a directory without a record that could name any."""
         return cls(root, (root,), frozenset(), (), (), ())
 
-    def settle(self, record: RunRecord) -> RunRecord:
+    def settle(self, record: RunRecord, *, forget_missing: bool = False) -> RunRecord:
         """The record as it is to be written where the run is now: a copy becomes a run of its own."""
-        return replace(record, home=str(self.root), checkpoints=tuple(map(str, self.named)))
+        named = [place for place in self.named if not (forget_missing and place in self.missing)]
+        return replace(record, home=str(self.root), checkpoints=tuple(map(str, named)))
+
+    def ranks(self, files: Files, world_size: int) -> list[int]:
+        """The ranks of the run, and those it has saved of when it was a larger one."""
+        found = (
+            layout.rank_of_folder(name) for place in self.own for name in files.names(place / "checkpoint")
+        )
+        return sorted({*range(world_size), *(rank for rank in found if rank is not None)})
 
     def remarks(self) -> Iterator[str]:
         """What there is to say of places that are left alone."""

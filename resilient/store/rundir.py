@@ -157,8 +157,8 @@ class RunDirectory:
         commit.replace(self._files, self.root / "run.json", token, lambda writer: writer.write(data))
         return record
 
-    def has_checkpoints(self) -> bool:
-        """Whether checkpoints of ours lie in the directory, of whatever rank."""
+    def _has_checkpoints(self) -> bool:
+        """Whether checkpoints lie in the directory itself, of whatever rank."""
         checkpoints = self.root / "checkpoint"
         return any(
             name.endswith(layout.MANIFEST_SUFFIX) and not layout.is_temporary(name)
@@ -170,7 +170,7 @@ class RunDirectory:
         return [directory / name for name in self._files.names(directory) if name.startswith("rank_")]
 
     def _demand_no_checkpoints(self) -> None:
-        if self.has_checkpoints():
+        if self._has_checkpoints():
             raise UnusableError(
                 f"{self.root} holds checkpoints and no run.json, which says whose they are",
                 hint="restore run.json from a copy, or name another directory",

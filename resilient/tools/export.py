@@ -85,7 +85,7 @@ def _target(run: Run, options: argparse.Namespace) -> Path:
 
 def _entry(run: Run, options: argparse.Namespace) -> Entry:
     if options.rank not in run.ranks:
-        raise UsageError(f"the run has {count(len(run.ranks), 'rank')}: 0 to {len(run.ranks) - 1}")
+        raise UsageError(f"the run has {count(len(run.ranks), 'rank')}: 0 to {run.ranks[-1]}")
     if options.step is not None:
         found = [e for e in chosen(run, str(options.step)) if e.manifest.rank == options.rank]
         return found[0]

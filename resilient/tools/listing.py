@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resilient.errors import CorruptError, ForeignError, StorageError, WrongKeyError
-from resilient.store import layout, manifest, pins
+from resilient.errors import CorruptError, ForeignError, WrongKeyError
+from resilient.store import layout, pins
 from resilient.store.entry import Entry, Failure
 from resilient.store.store import Store
+from resilient.store.survey import claims
 from resilient.tools import console
 from resilient.tools.console import EXIT_BAD, Commands, add_command, note, say
 from resilient.tools.runs import Run, add_keys, add_run, open_run
@@ -107,20 +107,15 @@ def _of_entry(entry: Entry, pinned: bool) -> Row:
 def _of_failure(store: Store, failure: Failure, run: Run) -> Iterator[Row]:
     """The row of what is no usable checkpoint; none for what has been removed since we looked."""
     path = store.directory / failure.name
-    data = b""
-    with contextlib.suppress(StorageError):
-        try:
-            data = run.world.files.read(
-                store.directory / layout.manifest_of(failure.name), manifest.LIMIT_BYTES
-            )
-        except FileNotFoundError:
-            # A training that goes on removes the manifest first; what is gone now is no concern any more.
-            return
+    said = claims(run.world.files, store.directory, failure.name)
+    if said is None:
+        # A training that goes on removes the manifest first; what is gone now is no concern any more.
+        return
     error = failure.error
     state = UNREADABLE
     for kind, name in ((CorruptError, BAD), (WrongKeyError, LOCKED), (ForeignError, FOREIGN)):
         state = name if isinstance(error, kind) else state
-    yield _row(str(path), state, str(error.args[0]), manifest.claims(data), False)
+    yield _row(str(path), state, str(error.args[0]), said, False)
 
 
 def _row(file: str, state: str, error: str, said: Mapping[str, Any], pinned: bool) -> Row:

@@ -41,9 +41,10 @@ class Run:
         """The directories that hold its checkpoints."""
         return find_places(self.world.files, self.root, self.record)
 
-    @property
-    def ranks(self) -> range:
-        return range(self.record.world_size)
+    @cached_property
+    def ranks(self) -> list[int]:
+        """Those of which there may be checkpoints."""
+        return self.places.ranks(self.world.files, self.record.world_size)
 
     def stores(self, sealing: Sealing | None = None, files: Files | None = None) -> list[Store]:
         """The stores of all ranks and places, opened for reading unless another sealing is given."""

@@ -203,3 +203,29 @@ def test_killed_and_done_again(tool, two, count):
 def _exported(tool, key):
     tool("export", "run", "--step", 5, "--out", "five.ckpt", "--key-file", key)
     return Path("five.ckpt").read_bytes()
+
+
+def test_a_directory_that_is_gone_keeps_the_old_key_needed(tool, two, tmp_path):
+    """It is not finished until the directory is there again, or is said to be no concern any more."""
+    (_, old), (new_key, new) = two
+    content = record()
+    gone = str(tmp_path / "gone")
+    Path("run/run.json").write_text(json.dumps({**content, "checkpoints": [gone]}))
+    words = ("rekey", "run", "--old-key-file", old, "--key-file", new)
+    tool(*words, status=1)
+    assert f"{gone}  BAD: is not there" in tool.out
+    assert "NOT finished" in tool.err
+    assert record()["key_id"] == content["key_id"]
+    assert "the run is now sealed with" in tool(*words, "--forget-missing")
+    assert record()["key_id"] == keys.key_id(new_key)
+    assert record()["checkpoints"] == []
+
+
+def test_what_was_saved_of_other_ranks_is_sealed_anew(tool, two, tmp_path):
+    """A run that was once of more ranks: their checkpoints are its own too."""
+    (old_key, old), (_, new) = two
+    rank_1 = open_store(tmp_path / "run", World(), Sealing("AES-GCM", old_key), record()["run_id"], rank=1)
+    rank_1.commit(draft(20))
+    tool("rekey", "run", "--old-key-file", old, "--key-file", new)
+    assert [row["rank"] for row in tool.json("ls", "run", "--key-file", new)] == [0, 0, 0, 1]
+    tool("export", "run", "--rank", "1", "--out", "one.ckpt", "--key-file", new)
