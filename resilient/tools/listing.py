@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from resilient.store.entry import Entry, Failure
 from resilient.store.store import Store
 from resilient.store.survey import claims
 from resilient.tools import console
-from resilient.tools.console import EXIT_BAD, Commands, add_command, note, say
-from resilient.tools.runs import Run, add_keys, add_run, open_run
+from resilient.tools.console import EXIT_BAD, Commands, add_command, say
+from resilient.tools.runs import Run, add_keys, add_run, open_run, tell_locked
 
 OK = "ok"
 BAD = "BAD"
@@ -86,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"no checkpoints yet in {options.run}")
     _tell_quarantine(options, run)
-    _tell_keys(rows)
+    tell_locked(row.key_id for row in rows if row.state == LOCKED)
     unusable = any(row.state not in (OK, FOREIGN) for row in rows)
     return EXIT_BAD if unusable or run.places.missing else 0
 
@@ -208,14 +207,3 @@ def _tell_quarantine(options: argparse.Namespace, run: Run) -> None:
             facts = {"type": "quarantine", "directory": str(folder), "files": names}
             line = f"{console.count(len(names), 'file')} in quarantine, each with its reason: {folder}"
             say(options, facts, line)
-
-
-def _tell_keys(rows: Sequence[Row]) -> None:
-    """A wrong key must not look like damage, or like an empty run."""
-    locked = Counter(row.key_id for row in rows if row.state == LOCKED)
-    for key_id, number in locked.items():
-        what = "is" if number == 1 else "are"
-        note(
-            f"{console.count(number, 'checkpoint')} {what} sealed with the key {key_id or '?'}, "
-            "which was not given: name it with --key-file, --key-command or --passphrase-file"
-        )

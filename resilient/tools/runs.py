@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from resilient.store.opening import open_store
 from resilient.store.places import Places, find_places
 from resilient.store.rundir import RunDirectory, RunRecord
 from resilient.store.store import Store
-from resilient.tools.console import Parser, note
+from resilient.tools.console import Parser, count, note
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,16 @@ class Run:
                 hint = "stop it first; ls and verify work while it runs"
                 raise BusyError(text, pid=error.pid, hint=hint) from None
             yield run
+
+
+def tell_locked(key_ids: Iterable[str | None]) -> None:
+    """Says which keys were not given. A wrong key must not look like damage, or like an empty run."""
+    for key_id, number in Counter(key_ids).items():
+        what = "is" if number == 1 else "are"
+        note(
+            f"{count(number, 'checkpoint')} {what} sealed with the key {key_id or '?'}, "
+            "which was not given: name it with --key-file, --key-command or --passphrase-file"
+        )
 
 
 def add_run(parser: Parser) -> None:
