@@ -155,7 +155,8 @@ class Rekey:
         copies[original.digest] = copy
         if pins.pinned(self._files, [original]):
             pins.pin(self._files, copy, self._token())
-        sequence.remove(self._files, Place(original.directory, original.name, self._token()))
+        with suppress(FileNotFoundError):
+            sequence.remove(self._files, Place(original.directory, original.name, self._token()))
         pins.unpin(self._files, original)
         yield Resealed(copy.name)
 
@@ -235,6 +236,10 @@ class Rekey:
             try:
                 if self._reseal_weights(folder / name):
                     yield Resealed(name)
+            except FileNotFoundError as error:
+                # Who removes a file while we are at it wants it gone; its copy, nobody may want gone.
+                if name in self._files.names(folder):
+                    raise StorageError(f"the copy of {name} has gone while it was made") from error
             except CheckpointError as error:
                 yield Resealed(name, Failure(name, error))
 

@@ -418,3 +418,50 @@ def test_what_else_lies_beside_the_weights_stays_as_it_is():
     disk.obey(lambda n, o: Fail(errno.EPERM) if (o.kind, o.path) == ("remove", left) else None)
     assert [one.name for one in rekey(disk) if one.failure] == [left.name]
     assert {path: disk.content(path) for path in others} == others
+
+
+def test_weights_that_go_meanwhile_are_no_concern():
+    """Somebody removes a weights file while everything is sealed anew: the rest is, and it is finished."""
+    disk = a_run()
+
+    def plan(number, operation):
+        if (operation.kind, operation.path) == ("open", WEIGHTS_FILE) and WEIGHTS_FILE in disk.paths():
+            disk.remove(WEIGHTS_FILE)
+        return None
+
+    disk.obey(plan)
+    assert not [one for one in rekey(disk) if one.failure]
+    assert named_key(disk) == key_id(OTHER_KEY)
+
+
+def test_a_copy_of_weights_that_goes_meanwhile_is_told():
+    """Somebody clears away what we are writing: the file stays under the old key, and it is not finished."""
+    disk = a_run()
+
+    def plan(number, operation):
+        if operation.kind == "rename" and operation.target == WEIGHTS_FILE:
+            disk.remove(operation.path)
+        return None
+
+    disk.obey(plan)
+    with pytest.raises(StorageError, match="has gone while it was made"):
+        rekey(disk)
+    assert named_key(disk) == key_id(KEY)
+
+
+def test_an_original_that_goes_meanwhile_is_no_concern():
+    """Somebody removes a checkpoint once its copy is there: as good as removed by us."""
+    disk = a_run()
+    before = [facts(entry) for entry in make_store(disk).entries()]
+    oldest = make_store(disk).entries()[-1]
+
+    def plan(number, operation):
+        gone = operation.kind == "rename" and operation.path == oldest.manifest_path
+        if gone and oldest.path in disk.paths():
+            disk.remove(oldest.path)
+            disk.remove(oldest.manifest_path)
+        return None
+
+    disk.obey(plan)
+    assert not [one for one in rekey(disk) if one.failure]
+    check_finished(disk, before)
