@@ -24,6 +24,8 @@ LOCKED = "locked"
 FOREIGN = "foreign"
 UNREADABLE = "unreadable"
 
+_MAX_NUMBER = 2**53
+
 _MORE = """\
 VALID is
   ok          the manifest is authentic and the data file has its size;
@@ -143,11 +145,13 @@ def _row(file: str, state: str, error: str, said: Mapping[str, Any], pinned: boo
 
 
 def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A whole number; None for one that is larger than anything of ours, and than what a float takes."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and abs(value) <= _MAX_NUMBER else None
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return value if isinstance(value, float) else _integer(value)
 
 
 def _text(value: Any) -> str | None:
