@@ -6,6 +6,7 @@ not given; and run.json names a key as the run's while another one is still need
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,12 +81,14 @@ def _locked(files: Files, store: Store, found: Survey) -> Iterator[Locked]:
     for failure in found.failures:
         if not isinstance(failure.error, WrongKeyError):
             continue
-        said = claims(files, store.directory, failure.name) or {}
-        # What is not encrypted where encryption is on needs no key: it may be anybody's, and is not wanted.
-        if isinstance(said.get("key_id"), str):
-            yield Locked(failure.name, said["key_id"], _generation(said) > newest)
+        said = claims(files, store.directory, failure.name)
+        # What has gone meanwhile needs no key. Nor does what is not encrypted where encryption is on: it may
+        # be anybody's, and is not wanted.
+        if said is not None and said.get("key_id", "?") is not None:
+            yield Locked(failure.name, str(said.get("key_id", "?")), _generation(said) > newest)
 
 
-def _generation(said: Mapping[str, Any]) -> int:
+def _generation(said: Mapping[str, Any]) -> float:
+    """Where that makes no sense it is newer than anything: nobody knows what would be passed over."""
     generation = said.get("generation")
-    return generation if isinstance(generation, int) else 0
+    return generation if isinstance(generation, int) else math.inf
