@@ -180,8 +180,12 @@ class Rekey:
         Raises CorruptError when the original cannot be read, StorageError when the copy cannot.
         """
         made = original.manifest
-        wanted = layout.CheckpointName(made.prefix, made.rank, made.epoch, made.step_in_epoch, made.failure)
-        name = layout.free_name(wanted, set(self._files.names(original.directory)))
+        # Its own name, which is a name on this disk: what else a manifest says that is not encrypted may be
+        # anything.
+        named = layout.parse_checkpoint(original.name)
+        if named is None:
+            raise CorruptError("it has a name that no checkpoint is given")
+        name = layout.free_name(replace(named, copy=0), set(self._files.names(original.directory)))
         place = Place(original.directory, name.data, self._token())
         parent = copies[made.parent].digest if made.parent in copies else made.parent
         data = sequence.commit(

@@ -10,6 +10,7 @@ from pathlib import Path
 from resilient.codec import keys
 from resilient.config import ENC_MODES, Environment, Sealing
 from resilient.errors import CheckpointError, UsageError
+from resilient.host.directories import is_directory, is_there
 from resilient.host.world import World
 from resilient.state.snapshot import Progress as Boundary
 from resilient.state.snapshot import adopted_document, encode_extra
@@ -27,6 +28,8 @@ from resilient.tools.stock import StockFile, StockState
 
 REASON = "adopted"
 SOURCE = "adopted_from"
+
+_MAX_NUMBER = 2**53  # as in manifests
 
 _MORE = """\
 FOLDER is what stock ModelCheckpoint (CKP-2_3.ckpt) or MindFormers'
@@ -65,12 +68,12 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Adopts."""
     folder = Path(options.folder)
-    if not folder.is_dir():
+    if not is_directory(folder):
         raise UsageError(f"there is no directory {options.folder}")
     if options.no_encrypt and options.enc_mode:
         raise UsageError("--enc-mode and --no-encrypt exclude each other")
     world = World()
-    if (folder / "run.json").exists():
+    if is_there(folder / "run.json"):
         raise UsageError(f"{options.folder} is a run already", hint="resilient-run --run-dir goes on with it")
     file = stock.choose(world.files, folder, options.file)
     key = keys.from_any_file(Path(options.key_file)) if options.key_file else None
@@ -83,18 +86,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _read(world: World, file: StockFile, key: bytes | None) -> StockState:
-    size_bytes = world.files.identity(file.path).size_bytes
-    with Progress("reading", size_bytes, world.clock) as progress:
-        try:
+    try:
+        size_bytes = world.files.identity(file.path).size_bytes
+        with Progress("reading", size_bytes, world.clock) as progress:
             return stock.read(watched(world.files, progress), file.path, key)
-        except CheckpointError as error:
-            raise type(error)(f"{file.path} cannot be adopted: {error.args[0]}", hint=error.hint) from error
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{file.path} is not there any more, or a link that leads nowhere", hint="choose one with --file"
+        ) from error
+    except CheckpointError as error:
+        raise type(error)(f"{file.path} cannot be adopted: {error.args[0]}", hint=error.hint) from error
 
 
 def _boundary(file: StockFile, state: StockState, told: int | None) -> Boundary:
     """The step boundary at which stock has saved: after a step, before the end of its epoch."""
     steps = stock.steps_per_epoch(file, state.counters, told)
-    return Boundary(0, (file.epoch - 1) * steps + file.step_in_epoch, steps)
+    step = (file.epoch - 1) * steps + file.step_in_epoch
+    if max(file.epoch, step, steps) >= _MAX_NUMBER:
+        raise UsageError(f"{file.path.name} would be step {step}: no training has come that far")
+    return Boundary(0, step, steps)
 
 
 def _draft(file: StockFile, state: StockState, boundary: Boundary) -> Draft:

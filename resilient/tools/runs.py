@@ -13,6 +13,7 @@ from pathlib import Path
 from resilient.codec import keys
 from resilient.config import ENC_MODES, Environment, Sealing
 from resilient.errors import BusyError, KeySourceError, UnusableError, UsageError
+from resilient.host.directories import is_directory, is_there
 from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout
@@ -128,9 +129,9 @@ def open_directory(options: argparse.Namespace) -> RunDirectory:
     Raises UsageError for a directory that no run has ever used.
     """
     root = Path(options.run).absolute()
-    if not root.is_dir():
+    if not is_directory(root):
         raise UsageError(f"there is no directory {options.run}", hint="runs are in runs/NAME by default")
-    if not any((root / name).exists() for name in ("run.json", "journal.jsonl", "lock")):
+    if not any(is_there(root / name) for name in ("run.json", "journal.jsonl", "lock")):
         raise UsageError(f"{options.run} is no run directory", hint="name the directory that run.json is in")
     return RunDirectory(root, World())
 
@@ -138,7 +139,7 @@ def open_directory(options: argparse.Namespace) -> RunDirectory:
 def open_run(options: argparse.Namespace, prefix: str = "") -> Run:
     """The run that a command names. Raises UsageError for a directory without one."""
     root = Path(options.run).absolute()
-    if not root.is_dir():
+    if not is_directory(root):
         raise UsageError(f"there is no directory {options.run}", hint="runs are in runs/NAME by default")
     world = World()
     directory = RunDirectory(root, world)
@@ -153,7 +154,7 @@ def _read(directory: RunDirectory, name: str) -> RunRecord:
     try:
         record = directory.read()
     except UnusableError as error:
-        if (directory.root / "run.json").exists():
+        if is_there(directory.root / "run.json"):
             raise
         raise UsageError(
             f"{name} holds checkpoints of a run, but not its run.json",
@@ -188,7 +189,7 @@ def _own_keys(record: RunRecord) -> list[bytes]:
     for mode in ENC_MODES:
         path = keys.default_path(Environment.read().config_home, mode)
         try:
-            if path.exists():
+            if is_there(path):
                 found.append(keys.from_file(path, mode))
         except (KeySourceError, OSError):
             # A run without encryption needs none.
