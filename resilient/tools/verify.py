@@ -19,7 +19,7 @@ from resilient.store.store import Store
 from resilient.store.survey import Survey, claims
 from resilient.tools import console
 from resilient.tools.console import EXIT_BAD, Commands, add_command, note, say
-from resilient.tools.listing import BAD, LOCKED, OK
+from resilient.tools.listing import BAD, LOCKED, OK, UNREADABLE
 from resilient.tools.progress import Progress, watched
 from resilient.tools.runs import Run, add_keys, add_run, open_run, tell_locked
 
@@ -38,8 +38,9 @@ headers are, so a flipped bit inside a block is not found. Weights files are
 left out.
 
 Works while the run is being trained; changes nothing. Exit status 1 when
-something is BAD, or locked (sealed with a key that was not given), or a
-directory that the run's record names is not there."""
+something is BAD, locked (sealed with a key that was not given) or unreadable
+(the disk or its permissions do not let us look), or a directory that the run's
+record names is not there."""
 
 
 def add(commands: Commands) -> None:
@@ -64,11 +65,12 @@ class _Verdict:
     def state(self) -> str:
         if self.error is None:
             return OK
-        return LOCKED if isinstance(self.error, WrongKeyError) else BAD
+        kinds = (WrongKeyError, LOCKED), (StorageError, UNREADABLE)
+        return next((state for kind, state in kinds if isinstance(self.error, kind)), BAD)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Verifies; 1 when a file is bad, or is locked."""
+    """Verifies; 1 when a file is bad, locked or unreadable."""
     run = open_run(options)
     surveys = [(store, store.survey()) for store in run.stores()]
     weights = {} if options.quick else dict(_weights(run))
@@ -86,12 +88,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say(options: argparse.Namespace, run: Run, verdict: _Verdict) -> None:
-    text = verdict.state
-    if verdict.state == BAD:
-        text = f"BAD: {verdict.error}"
-    elif verdict.state == LOCKED and verdict.kind != CHECKPOINT:
-        text = f"locked: {verdict.error}"
-    elif verdict.state == LOCKED:
+    text = verdict.state if verdict.error is None else f"{verdict.state}: {verdict.error}"
+    if verdict.state == LOCKED and verdict.kind == CHECKPOINT:
         text = f"locked {'with another' if run.keys else 'and needs a'} key (id {verdict.key_id or '?'})"
     facts = {"file": verdict.name, "kind": verdict.kind, "ok": verdict.error is None}
     facts |= {"state": verdict.state, "error": str(verdict.error or ""), "key_id": verdict.key_id}
@@ -104,7 +102,9 @@ def _summarize(options: argparse.Namespace, states: Counter[str]) -> None:
         print(f"no checkpoints yet in {options.run}")
     elif not options.json:
         read = "looked at without decrypting" if options.quick else "read in full"
-        found = ", ".join(f"{states[state]} {state}" for state in (OK, BAD, LOCKED) if states[state])
+        found = ", ".join(
+            f"{states[state]} {state}" for state in (OK, BAD, LOCKED, UNREADABLE) if states[state]
+        )
         print(f"{console.count(total, 'file')} {read}: {'all ok' if total == states[OK] else found}")
 
 

@@ -157,14 +157,14 @@ def test_weights_that_go_meanwhile_are_not_bad(tool, monkeypatch, before):
 
 
 def test_what_is_no_file_is_told_by_its_name(tool):
-    """A directory under a weights file's name: told in its place, and the others are read."""
+    """A directory under a weights file's name: unreadable, which is no damage; the others are read."""
     make_run("run", weights=True)
     path = weights_file()
     path.unlink()
     path.mkdir()
     out = tool("verify", "run", status=1)
-    assert f"{path.name}  BAD: cannot open" in out
-    assert "5 ok, 1 BAD" in out
+    assert f"{path.name}  unreadable: cannot open" in out
+    assert "5 ok, 1 unreadable" in out
 
 
 def test_an_empty_run(tool):
