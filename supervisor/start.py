@@ -192,7 +192,8 @@ def _keep_record(
     _demand_keys(reach, record, sealing)
     key_id = keys.key_id(sealing.key) if sealing.key is not None else None
     plain = record.plain or sealing.mode is None
-    changed = replace(places.settle(record), plain=plain, command=options.program.words)
+    told = tuple(dict.fromkeys(one for one in (*record.key_ids, record.key_id, key_id) if one is not None))
+    changed = replace(places.settle(record), plain=plain, key_ids=told, command=options.program.words)
     if reach.opens_with(key_id):
         changed = replace(changed, key_id=key_id, mode=sealing.mode)
     return directory.write(changed) if changed != record else record

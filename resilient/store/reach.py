@@ -1,5 +1,8 @@
 """What the keys that were given open of a run, in all its places and of all its ranks.
 
+A script may seal with a key of its own (``enc_key``), which nobody else is given: what is under a key that
+the run was never told to use is the script's affair, and is left out here.
+
 Two things must never happen: a run goes on from an older state because the newest one is under a key that was
 not given; and run.json names a key as the run's while another one is still needed.
 """
@@ -20,6 +23,8 @@ from resilient.store.places import Places
 from resilient.store.rundir import RunRecord
 from resilient.store.store import Store
 from resilient.store.survey import Survey, claims
+
+_UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,10 @@ def look(world: World, places: Places, record: RunRecord, sealing: Sealing) -> R
     ]
     seen = [(store, store.survey()) for store in stores]
     opened = {entry.manifest.key_id for _, found in seen for entry in found.entries}
-    locked = [one for store, found in seen for one in _locked(world.files, store, found)]
+    told = {_UNKNOWN, record.key_id, *record.key_ids}
+    locked = [
+        one for store, found in seen for one in _locked(world.files, store, found) if one.key_id in told
+    ]
     unread = any(isinstance(failure.error, StorageError) for _, found in seen for failure in found.failures)
     key_ids = frozenset({*opened, *(one.key_id for one in locked)})
     return Reach(key_ids, tuple(locked), sure=not unread and not places.missing)
@@ -84,8 +92,8 @@ def _locked(files: Files, store: Store, found: Survey) -> Iterator[Locked]:
         said = claims(files, store.directory, failure.name)
         # What has gone meanwhile needs no key. Nor does what is not encrypted where encryption is on: it may
         # be anybody's, and is not wanted.
-        if said is not None and said.get("key_id", "?") is not None:
-            yield Locked(failure.name, str(said.get("key_id", "?")), _generation(said) > newest)
+        if said is not None and said.get("key_id", _UNKNOWN) is not None:
+            yield Locked(failure.name, str(said.get("key_id", _UNKNOWN)), _generation(said) > newest)
 
 
 def _generation(said: Mapping[str, Any]) -> float:

@@ -45,8 +45,9 @@ class RunRecord:
     """Who a run is. ``seed`` is what its workers seed every random stream with, chosen once.
 
     ``salt`` (hexadecimal) goes with a passphrase; ``key_id`` names the key without telling it; ``plain`` says
-    whether the run has ever been told to save without one. ``checkpoints`` are the directories that the
-    script keeps its checkpoints in, and ``home`` is where the run itself was when that was written down:
+    whether the run has ever been told to save without one, ``key_ids`` with which ones it has been told to (a
+    script may seal with a key of its own, which is none of them). ``checkpoints`` are the directories that
+    the script keeps its checkpoints in, and ``home`` is where the run itself was when that was written down:
     what becomes of them when it is moved or copied is in ``places``.
     """
 
@@ -63,6 +64,7 @@ class RunRecord:
     checkpoints: tuple[str, ...] = ()
     attempts: int = 0
     home: str | None = None
+    key_ids: tuple[str, ...] = ()
 
 
 class RunDirectory:
@@ -185,7 +187,7 @@ def _decode(content: Any) -> RunRecord:
     for name, value in known.items():
         if not _KINDS[name](value):
             raise ValueError(f"{name} makes no sense")
-    for name in ("command", "checkpoints"):
+    for name in ("command", "checkpoints", "key_ids"):
         known[name] = tuple(known.get(name, ()))
     return RunRecord(**known)
 
@@ -228,5 +230,6 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "command": _are_texts,
     "checkpoints": _are_texts,
     "attempts": _is_count,
+    "key_ids": _are_texts,
     "home": lambda value: value is None or _is_name(value),
 }

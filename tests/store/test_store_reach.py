@@ -24,8 +24,8 @@ READING = ("open", "read")
 OLD_ID, NEW_ID = key_id(KEY), key_id(OTHER_KEY)
 
 
-def look(disk, sealing, plain=False, places=None):
-    record = RunRecord("run-1", 0.0, 1, "00" * 16, plain=plain)
+def look(disk, sealing, plain=False, places=None, told=(NEW_ID,)):
+    record = RunRecord("run-1", 0.0, 1, "00" * 16, plain=plain, key_id=OLD_ID, key_ids=told)
     world = World(disk, SteppedClock(), SeededEntropy(1))
     return reach.look(world, places or Places.alone(ROOT), record, sealing)
 
@@ -63,6 +63,14 @@ def test_the_newest_state_is_ahead_of_what_opens():
     assert (after.ahead, after.whole, len(after.locked)) == (None, False, 2)
     both = look(disk, opening(OTHER, KEY))
     assert (both.whole, both.opens_with(NEW_ID), both.key_ids) == (True, False, {OLD_ID, NEW_ID})
+
+
+def test_a_key_of_the_scripts_own_is_its_own_affair():
+    """What is under a key that the run was never told to use is opened by the script, or by nobody."""
+    disk, _ = filled(2)
+    make_store(disk, sealing=opening(OTHER, KEY)).commit(draft(3))
+    found = look(disk, GCM, told=())
+    assert (found.whole, found.ahead, found.opens_with(OLD_ID)) == (True, None, True)
 
 
 def test_ranks_and_places_count_each():

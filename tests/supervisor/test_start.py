@@ -148,6 +148,15 @@ def test_without_encryption_an_encrypted_run_needs_its_key(run, start):
     assert record(run).key_id == key_id(OLD)
 
 
+def test_a_script_with_a_key_of_its_own_is_not_refused(run, start):
+    """Its checkpoints are under a key that the supervisor is never given: its monitor opens them."""
+    store = store_of(run, b"\x03" * 32, record(run).run_id)
+    store.commit(Draft("CKP", 1, 1, 1, [], b"", "schedule"))
+    assert start("old")[0] == STARTED
+    assert start("new")[0] == STARTED
+    assert record(run).key_id == key_id(NEW)
+
+
 def test_a_run_without_encryption_gets_a_key(run, start):
     """What was saved before needs none: the key is the run's at once. What is planted later is no state."""
     RunDirectory(run, World()).write(replace(record(run), key_id=None, mode=None, plain=True))
