@@ -186,7 +186,13 @@ def _keep_record(
     """
     world = World()
     places = find_places(world.files, directory.root, record)
-    for remark in places.remarks():
+    for other in places.others:
+        # Only the script knows whether it will go there again, and the two cannot be told apart there.
+        console.warn(
+            f"this run is a copy, and {other.place} belongs to the run in {other.owner}: have the script "
+            "keep its checkpoints elsewhere, or both runs go on with the same ones"
+        )
+    for remark in places.absences():
         console.warn(remark)
     reach = look(world, places, record, sealing)
     _demand_keys(reach, record, sealing)

@@ -71,6 +71,10 @@ class Places:
         """What there is to say of places that are left alone."""
         for other in self.others:
             yield f"{other.place} belongs to the run in {other.owner}: not touched"
+        yield from self.absences()
+
+    def absences(self) -> Iterator[str]:
+        """What there is to say of places that are missing."""
         for place in self.missing:
             yield f"{place}, where this run has kept checkpoints, is not there (removed, or not mounted)"
 

@@ -196,7 +196,7 @@ def test_a_copy_that_is_gone_on_with_is_a_run_of_its_own(run, start, tmp_path):
     shutil.copytree(run, tmp_path / "copy")
     status, said = start("old", root=tmp_path / "copy")
     assert status == STARTED
-    assert f"{tmp_path / 'out'} belongs to the run in {run}: not touched" in said
+    assert f"this run is a copy, and {tmp_path / 'out'} belongs to the run in {run}: have the script" in said
     assert record(tmp_path / "copy").checkpoints == (str(tmp_path / "copy"),)
     assert record(run).checkpoints == (str(run), str(tmp_path / "out"))
 
