@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,9 @@ from resilient.config import Environment, Sealing, WorkerConfig
 from resilient.errors import StorageError, UnusableError, UsageError
 from resilient.host.world import World
 from resilient.store import rundir
+from resilient.store.locks import held
+from resilient.store.places import Places, find_places
+from resilient.store.reach import Reach, look
 from resilient.store.rundir import RunDirectory, RunRecord
 from supervisor import naming
 from supervisor.arguments import KeySource, Options
@@ -49,8 +53,8 @@ def supervise(options: Options, console: Console) -> int:
             if record.status == rundir.RUNNING:
                 # We hold its lock: it is not there any more, and has not said so.
                 console.warn("the supervisor of this run was killed the last time, or the machine went down")
-            sealing = _sealing(options.key, record, directory, console)
-            record = _keep_record(directory, record, sealing, options)
+            sealing = _sealing(options.key, record, console)
+            record = _keep_record(directory, record, sealing, options, console)
             return _run(directory, record, sealing, options, console)
         finally:
             lock.release()
@@ -126,20 +130,23 @@ def _say_complete(console: Console, options: Options) -> None:
 
 def _make_way(directory: RunDirectory, options: Options, console: Console) -> None:
     """--fresh: nothing may be in the way, or it is moved aside."""
+    record = None
     # A damaged run.json, or checkpoints without one, are in the way too.
-    try:
-        in_the_way = directory.read() is not None
-    except UnusableError:
-        in_the_way = True
-    if not in_the_way:
-        return
+    with suppress(UnusableError):
+        record = directory.read()
+        if record is None:
+            return
     if not options.archive:
         raise UsageError(
             f"{options.run_dir} holds a run already",
             hint="--fresh --archive moves it aside; without --fresh it is gone on with",
         )
-    target = _free_name(directory.root)
-    os.rename(directory.root, target)
+    world, root = World(), directory.root
+    places = find_places(world.files, root, record) if record is not None else Places.alone(root)
+    # A worker that has outlived its supervisor may still be saving.
+    with held(world, places, record.world_size if record is not None else 1):
+        target = _free_name(root)
+        os.rename(root, target)
     console.say(f"the run that was in {options.run_dir} is now in {target.name}, beside it")
 
 
@@ -151,20 +158,29 @@ def _free_name(root: Path) -> Path:
 # The key
 
 
-def _sealing(source: KeySource, record: RunRecord, directory: RunDirectory, console: Console) -> Sealing:
-    """The key that this run is sealed with. Raises KeySourceError, and UnusableError for another key."""
+def _sealing(source: KeySource, record: RunRecord, console: Console) -> Sealing:
+    """How this run is sealed from now on. Raises KeySourceError for what is no key."""
     # Older keys, of whatever length: the mode they were used in stands in the manifests.
     old = tuple(map(keys.from_any_file, source.old_files))
     if source.mode is None:
         return Sealing(old_keys=old)
-    key = _key(source, source.mode, bytes.fromhex(record.salt), console)
-    known = {keys.key_id(key), *map(keys.key_id, old)}
-    if record.key_id is not None and record.key_id not in known and directory.has_checkpoints():
+    return Sealing(source.mode, _key(source, source.mode, bytes.fromhex(record.salt), console), old)
+
+
+def _demand_keys(reach: Reach, record: RunRecord, sealing: Sealing) -> None:
+    """Raises UnusableError where the keys do not open what the run would go on from."""
+    given = [keys.key_id(key) for key in (sealing.key, *sealing.old_keys) if key is not None]
+    instead = f"not with {given[0]}" if given else "and none was given"
+    hint = "give that key, with --old-key-file if a new one shall replace it; nothing was changed"
+    if record.key_id not in (None, *given) and not reach.whole:
+        wanted = reach.locked[0].key_id if reach.locked else record.key_id
+        raise UnusableError(f"the run's checkpoints were made with the key {wanted}, {instead}", hint=hint)
+    if reach.ahead is not None:
+        name, wanted = reach.ahead.name, reach.ahead.key_id
         raise UnusableError(
-            f"the run's checkpoints were made with the key {record.key_id}, not with {keys.key_id(key)}",
-            hint="give that key, with --old-key-file if a new one shall replace it; nothing was changed",
+            f"{name}, newer than what could be gone on from, was made with the key {wanted}, {instead}",
+            hint=hint,
         )
-    return Sealing(mode=source.mode, key=key, old_keys=old)
 
 
 def _key(source: KeySource, mode: str, salt: bytes, console: Console) -> bytes:
@@ -180,9 +196,29 @@ def _key(source: KeySource, mode: str, salt: bytes, console: Console) -> bytes:
     return key
 
 
-def _keep_record(directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options) -> RunRecord:
+def _keep_record(
+    directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
+) -> RunRecord:
+    """Writes down who the run is now, and where. Raises UnusableError where the keys do not fit.
+
+    It names the new key once nothing is left that needs another one.
+    """
+    world = World()
+    places = find_places(world.files, directory.root, record)
+    for other in places.others:
+        # Only the script knows whether it will go there again, and the two cannot be told apart there.
+        console.warn(
+            f"this run is a copy, and {other.place} belongs to the run in {other.owner}: have the script "
+            "keep its checkpoints elsewhere, or both runs go on with the same ones"
+        )
+    for remark in places.absences():
+        console.warn(remark)
+    reach = look(world, places, record, sealing)
+    _demand_keys(reach, record, sealing)
     key_id = keys.key_id(sealing.key) if sealing.key is not None else None
     plain = record.plain or sealing.mode is None
-    words = options.program.words
-    changed = replace(record, key_id=key_id, mode=sealing.mode, plain=plain, command=words)
+    told = tuple(dict.fromkeys(one for one in (*record.key_ids, record.key_id, key_id) if one is not None))
+    changed = replace(places.settle(record), plain=plain, key_ids=told, command=options.program.words)
+    if reach.opens_with(key_id):
+        changed = replace(changed, key_id=key_id, mode=sealing.mode)
     return directory.write(changed) if changed != record else record

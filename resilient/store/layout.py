@@ -45,6 +45,9 @@ _TEMPORARY = re.compile(
     r"\.(?P<final>.+\.(?:ckpt|manifest|pin|json|txt|safetensors))\.[0-9a-f]{16}\.tmp", re.DOTALL
 )
 
+_RANK = re.compile(r"rank_(0|[1-9][0-9]{0,6})")
+_RANK_LOCK = re.compile(rf"\.{_RANK.pattern}\.lock")
+
 
 @dataclass(frozen=True)
 class CheckpointName:
@@ -178,6 +181,18 @@ def trainable_directory(root: Path, rank: int) -> Path:
 def rank_lock(root: Path, rank: int) -> Path:
     """Held by whoever commits this rank's checkpoints right now."""
     return root / f".rank_{rank}.lock"
+
+
+def rank_of_folder(name: str) -> int | None:
+    """The rank whose folder has this name; None for any other."""
+    match = _RANK.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def rank_of_lock(name: str) -> int | None:
+    """The rank whose lock has this name; None for any other file."""
+    match = _RANK_LOCK.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def quarantine_directory(root: Path) -> Path:

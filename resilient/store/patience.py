@@ -1,4 +1,4 @@
-"""Reads that are tried again when their error may pass: a signal, a stale NFS handle, a flaky disk.
+"""What is tried again. Reads, when their error may pass: a signal, a stale NFS handle, a flaky disk.
 
 Writes and syncs never are: after a failed sync the kernel may have dropped the pages, and a second one would
 succeed without having written them.
@@ -7,17 +7,26 @@ succeed without having written them.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tenacity
 
-from resilient.errors import StorageError
-from resilient.host.files import Reader
+from resilient.errors import BusyError, StorageError
+from resilient.host.files import Files, Lock, Reader
 
 T = TypeVar("T")
 
 _MAY_PASS = {errno.EINTR, errno.EAGAIN, errno.ESTALE, errno.EIO}
+
+_SOON = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(BusyError),
+    wait=tenacity.wait_fixed(0.02),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -40,6 +49,15 @@ def patiently(read: Callable[..., T], *arguments: Any) -> T:
         if not _may_pass(error):
             raise
     return _again(read, *arguments)
+
+
+def locked_soon(files: Files, path: Path, owner: bytes | None = None) -> Lock:
+    """Takes a lock, by default in the name of this process. Raises BusyError.
+
+    A tool that looks who has the lock holds it for an instant itself, and a process that is ending is about
+    to let go of it: they are waited for.
+    """
+    return _SOON(files.lock, path, str(os.getpid()).encode() if owner is None else owner)
 
 
 class PatientReader:

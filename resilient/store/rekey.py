@@ -7,7 +7,7 @@ finishes. For each checkpoint, the oldest first:
     2  read the copy back to its last byte
     3  pin the copy where the original is pinned
     4  remove the original, then its pin               as ever
-    and when no checkpoint is left that needs it, run.json names the new key.
+    and when no file of the run is left that needs the old key, run.json names the new one.
 
 The copy has the original's generation, step, reason, time and info; ``rekeyed_from`` in its info is the
 digest of the original's manifest. By that, a second try knows a copy from its original, and links the chain
@@ -50,14 +50,18 @@ ORIGIN = "rekeyed_from"
 
 @dataclass(frozen=True)
 class Resealed:
-    """A file that is sealed anew, under its new name; or what is wrong with one that could not be."""
+    """A file that is sealed anew, under its new name; or what is wrong with one that could not be.
+
+    ``aside``: that one is in the quarantine now, and nothing goes on from it.
+    """
 
     name: str
     failure: Failure | None = None
+    aside: bool = False
 
 
 class Rekey:
-    """Seals what belongs to one run anew.
+    """Seals what belongs to one run anew. ``finished`` tells whether run.json names the new key now.
 
     ``sealing`` holds the new mode and key, and in ``old_keys`` those that open what there is. ``stores`` were
     opened with it, and with ``allow_plain``. The caller holds the lock of the run.
@@ -70,22 +74,43 @@ class Rekey:
         self._keys = tuple(key for key in (sealing.key, *sealing.old_keys) if key is not None)
         self._key_id = key_id(sealing.key) if sealing.key is not None else None
         self._stores = stores
+        self.finished = False
 
-    def run(self, directory: RunDirectory, record: RunRecord, weights: Iterable[Path]) -> Iterator[Resealed]:
+    def run(
+        self,
+        directory: RunDirectory,
+        record: RunRecord,
+        weights: Iterable[Path],
+        missing: Iterable[Path] = (),
+    ) -> Iterator[Resealed]:
         """Does all of it; yields each file as it is done, and what cannot be.
 
-        ``weights`` are the folders of the weights files. Raises WrongKeyError, before anything is changed,
-        when a checkpoint is sealed with a key that is not there; StorageError where the disk fails: then
-        it can be done again.
+        ``weights`` are the folders of the weights files, ``missing`` the run's places that are not there.
+        What could neither be sealed anew nor be set aside still needs the old key: then run.json goes on
+        naming that one, or else the new key alone would be accepted, and go on from an older state.
+
+        Raises WrongKeyError, before anything is changed, when a checkpoint is sealed with a key that is not
+        there; StorageError where the disk fails: then it can be done again.
         """
         for store in self._stores:
             self._demand_keys(store)
+        left = False
+        for resealed in self._everything(weights, missing):
+            left = left or (resealed.failure is not None and not resealed.aside)
+            yield resealed
+        if not left:
+            plain = self._sealing.mode is None
+            directory.write(replace(record, key_id=self._key_id, mode=self._sealing.mode, plain=plain))
+            self.finished = True
+
+    def _everything(self, weights: Iterable[Path], missing: Iterable[Path]) -> Iterator[Resealed]:
+        for place in missing:
+            error = StorageError("is not there", hint="mount it, or --forget-missing if it is gone for good")
+            yield Resealed(str(place), Failure(str(place), error))
         for store in self._stores:
             yield from self._checkpoints(store)
         for folder in weights:
             yield from self._weights(folder)
-        plain = self._sealing.mode is None
-        directory.write(replace(record, key_id=self._key_id, mode=self._sealing.mode, plain=plain))
 
     def _demand_keys(self, store: Store) -> None:
         failures = store.survey().failures
@@ -100,8 +125,8 @@ class Rekey:
 
     def _checkpoints(self, store: Store) -> Iterator[Resealed]:
         recovery = store.recover()
-        for failure in (*recovery.quarantined, *(f for f in recovery.failures if f.ours)):
-            yield Resealed(failure.name, failure)
+        yield from (Resealed(failure.name, failure, aside=True) for failure in recovery.quarantined)
+        yield from (Resealed(failure.name, failure) for failure in recovery.failures if failure.ours)
         entries = sorted(store.entries(), key=lambda entry: entry.generation)
         copies = {e.info[ORIGIN]: e for e in entries if isinstance(e.info.get(ORIGIN), str)}
         for original in entries:
@@ -120,17 +145,18 @@ class Rekey:
         """Replaces one checkpoint by its copy, which then is in ``copies``."""
         found = copies.pop(original.digest, None)
         if found is not None and (failure := self._examine(store, found)):
-            yield Resealed(found.name, failure)
+            yield Resealed(found.name, failure, aside=True)
             found = None
         try:
             copy = found or self._copy(store, original, copies)
         except CorruptError as error:
-            yield Resealed(original.name, self._set_aside(store, Failure(original.name, error)))
+            yield Resealed(original.name, self._set_aside(store, Failure(original.name, error)), aside=True)
             return
         copies[original.digest] = copy
         if pins.pinned(self._files, [original]):
             pins.pin(self._files, copy, self._token())
-        sequence.remove(self._files, Place(original.directory, original.name, self._token()))
+        with suppress(FileNotFoundError):
+            sequence.remove(self._files, Place(original.directory, original.name, self._token()))
         pins.unpin(self._files, original)
         yield Resealed(copy.name)
 
@@ -154,8 +180,12 @@ class Rekey:
         Raises CorruptError when the original cannot be read, StorageError when the copy cannot.
         """
         made = original.manifest
-        wanted = layout.CheckpointName(made.prefix, made.rank, made.epoch, made.step_in_epoch, made.failure)
-        name = layout.free_name(wanted, set(self._files.names(original.directory)))
+        # Its own name, which is a name on this disk: what else a manifest says that is not encrypted may be
+        # anything.
+        named = layout.parse_checkpoint(original.name)
+        if named is None:
+            raise CorruptError("it has a name that no checkpoint is given")
+        name = layout.free_name(replace(named, copy=0), set(self._files.names(original.directory)))
         place = Place(original.directory, name.data, self._token())
         parent = copies[made.parent].digest if made.parent in copies else made.parent
         data = sequence.commit(
@@ -210,6 +240,10 @@ class Rekey:
             try:
                 if self._reseal_weights(folder / name):
                     yield Resealed(name)
+            except FileNotFoundError as error:
+                # Who removes a file while we are at it wants it gone; its copy, nobody may want gone.
+                if name in self._files.names(folder):
+                    raise StorageError(f"the copy of {name} has gone while it was made") from error
             except CheckpointError as error:
                 yield Resealed(name, Failure(name, error))
 

@@ -17,13 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import tenacity
-
 from resilient.codec.keys import KEY_BYTES, SALT_BYTES
 from resilient.errors import BusyError, StorageError, UnusableError
 from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.store import commit, layout
+from resilient.store.patience import locked_soon
 
 _LIMIT_BYTES = 1024 * 1024
 _MAX_RANKS = 2**20
@@ -46,8 +45,10 @@ class RunRecord:
     """Who a run is. ``seed`` is what its workers seed every random stream with, chosen once.
 
     ``salt`` (hexadecimal) goes with a passphrase; ``key_id`` names the key without telling it; ``plain`` says
-    whether the run has ever been told to save without one. ``checkpoints`` are the directories that the
-    script keeps its checkpoints in.
+    whether the run has ever been told to save without one, ``key_ids`` with which ones it has been told to (a
+    script may seal with a key of its own, which is none of them). ``checkpoints`` are the directories that
+    the script keeps its checkpoints in, and ``home`` is where the run itself was when that was written down:
+    what becomes of them when it is moved or copied is in ``places``.
     """
 
     run_id: str
@@ -62,6 +63,8 @@ class RunRecord:
     command: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
     attempts: int = 0
+    home: str | None = None
+    key_ids: tuple[str, ...] = ()
 
 
 class RunDirectory:
@@ -92,7 +95,7 @@ class RunDirectory:
         path = self.root / "lock"
         owner = json.dumps({"pid": os.getpid(), "boot_id": self._boot_id()}).encode()
         try:
-            return self._take(path, owner)
+            return locked_soon(self._files, path, owner)
         except BusyError:
             pid, elsewhere = self._owner(path)
             who = (
@@ -101,16 +104,6 @@ class RunDirectory:
             raise BusyError(
                 f"{self.root} is in use by {who}", pid=pid, hint="stop it first, or name another --run-dir"
             ) from None
-
-    def _take(self, path: Path, owner: bytes) -> Lock:
-        """A tool that looks who has the lock holds it for an instant itself: it is waited for."""
-        patient = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(BusyError),
-            wait=tenacity.wait_fixed(0.02),
-            stop=tenacity.stop_after_attempt(5),
-            reraise=True,
-        )
-        return patient(self._files.lock, path, owner)
 
     def _owner(self, path: Path) -> tuple[int, bool]:
         try:
@@ -154,6 +147,7 @@ class RunDirectory:
             # MindSpore and NumPy take a seed below 2**32, and some of their parts one below 2**31.
             seed=int.from_bytes(self._entropy.token(4), "little") & 0x7FFF_FFFF,
             salt=self._entropy.token(SALT_BYTES).hex(),
+            home=str(self.root.absolute()),
         )
         return self.write(replace(record, **(template or {})))
 
@@ -165,8 +159,8 @@ class RunDirectory:
         commit.replace(self._files, self.root / "run.json", token, lambda writer: writer.write(data))
         return record
 
-    def has_checkpoints(self) -> bool:
-        """Whether checkpoints of ours lie in the directory, of whatever rank."""
+    def _has_checkpoints(self) -> bool:
+        """Whether checkpoints lie in the directory itself, of whatever rank."""
         checkpoints = self.root / "checkpoint"
         return any(
             name.endswith(layout.MANIFEST_SUFFIX) and not layout.is_temporary(name)
@@ -178,7 +172,7 @@ class RunDirectory:
         return [directory / name for name in self._files.names(directory) if name.startswith("rank_")]
 
     def _demand_no_checkpoints(self) -> None:
-        if self.has_checkpoints():
+        if self._has_checkpoints():
             raise UnusableError(
                 f"{self.root} holds checkpoints and no run.json, which says whose they are",
                 hint="restore run.json from a copy, or name another directory",
@@ -193,7 +187,7 @@ def _decode(content: Any) -> RunRecord:
     for name, value in known.items():
         if not _KINDS[name](value):
             raise ValueError(f"{name} makes no sense")
-    for name in ("command", "checkpoints"):
+    for name in ("command", "checkpoints", "key_ids"):
         known[name] = tuple(known.get(name, ()))
     return RunRecord(**known)
 
@@ -236,4 +230,6 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "command": _are_texts,
     "checkpoints": _are_texts,
     "attempts": _is_count,
+    "key_ids": _are_texts,
+    "home": lambda value: value is None or _is_name(value),
 }

@@ -48,6 +48,12 @@ def read_stock(files: Files, path: Path, keys: Sequence[bytes], sink: Sink) -> O
     raise failures[0]
 
 
+def is_encrypted(files: Files, path: Path) -> bool:
+    """Whether a file needs a key. Raises FileNotFoundError, StorageError."""
+    with _reading(files, path) as reader:
+        return stock.mode_of(reader) is not None
+
+
 @contextmanager
 def plaintext(files: Files, path: Path, opening: Opening) -> Iterator[Iterator[bytes]]:
     """The plaintext of a file, block by block."""

@@ -9,9 +9,10 @@ checkpoint. It is not enough to remove one: before that, those that stay are loo
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from resilient.errors import (
     CheckpointError,
@@ -164,6 +165,20 @@ class Surveyor:
         # Other tools have files called .manifest too, and other ranks may share the folder.
         if parsed is not None and parsed.rank == self._owner.rank:
             yield Failure(data_name, error)
+
+
+def claims(files: Files, directory: Path, data_name: str) -> Mapping[str, Any] | None:
+    """What the manifest of a file that is no usable checkpoint says, without any proof.
+
+    Nothing where it cannot be read; None where it is there no more.
+    """
+    try:
+        data = patiently(files.read, directory / layout.manifest_of(data_name), manifest.LIMIT_BYTES)
+    except FileNotFoundError:
+        return None
+    except StorageError:
+        return {}
+    return manifest.claims(data)
 
 
 def _summary(judgments: Sequence[_Judgment], names: frozenset[str]) -> Survey:

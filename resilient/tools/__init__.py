@@ -53,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         close_quietly()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # A path that the system refuses where nobody foresaw it.
+        note(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        return EXIT_BAD
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 from resilient.codec import keys
 from resilient.config import ENC_MODES, Environment, Sealing
 from resilient.errors import CheckpointError, UsageError
+from resilient.host.directories import is_directory, is_there
 from resilient.host.world import World
 from resilient.state.snapshot import Progress as Boundary
 from resilient.state.snapshot import adopted_document, encode_extra
 from resilient.store import rundir
 from resilient.store.entry import Draft, Entry
+from resilient.store.locks import held
 from resilient.store.opening import open_store
+from resilient.store.places import Places
 from resilient.store.rundir import RunDirectory, RunRecord
 from resilient.store.store import Store
 from resilient.tools import stock
@@ -24,6 +28,8 @@ from resilient.tools.stock import StockFile, StockState
 
 REASON = "adopted"
 SOURCE = "adopted_from"
+
+_MAX_NUMBER = 2**53  # as in manifests
 
 _MORE = """\
 FOLDER is what stock ModelCheckpoint (CKP-2_3.ckpt) or MindFormers'
@@ -62,12 +68,12 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Adopts."""
     folder = Path(options.folder)
-    if not folder.is_dir():
+    if not is_directory(folder):
         raise UsageError(f"there is no directory {options.folder}")
     if options.no_encrypt and options.enc_mode:
         raise UsageError("--enc-mode and --no-encrypt exclude each other")
     world = World()
-    if (folder / "run.json").exists():
+    if is_there(folder / "run.json"):
         raise UsageError(f"{options.folder} is a run already", hint="resilient-run --run-dir goes on with it")
     file = stock.choose(world.files, folder, options.file)
     key = keys.from_any_file(Path(options.key_file)) if options.key_file else None
@@ -80,18 +86,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _read(world: World, file: StockFile, key: bytes | None) -> StockState:
-    size_bytes = world.files.identity(file.path).size_bytes
-    with Progress("reading", size_bytes, world.clock) as progress:
-        try:
+    try:
+        size_bytes = world.files.identity(file.path).size_bytes
+        with Progress("reading", size_bytes, world.clock) as progress:
             return stock.read(watched(world.files, progress), file.path, key)
-        except CheckpointError as error:
-            raise type(error)(f"{file.path} cannot be adopted: {error.args[0]}", hint=error.hint) from error
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{file.path} is not there any more, or a link that leads nowhere", hint="choose one with --file"
+        ) from error
+    except CheckpointError as error:
+        raise type(error)(f"{file.path} cannot be adopted: {error.args[0]}", hint=error.hint) from error
 
 
 def _boundary(file: StockFile, state: StockState, told: int | None) -> Boundary:
     """The step boundary at which stock has saved: after a step, before the end of its epoch."""
     steps = stock.steps_per_epoch(file, state.counters, told)
-    return Boundary(0, (file.epoch - 1) * steps + file.step_in_epoch, steps)
+    step = (file.epoch - 1) * steps + file.step_in_epoch
+    if max(file.epoch, step, steps) >= _MAX_NUMBER:
+        raise UsageError(f"{file.path.name} would be step {step}: no training has come that far")
+    return Boundary(0, step, steps)
 
 
 def _draft(file: StockFile, state: StockState, boundary: Boundary) -> Draft:
@@ -123,13 +136,14 @@ def _sealing(options: argparse.Namespace, state: StockState, key: bytes | None) 
 def _commit(options: argparse.Namespace, world: World, draft: Draft, sealing: Sealing) -> Entry:
     """Makes the run. Until its checkpoint is safe the record says so: nobody starts from zero meanwhile."""
     directory = RunDirectory(Path(options.run_dir).absolute(), world)
-    lock = directory.lock()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(directory.lock().release)
         record = directory.read()
         if record is not None and record.status != rundir.ADOPTING:
             raise UsageError(
                 f"{options.run_dir} holds a run already", hint="name a directory that does not exist yet"
             )
+        stack.enter_context(held(world, Places.alone(directory.root), 1))
         record = _claim(directory, record, sealing)
         with Progress("sealing", _size_bytes(draft), world.clock) as progress:
             seen = World(watched(world.files, progress), world.clock, world.entropy)
@@ -137,8 +151,6 @@ def _commit(options: argparse.Namespace, world: World, draft: Draft, sealing: Se
             entry = _settle(store, draft)
         directory.write(replace(record, status=rundir.STOPPED))
         return entry
-    finally:
-        lock.release()
 
 
 def _claim(directory: RunDirectory, record: RunRecord | None, sealing: Sealing) -> RunRecord:

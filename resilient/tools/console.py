@@ -73,6 +73,8 @@ def _plain(value: Any) -> Any:
         return None
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
     return value
 
 

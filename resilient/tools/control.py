@@ -26,6 +26,8 @@ from resilient.tools.watches import REQUEST, Save
 
 _LOOK_S = 0.1
 _PATIENCE_S = 10.0
+_FOREVER_S = 1e9
+_HOUR_S = 3600.0
 _STOP_MORE = """\
 The supervisor is asked to stop (SIGTERM), as a scheduler would: it has the
 training finish its step, saves, and ends; the run can be gone on with
@@ -64,10 +66,14 @@ def add(commands: Commands) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return value
+    # Longer than any of us lives is for ever, and the kernel takes no such number.
+    return min(value, _FOREVER_S)
 
 
 # stop
@@ -100,11 +106,13 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _wait(found: Holder, timeout_s: float | None) -> bool:
-    if timeout_s is not None:
-        return found.ended(timeout_s)
-    while not found.ended(3600.0):
-        pass
-    return True
+    left_s = math.inf if timeout_s is None else timeout_s
+    # The kernel takes at most a few weeks at once.
+    while left_s > _HOUR_S:
+        if found.ended(_HOUR_S):
+            return True
+        left_s -= _HOUR_S
+    return found.ended(left_s)
 
 
 def _say_stopped(options: argparse.Namespace, directory: RunDirectory, pid: int, supervised: bool) -> None:

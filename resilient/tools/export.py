@@ -9,6 +9,7 @@ from pathlib import Path
 from resilient.codec import container
 from resilient.config import Sealing
 from resilient.errors import UsageError
+from resilient.host.directories import is_directory
 from resilient.host.entropy import Entropy
 from resilient.host.files import Files, Writer
 from resilient.store import commit, layout
@@ -74,9 +75,9 @@ def _target(run: Run, options: argparse.Namespace) -> Path:
     target = Path(options.out)
     if target.suffix not in SUFFIXES or target.name in SUFFIXES:
         raise UsageError(f"--out {options.out} ends in neither {' nor '.join(SUFFIXES)}")
-    if not target.parent.is_dir():
+    if not is_directory(target.parent):
         raise UsageError(f"there is no directory {target.parent}")
-    if target.is_dir():
+    if is_directory(target):
         raise UsageError(f"{target} is a directory")
     if target.name in run.world.files.names(target.parent) and not options.force:
         raise UsageError(f"{target} is there already", hint="--force replaces it")
@@ -85,7 +86,7 @@ def _target(run: Run, options: argparse.Namespace) -> Path:
 
 def _entry(run: Run, options: argparse.Namespace) -> Entry:
     if options.rank not in run.ranks:
-        raise UsageError(f"the run has {count(len(run.ranks), 'rank')}: 0 to {len(run.ranks) - 1}")
+        raise UsageError(f"the run has {count(len(run.ranks), 'rank')}: 0 to {run.ranks[-1]}")
     if options.step is not None:
         found = [e for e in chosen(run, str(options.step)) if e.manifest.rank == options.rank]
         return found[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from resilient.codec import keys
 from resilient.config import ENC_MODES, Environment
 from resilient.errors import UsageError
+from resilient.host.directories import is_directory, is_there
 from resilient.tools.console import Commands, Parser, add_command, say
 
 _MORE = """\
@@ -32,7 +33,9 @@ def add(commands: Commands) -> None:
 
 def _make(options: argparse.Namespace) -> int:
     path = Path(options.file)
-    if not path.parent.is_dir():
+    if not path.name:
+        raise UsageError(f"{options.file!r} is no name of a file")
+    if not is_directory(path.parent):
         raise UsageError(f"there is no directory {path.parent}")
     made = keys.make_file(path, "SM4-CBC" if options.sm4 else ENC_MODES[0])
     line = f"{path}: {_words(made)}; keep a copy of it: without it nobody reads what it has sealed"
@@ -50,7 +53,7 @@ def _show(options: argparse.Namespace) -> int:
 def _own() -> list[Path]:
     home = Environment.read().config_home
     paths = dict.fromkeys(keys.default_path(home, mode) for mode in ENC_MODES)
-    found = [path for path in paths if path.exists()]
+    found = [path for path in paths if is_there(path)]
     if not found:
         raise UsageError(
             "you have no key yet", hint="resilient key make FILE, or the first encrypted run makes one"

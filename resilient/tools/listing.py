@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resilient.errors import CorruptError, ForeignError, StorageError, WrongKeyError
-from resilient.store import layout, manifest, pins
+from resilient.errors import CorruptError, ForeignError, WrongKeyError
+from resilient.store import layout, pins
 from resilient.store.entry import Entry, Failure
 from resilient.store.store import Store
+from resilient.store.survey import claims
 from resilient.tools import console
-from resilient.tools.console import EXIT_BAD, Commands, add_command, note, say
-from resilient.tools.runs import Run, add_keys, add_run, open_run
+from resilient.tools.console import EXIT_BAD, Commands, add_command, say
+from resilient.tools.runs import Run, add_keys, add_run, open_run, tell_locked
 
 OK = "ok"
 BAD = "BAD"
 LOCKED = "locked"
 FOREIGN = "foreign"
 UNREADABLE = "unreadable"
+
+_MAX_NUMBER = 2**53
 
 _MORE = """\
 VALID is
@@ -35,7 +36,8 @@ VALID is
   unreadable  the disk or its permissions did not let us look
 
 Works while the run is being trained; changes nothing. Exit status 1 when
-something is BAD, locked or unreadable."""
+something is BAD, locked or unreadable, or a directory that the run's record
+names is not there."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"no checkpoints yet in {options.run}")
     _tell_quarantine(options, run)
-    _tell_keys(rows)
-    return EXIT_BAD if any(row.state not in (OK, FOREIGN) for row in rows) else 0
+    tell_locked(row.key_id for row in rows if row.state == LOCKED)
+    unusable = any(row.state not in (OK, FOREIGN) for row in rows)
+    return EXIT_BAD if unusable or run.places.missing else 0
 
 
 def rows_of(store: Store, run: Run) -> list[Row]:
@@ -105,20 +108,15 @@ def _of_entry(entry: Entry, pinned: bool) -> Row:
 def _of_failure(store: Store, failure: Failure, run: Run) -> Iterator[Row]:
     """The row of what is no usable checkpoint; none for what has been removed since we looked."""
     path = store.directory / failure.name
-    data = b""
-    with contextlib.suppress(StorageError):
-        try:
-            data = run.world.files.read(
-                store.directory / layout.manifest_of(failure.name), manifest.LIMIT_BYTES
-            )
-        except FileNotFoundError:
-            # A training that goes on removes the manifest first; what is gone now is no concern any more.
-            return
+    said = claims(run.world.files, store.directory, failure.name)
+    if said is None:
+        # A training that goes on removes the manifest first; what is gone now is no concern any more.
+        return
     error = failure.error
     state = UNREADABLE
     for kind, name in ((CorruptError, BAD), (WrongKeyError, LOCKED), (ForeignError, FOREIGN)):
         state = name if isinstance(error, kind) else state
-    yield _row(str(path), state, str(error.args[0]), manifest.claims(data), False)
+    yield _row(str(path), state, str(error.args[0]), said, False)
 
 
 def _row(file: str, state: str, error: str, said: Mapping[str, Any], pinned: bool) -> Row:
@@ -147,11 +145,13 @@ def _row(file: str, state: str, error: str, said: Mapping[str, Any], pinned: boo
 
 
 def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A whole number; None for one that is larger than anything of ours, and than what a float takes."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and abs(value) <= _MAX_NUMBER else None
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return value if isinstance(value, float) else _integer(value)
 
 
 def _text(value: Any) -> str | None:
@@ -204,21 +204,10 @@ def _or_unknown(value: object) -> str:
 
 
 def _tell_quarantine(options: argparse.Namespace, run: Run) -> None:
-    for place in run.places:
+    for place in run.places.own:
         folder = layout.quarantine_directory(place)
         names = [n for n in run.world.files.names(folder) if n.endswith(layout.DATA_SUFFIX)]
         if names:
             facts = {"type": "quarantine", "directory": str(folder), "files": names}
             line = f"{console.count(len(names), 'file')} in quarantine, each with its reason: {folder}"
             say(options, facts, line)
-
-
-def _tell_keys(rows: Sequence[Row]) -> None:
-    """A wrong key must not look like damage, or like an empty run."""
-    locked = Counter(row.key_id for row in rows if row.state == LOCKED)
-    for key_id, number in locked.items():
-        what = "is" if number == 1 else "are"
-        note(
-            f"{console.count(number, 'checkpoint')} {what} sealed with the key {key_id or '?'}, "
-            "which was not given: name it with --key-file, --key-command or --passphrase-file"
-        )

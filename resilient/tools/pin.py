@@ -35,8 +35,7 @@ Change = Callable[[Run, Entry, bool], str]
 
 def _command(change: Change) -> Callable[[argparse.Namespace], int]:
     def command(options: argparse.Namespace) -> int:
-        run = open_run(options)
-        with run.locked():
+        with open_run(options).locked() as run:
             # All of them are found before anything is changed.
             for entry in [e for word in options.which for e in chosen(run, word)]:
                 pinned = entry.name in pins.pinned(run.world.files, [entry])
@@ -73,7 +72,8 @@ def chosen(run: Run, word: str) -> list[Entry]:
 
 def _matching(entries: Sequence[Entry], word: str) -> list[Entry]:
     if word.isdecimal():
-        return [entry for entry in entries if entry.step == int(word)][:1]
+        # As text: Python makes no number of thousands of digits.
+        return [entry for entry in entries if str(entry.step) == (word.lstrip("0") or "0")][:1]
     name = word.rpartition("/")[2]
     return [entry for entry in entries if name in (entry.name, entry.name.removesuffix(layout.DATA_SUFFIX))]
 

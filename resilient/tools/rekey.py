@@ -32,7 +32,8 @@ order, time and reason stay. The run must not be running meanwhile.
 
 What is damaged goes to quarantine/, as when training resumes; what lies there
 stays as it is. Exit status 1 when something could not be sealed anew: it is
-named."""
+named, and unless it went to quarantine/, the run still needs the old key too,
+until the same command has sealed everything."""
 
 
 def add(commands: Commands) -> None:
@@ -42,6 +43,11 @@ def add(commands: Commands) -> None:
     add_run(parser)
     _add_new(parser)
     add_keys(parser, "old-")
+    parser.add_argument(
+        "--forget-missing",
+        action="store_true",
+        help="a directory of the script's that is not there is no concern of the run any more",
+    )
 
 
 def _add_new(parser: Parser) -> None:
@@ -56,14 +62,15 @@ def _add_new(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Rekeys; 1 when a file could not be sealed anew."""
-    run = open_run(options, "old-")
-    sealing = _sealing(run, options)
+    found = open_run(options, "old-")
+    sealing = _sealing(found, options)
     done = bad = 0
-    with run.locked(), Progress("sealing anew", _total_bytes(run), run.world.clock) as progress:
+    with found.locked() as run, Progress("sealing anew", _total_bytes(run), run.world.clock) as progress:
         files = watched(run.world.files, progress)
-        stores = run.stores(sealing, files)
-        rekeying = Rekey(run.watched(files), sealing, stores)
-        for resealed in _told(rekeying.run(run.directory, run.record, run.weights())):
+        rekeying = Rekey(run.watched(files), sealing, run.stores(sealing, files))
+        record = run.places.settle(run.record, forget_missing=options.forget_missing)
+        missing = () if options.forget_missing else run.places.missing
+        for resealed in _told(rekeying.run(run.directory, record, run.weights(), missing)):
             progress.clear()
             failure = resealed.failure
             done += failure is None
@@ -71,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
             error = str(failure.error) if failure else ""
             facts = {"file": resealed.name, "ok": failure is None, "error": error}
             say(options, facts, f"{resealed.name}  {f'BAD: {error}' if failure else 'sealed anew'}")
-    _summarize(options, run, sealing, done, bad)
+    _summarize(options, run, sealing, done, bad, finished=rekeying.finished)
     return EXIT_BAD if bad else 0
 
 
@@ -106,20 +113,28 @@ def _total_bytes(run: Run) -> int:
     return 3 * sum(entry.manifest.file_bytes for entry in entries)
 
 
-def _summarize(options: argparse.Namespace, run: Run, sealing: Sealing, done: int, bad: int) -> None:
-    if not options.json:
+def _summarize(
+    options: argparse.Namespace, run: Run, sealing: Sealing, done: int, bad: int, *, finished: bool
+) -> None:
+    if bad:
+        note(f"{console.count(bad, 'file')} could not be sealed anew, see above")
+    news = f"{console.count(done, 'file')} sealed anew" if done else "there was nothing to do"
+    if not finished:
+        # What is damaged may need the old key, and without it the run would go on from an older state.
+        note(
+            f"{news}; NOT finished: until the files above are mended or removed, and the same command is "
+            "given again, the run needs the old key too (--old-key-file, here and in resilient-run)"
+        )
+    elif not options.json:
         now = (
             f"sealed with {sealing.mode}, key {keys.key_id(sealing.key)}" if sealing.key else "NOT encrypted"
         )
-        news = f"{console.count(done, 'file')} sealed anew" if done else "there was nothing to do"
         print(f"{news}; the run is now {now}")
         if options.key_file and done:
             print(f"from now on it needs --key-file {options.key_file}, here and in resilient-run")
-    if bad:
-        note(f"{console.count(bad, 'file')} could not be sealed anew, see above")
     aside = [
         name
-        for place in run.places
+        for place in run.places.own
         for name in run.world.files.names(layout.quarantine_directory(place))
         if name.endswith(layout.DATA_SUFFIX)
     ]

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from resilient.codec import keys
 from resilient.config import ENC_MODES, Environment, Sealing
 from resilient.errors import BusyError, KeySourceError, UnusableError, UsageError
+from resilient.host.directories import is_directory, is_there
 from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout
+from resilient.store.locks import held
 from resilient.store.opening import open_store
+from resilient.store.places import Places, find_places
 from resilient.store.rundir import RunDirectory, RunRecord
 from resilient.store.store import Store
-from resilient.tools.console import Parser
+from resilient.tools.console import Parser, count, note
 
 
 @dataclass(frozen=True)
@@ -33,21 +38,15 @@ class Run:
     def root(self) -> Path:
         return self.directory.root
 
-    @property
-    def places(self) -> list[Path]:
-        """The directories that hold its checkpoints, the last one in use first.
+    @cached_property
+    def places(self) -> Places:
+        """The directories that hold its checkpoints."""
+        return find_places(self.world.files, self.root, self.record)
 
-        A run that was moved is found where it is now, not where its record has seen it.
-        """
-        named = [Path(name) for name in reversed(self.record.checkpoints)]
-        found = [place for place in named if _holds(place)]
-        if _holds(self.root) and self.root not in found:
-            found.append(self.root)
-        return found or [self.root]
-
-    @property
-    def ranks(self) -> range:
-        return range(self.record.world_size)
+    @cached_property
+    def ranks(self) -> list[int]:
+        """Those of which there may be checkpoints."""
+        return self.places.ranks(self.world.files, self.record.world_size)
 
     def stores(self, sealing: Sealing | None = None, files: Files | None = None) -> list[Store]:
         """The stores of all ranks and places, opened for reading unless another sealing is given."""
@@ -62,7 +61,7 @@ class Run:
                 world_size=self.record.world_size,
                 allow_plain=True,
             )
-            for place in self.places
+            for place in self.places.own
             for rank in self.ranks
         ]
 
@@ -71,30 +70,40 @@ class Run:
         return World(files, self.world.clock, self.world.entropy)
 
     def weights(self) -> list[Path]:
-        """The folders of its weights files."""
+        """The folders of its weights files; those are left out of which nobody can tell whose they are."""
         kinds = layout.network_directory, layout.trainable_directory
-        return [kind(place, rank) for place in self.places for rank in self.ranks for kind in kinds]
+        for place in sorted(self.places.shared):
+            note(f"another run's run.json is in {place}: weights files there may be its, and are left out")
+        places = [place for place in self.places.own if place not in self.places.shared]
+        return [kind(place, rank) for place in places for rank in self.ranks for kind in kinds]
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run for as long as it is worked on. Raises BusyError, which says who has it."""
+    def locked(self) -> Iterator[Run]:
+        """Holds the run, and all its places, for as long as they are worked on: the run as it is then.
+
+        Raises BusyError, which says who has it.
+        """
         with contextlib.ExitStack() as stack:
             try:
                 stack.callback(self.directory.lock().release)
-                for place in self.places:
-                    if place != self.root:
-                        for rank in self.ranks:
-                            lock = self.world.files.lock(place / f".rank_{rank}.lock")
-                            stack.callback(lock.release)
+                # It may have been worked on until a moment ago.
+                run = replace(self, record=_read(self.directory, str(self.root)))
+                stack.enter_context(held(self.world, run.places, run.record.world_size))
             except BusyError as error:
                 text = str(error.args[0])
                 hint = "stop it first; ls and verify work while it runs"
                 raise BusyError(text, pid=error.pid, hint=hint) from None
-            yield
+            yield run
 
 
-def _holds(place: Path) -> bool:
-    return (place / "checkpoint").is_dir()
+def tell_locked(key_ids: Iterable[str | None]) -> None:
+    """Says which keys were not given. A wrong key must not look like damage, or like an empty run."""
+    for key_id, number in Counter(key_ids).items():
+        what = "is" if number == 1 else "are"
+        note(
+            f"{count(number, 'checkpoint')} {what} sealed with the key {key_id or '?'}, "
+            "which was not given: name it with --key-file, --key-command or --passphrase-file"
+        )
 
 
 def add_run(parser: Parser) -> None:
@@ -120,9 +129,9 @@ def open_directory(options: argparse.Namespace) -> RunDirectory:
     Raises UsageError for a directory that no run has ever used.
     """
     root = Path(options.run).absolute()
-    if not root.is_dir():
+    if not is_directory(root):
         raise UsageError(f"there is no directory {options.run}", hint="runs are in runs/NAME by default")
-    if not any((root / name).exists() for name in ("run.json", "journal.jsonl", "lock")):
+    if not any(is_there(root / name) for name in ("run.json", "journal.jsonl", "lock")):
         raise UsageError(f"{options.run} is no run directory", hint="name the directory that run.json is in")
     return RunDirectory(root, World())
 
@@ -130,19 +139,22 @@ def open_directory(options: argparse.Namespace) -> RunDirectory:
 def open_run(options: argparse.Namespace, prefix: str = "") -> Run:
     """The run that a command names. Raises UsageError for a directory without one."""
     root = Path(options.run).absolute()
-    if not root.is_dir():
+    if not is_directory(root):
         raise UsageError(f"there is no directory {options.run}", hint="runs are in runs/NAME by default")
     world = World()
     directory = RunDirectory(root, world)
     record = _read(directory, options.run)
-    return Run(directory, record, tuple(_keys(options, record, prefix)), world)
+    run = Run(directory, record, tuple(_keys(options, record, prefix)), world)
+    for remark in run.places.remarks():
+        note(f"warning: {remark}")
+    return run
 
 
 def _read(directory: RunDirectory, name: str) -> RunRecord:
     try:
         record = directory.read()
     except UnusableError as error:
-        if (directory.root / "run.json").exists():
+        if is_there(directory.root / "run.json"):
             raise
         raise UsageError(
             f"{name} holds checkpoints of a run, but not its run.json",
@@ -177,7 +189,7 @@ def _own_keys(record: RunRecord) -> list[bytes]:
     for mode in ENC_MODES:
         path = keys.default_path(Environment.read().config_home, mode)
         try:
-            if path.exists():
+            if is_there(path):
                 found.append(keys.from_file(path, mode))
         except (KeySourceError, OSError):
             # A run without encryption needs none.

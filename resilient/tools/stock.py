@@ -16,6 +16,7 @@ from pathlib import Path
 
 from resilient.codec.record import Record
 from resilient.errors import CorruptError, UsageError
+from resilient.host.directories import is_directory, is_there
 from resilient.host.files import Files
 from resilient.store import layout
 from resilient.store.stockfile import Opening, read_stock
@@ -68,7 +69,7 @@ def choose(files: Files, folder: Path, name: str | None) -> StockFile:
     if name is not None:
         path = place / name if "/" not in name else Path(name)
         named = parse(path)
-        if named is None or not path.is_file():
+        if named is None or not is_there(path) or is_directory(path):
             raise UsageError(f"{path} is no checkpoint of stock MindSpore's", hint="PREFIX-EPOCH_STEP.ckpt")
         return named
     found = [one for n in files.names(place) if (one := parse(place / n)) is not None]
@@ -89,7 +90,7 @@ def choose(files: Files, folder: Path, name: str | None) -> StockFile:
 def _place(files: Files, folder: Path) -> Path:
     """Where the files are: the folder itself, or the one rank's folder below it."""
     for place in (folder / "checkpoint", folder):
-        ranks = [name for name in files.names(place) if _RANK.fullmatch(name) and (place / name).is_dir()]
+        ranks = [name for name in files.names(place) if _RANK.fullmatch(name) and is_directory(place / name)]
         if len(ranks) > 1:
             raise UsageError(
                 f"{place} holds the checkpoints of {len(ranks)} ranks", hint="a run has one process today"

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from resilient.errors import CheckpointError, ResilientError, StorageError
+from resilient.codec import keys
+from resilient.errors import CheckpointError, CorruptError, ResilientError, StorageError, WrongKeyError
+from resilient.host.files import Files
 from resilient.store import layout
 from resilient.store.entry import Entry
-from resilient.store.stockfile import read_stock
+from resilient.store.stockfile import is_encrypted, read_stock
 from resilient.store.store import Store
-from resilient.store.survey import Survey
+from resilient.store.survey import Survey, claims
 from resilient.tools import console
 from resilient.tools.console import EXIT_BAD, Commands, add_command, note, say
+from resilient.tools.listing import BAD, LOCKED, OK, UNREADABLE
 from resilient.tools.progress import Progress, watched
-from resilient.tools.runs import Run, add_keys, add_run, open_run
+from resilient.tools.runs import Run, add_keys, add_run, open_run, tell_locked
+
+CHECKPOINT = "checkpoint"
 
 _MORE = """\
 Of each checkpoint the manifest is authenticated and every byte of the data
@@ -30,7 +38,9 @@ headers are, so a flipped bit inside a block is not found. Weights files are
 left out.
 
 Works while the run is being trained; changes nothing. Exit status 1 when
-something is BAD."""
+something is BAD, locked (sealed with a key that was not given) or unreadable
+(the disk or its permissions do not let us look), or a directory that the run's
+record names is not there."""
 
 
 def add(commands: Commands) -> None:
@@ -42,58 +52,95 @@ def add(commands: Commands) -> None:
     add_keys(parser)
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """A file, what kind of file it is, and what is wrong with it; of a locked one, the key it needs."""
+
+    name: str
+    kind: str
+    error: ResilientError | None = None
+    key_id: str | None = None
+
+    @property
+    def state(self) -> str:
+        if self.error is None:
+            return OK
+        kinds = (WrongKeyError, LOCKED), (StorageError, UNREADABLE)
+        return next((state for kind, state in kinds if isinstance(self.error, kind)), BAD)
+
+
 def run(options: argparse.Namespace) -> int:
-    """Verifies; 1 when a file is bad."""
+    """Verifies; 1 when a file is bad, locked or unreadable."""
     run = open_run(options)
     surveys = [(store, store.survey()) for store in run.stores()]
-    weights = [] if options.quick else list(_weights(run))
+    weights = {} if options.quick else dict(_weights(run))
     entries = [entry for _, survey in surveys for entry in survey.entries]
-    total_bytes = sum(entry.manifest.file_bytes for entry in entries)
-    total_bytes += sum(run.world.files.identity(path).size_bytes for path in weights)
-    good = bad = 0
+    total_bytes = sum(entry.manifest.file_bytes for entry in entries) + sum(weights.values())
+    verdicts = []
     with Progress("verifying", total_bytes, run.world.clock) as progress:
-        for name, kind, error in _verdicts(run, surveys, weights, progress, quick=options.quick):
+        for verdict in _verdicts(run, surveys, list(weights), progress, quick=options.quick):
             progress.clear()
-            good += error is None
-            bad += error is not None
-            facts = {"file": name, "kind": kind, "ok": error is None, "error": str(error or "")}
-            say(options, facts, f"{name}  {'ok' if error is None else f'BAD: {error}'}")
-    _summarize(options, good, bad)
-    return EXIT_BAD if bad else 0
+            _say(options, run, verdict)
+            verdicts.append(verdict)
+    _summarize(options, Counter(verdict.state for verdict in verdicts))
+    tell_locked(v.key_id for v in verdicts if v.state == LOCKED and v.kind == CHECKPOINT)
+    return EXIT_BAD if run.places.missing or any(v.error is not None for v in verdicts) else 0
 
 
-def _summarize(options: argparse.Namespace, good: int, bad: int) -> None:
-    if not options.json and not good and not bad:
+def _say(options: argparse.Namespace, run: Run, verdict: _Verdict) -> None:
+    text = verdict.state if verdict.error is None else f"{verdict.state}: {verdict.error}"
+    if verdict.state == LOCKED and verdict.kind == CHECKPOINT:
+        text = f"locked {'with another' if run.keys else 'and needs a'} key (id {verdict.key_id or '?'})"
+    facts = {"file": verdict.name, "kind": verdict.kind, "ok": verdict.error is None}
+    facts |= {"state": verdict.state, "error": str(verdict.error or ""), "key_id": verdict.key_id}
+    say(options, facts, f"{verdict.name}  {text}")
+
+
+def _summarize(options: argparse.Namespace, states: Counter[str]) -> None:
+    total = sum(states.values())
+    if not options.json and not total:
         print(f"no checkpoints yet in {options.run}")
     elif not options.json:
         read = "looked at without decrypting" if options.quick else "read in full"
-        print(f"{console.count(good + bad, 'file')} {read}: {f'{bad} BAD' if bad else 'all ok'}")
+        found = ", ".join(
+            f"{states[state]} {state}" for state in (OK, BAD, LOCKED, UNREADABLE) if states[state]
+        )
+        print(f"{console.count(total, 'file')} {read}: {'all ok' if total == states[OK] else found}")
 
 
 def _verdicts(
     run: Run, surveys: list[tuple[Store, Survey]], weights: list[Path], progress: Progress, *, quick: bool
-) -> Iterator[tuple[str, str, ResilientError | None]]:
-    """Each file's name, what kind of file it is, and what is wrong with it."""
+) -> Iterator[_Verdict]:
     files = watched(run.world.files, progress)
     for watching, (store, survey) in zip(run.stores(files=files), surveys, strict=True):
         for entry in survey.entries:
             error = _judge(watching, entry, quick)
             if error is None or not _is_gone(run, store, entry.name):
-                yield entry.name, "checkpoint", error
+                yield _Verdict(entry.name, CHECKPOINT, error, entry.manifest.key_id)
         for failure in survey.failures:
-            if failure.ours and not _is_gone(run, store, failure.name):
-                yield failure.name, "checkpoint", failure.error
+            said = claims(run.world.files, store.directory, failure.name)
+            if failure.ours and said is not None:
+                key_id = said.get("key_id")
+                known = key_id if isinstance(key_id, str) else None
+                yield _Verdict(failure.name, CHECKPOINT, failure.error, known)
             elif not failure.ours:
                 note(f"{failure.name} is not this run's: {failure.error}")
     for path in weights:
-        try:
-            read_stock(files, path, run.keys, _skip)
-            yield path.name, "weights", None
-        except FileNotFoundError:
-            # Retention was faster.
-            continue
-        except (CheckpointError, StorageError) as problem:
-            yield path.name, "weights", problem
+        # What is not there any more has been removed meanwhile: retention was faster.
+        with contextlib.suppress(FileNotFoundError):
+            yield _Verdict(path.name, "weights", _judge_weights(run, files, path))
+
+
+def _judge_weights(run: Run, files: Files, path: Path) -> ResilientError | None:
+    try:
+        read_stock(files, path, run.keys, _skip)
+    except (CheckpointError, StorageError) as error:
+        # Without a manifest nobody can tell damage from a key that is not the run's.
+        known = run.record.key_id in [keys.key_id(key) for key in run.keys]
+        if isinstance(error, CorruptError) and not known and is_encrypted(files, path):
+            return WrongKeyError("it does not open with the key that was given: another one's, or damaged")
+        return error
+    return None
 
 
 def _judge(store: Store, entry: Entry, quick: bool) -> ResilientError | None:
@@ -109,11 +156,20 @@ def _is_gone(run: Run, store: Store, name: str) -> bool:
     return layout.manifest_of(name) not in run.world.files.names(store.directory)
 
 
-def _weights(run: Run) -> Iterator[Path]:
+def _weights(run: Run) -> Iterator[tuple[Path, int]]:
+    """The weights files, with their sizes."""
     for folder in run.weights():
         for name in run.world.files.names(folder):
             if layout.parse_weights(name) is not None:
-                yield folder / name
+                yield folder / name, _size_bytes(run.world.files, folder / name)
+
+
+def _size_bytes(files: Files, path: Path) -> int:
+    """How much there is to read; what cannot be looked at is told when its turn comes."""
+    try:
+        return files.identity(path).size_bytes
+    except (FileNotFoundError, StorageError):
+        return 0
 
 
 def _skip(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:

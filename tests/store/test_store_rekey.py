@@ -293,12 +293,61 @@ def test_a_child_under_the_new_key_is_linked_to_its_parents_copy():
 
 
 def test_weights_that_nobody_can_open_are_named_and_stay():
-    """A weights file that is neither old nor new is left as it is and reported."""
+    """A weights file that is neither old nor new is left as it is and reported. It needs a key that nobody
+    knows: run.json goes on naming the old one, until the file is removed and it is done again."""
     disk = a_run()
     damage(disk, WEIGHTS_FILE)
     content = disk.content(WEIGHTS_FILE)
     assert [one.name for one in rekey(disk) if one.failure] == [WEIGHTS_FILE.name]
     assert disk.content(WEIGHTS_FILE) == content
+    assert named_key(disk) == key_id(KEY)
+    disk.remove(WEIGHTS_FILE)
+    assert rekey(disk) == []
+    assert named_key(disk) == key_id(OTHER_KEY)
+
+
+def named_key(disk):
+    return RunDirectory(ROOT, world(disk)).read().key_id
+
+
+def test_what_recovery_cannot_set_aside_still_needs_the_old_key():
+    """The newest checkpoint's manifest is damaged and the quarantine does not take it: all others are sealed
+    anew, and run.json names the old key, or the new one alone would go on from an older state."""
+    disk = a_run()
+    newest_entry = make_store(disk).entries()[0]
+    whole = disk.content(newest_entry.manifest_path)
+    damage(disk, newest_entry.manifest_path)
+    disk.obey(lambda n, o: Fail(errno.EACCES) if o.target and o.target.parent == QUARANTINE else None)
+    assert [one.name for one in rekey(disk) if one.failure] == [newest_entry.name]
+    assert steps(make_store(disk, sealing=NEW)) == [2, 1]
+    assert named_key(disk) == key_id(KEY)
+    found = disk.restart()
+    found.put(newest_entry.manifest_path, whole)
+    rekey(found)
+    assert steps(make_store(found, sealing=NEW)) == [3, 2, 1]
+    assert named_key(found) == key_id(OTHER_KEY)
+
+
+def test_a_checkpoint_under_another_name_still_needs_the_old_key():
+    """It may be the newest one, once somebody gives it its name back."""
+    disk = a_run()
+    entry = make_store(disk).entries()[0]
+    for path in (entry.path, entry.manifest_path):
+        disk.rename(path, path.with_name(path.name.replace("1_3", "1_4")))
+    assert [one.name for one in rekey(disk) if one.failure] == ["CKP_rank_0-1_4.ckpt"]
+    assert named_key(disk) == key_id(KEY)
+
+
+def test_a_place_that_is_missing_still_needs_the_old_key():
+    """What is there is sealed anew; nobody knows what is in the other one."""
+    disk = a_run()
+    stores = [make_store(disk, sealing=both(), allow_plain=True)]
+    directory = RunDirectory(ROOT, world(disk))
+    rekeying = Rekey(world(disk), both(), stores)
+    done = list(rekeying.run(directory, directory.read(), [WEIGHTS], [ROOT / "elsewhere"]))
+    assert [one.name for one in done if one.failure] == [str(ROOT / "elsewhere")]
+    assert (rekeying.finished, named_key(disk)) == (False, key_id(KEY))
+    assert steps(make_store(disk, sealing=NEW)) == [3, 2, 1]
 
 
 def test_what_cannot_be_set_aside_stops_it():
@@ -369,3 +418,50 @@ def test_what_else_lies_beside_the_weights_stays_as_it_is():
     disk.obey(lambda n, o: Fail(errno.EPERM) if (o.kind, o.path) == ("remove", left) else None)
     assert [one.name for one in rekey(disk) if one.failure] == [left.name]
     assert {path: disk.content(path) for path in others} == others
+
+
+def test_weights_that_go_meanwhile_are_no_concern():
+    """Somebody removes a weights file while everything is sealed anew: the rest is, and it is finished."""
+    disk = a_run()
+
+    def plan(number, operation):
+        if (operation.kind, operation.path) == ("open", WEIGHTS_FILE) and WEIGHTS_FILE in disk.paths():
+            disk.remove(WEIGHTS_FILE)
+        return None
+
+    disk.obey(plan)
+    assert not [one for one in rekey(disk) if one.failure]
+    assert named_key(disk) == key_id(OTHER_KEY)
+
+
+def test_a_copy_of_weights_that_goes_meanwhile_is_told():
+    """Somebody clears away what we are writing: the file stays under the old key, and it is not finished."""
+    disk = a_run()
+
+    def plan(number, operation):
+        if operation.kind == "rename" and operation.target == WEIGHTS_FILE:
+            disk.remove(operation.path)
+        return None
+
+    disk.obey(plan)
+    with pytest.raises(StorageError, match="has gone while it was made"):
+        rekey(disk)
+    assert named_key(disk) == key_id(KEY)
+
+
+def test_an_original_that_goes_meanwhile_is_no_concern():
+    """Somebody removes a checkpoint once its copy is there: as good as removed by us."""
+    disk = a_run()
+    before = [facts(entry) for entry in make_store(disk).entries()]
+    oldest = make_store(disk).entries()[-1]
+
+    def plan(number, operation):
+        gone = operation.kind == "rename" and operation.path == oldest.manifest_path
+        if gone and oldest.path in disk.paths():
+            disk.remove(oldest.path)
+            disk.remove(oldest.manifest_path)
+        return None
+
+    disk.obey(plan)
+    assert not [one for one in rekey(disk) if one.failure]
+    check_finished(disk, before)

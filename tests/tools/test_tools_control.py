@@ -215,3 +215,22 @@ def test_a_damaged_record_does_not_keep_a_run_from_being_stopped(tool, play):
     Path("run/run.json").write_text("{")
     tool("stop", "run")
     assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("timeout", ["1e300", "1e10", "3000000"])
+def test_a_timeout_beyond_all_measure_is_waited_for(tool, play, timeout):
+    """Longer than the kernel can count: it is waited all the same, and ends when the run does."""
+    process = play()
+    tool("stop", "run", "--timeout", timeout)
+    assert process.wait(10) == 0
+    process = play()
+    tool("save", "run", "--timeout", timeout)
+
+
+@pytest.mark.parametrize("timeout", ["nan", "inf", "-inf", "-1", "soon", "1e999", ""])
+@pytest.mark.parametrize("command", ["stop", "save"])
+def test_what_is_no_time_is_refused(tool, command, timeout):
+    """It is bad usage, said in words, and nobody is told to stop."""
+    make_run("run")
+    tool(command, "run", f"--timeout={timeout}", status=64)
+    assert "is no number of seconds" in tool.err

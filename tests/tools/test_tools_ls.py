@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from resilient.host.world import World
 from resilient.store import pins
 from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
+from resilient.tools import main
 
 HEADER = ("STEP", "EPOCH", "REASON", "SIZE", "AGE", "VALID", "LOSS", "CIPHER", "KEY", "FILE")
 
@@ -168,6 +170,29 @@ def test_a_claim_of_any_type_is_survived(tool, tmp_path):
     assert "locked" in out
 
 
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 400, "1" + "0" * 5000, "1e999", "NaN"])
+@pytest.mark.parametrize("field", ["loss", "created", "step", "file_bytes", "generation", "metrics"])
+def test_a_number_beyond_all_measure_is_survived(tool, number, field):
+    """In a manifest that anybody could have written: listed, as text and as JSON, whatever it says."""
+    store = make_run("run", steps=(1, 2))
+    path = store.entries()[0].manifest_path
+    inner = json.loads(path.read_bytes())["manifest"]
+    (inner["info"] if field in ("loss", "metrics") else inner)[field] = "NUMBER"
+    if field == "metrics":
+        inner["info"][field] = {"a": ["NUMBER", "NUMBER"]}
+    spelled = json.dumps(inner, sort_keys=True, separators=(",", ":")).replace('"NUMBER"', number)
+    spelled = spelled.replace("1e999", "Infinity")
+    mac = hashlib.sha256(spelled.encode()).hexdigest()
+    path.write_text(f'{{"mac":"{mac}","manifest":{spelled}}}\n')
+    assert main(["ls", "run"]) in (0, 1)
+    tool.capfd.readouterr()
+    main(["ls", "run", "--json"])
+    lines = tool.capfd.readouterr().out.splitlines()
+    for line in lines:
+        json.loads(line, parse_constant=pytest.fail)
+    assert {json.loads(line)["file"].rpartition("-")[2] for line in lines} == {"1_1.ckpt", "1_2.ckpt"}
+
+
 def test_pins_and_the_quarantine_are_shown(tool, tmp_path):
     """A pinned checkpoint is marked; files in quarantine are counted in one line."""
     store = make_run("run")
@@ -225,6 +250,7 @@ def test_checkpoints_in_a_directory_of_the_scripts(tool, tmp_path):
     """The run's record says where the script keeps them."""
     make_run("out")
     record = RunDirectory(tmp_path / "out", World()).read()
+    os.remove("out/run.json")
     run = RunDirectory(tmp_path / "run", World())
     run.open({"run_id": record.run_id, "checkpoints": (str(tmp_path / "out"),)})
     assert len(tool.json("ls", "run")) == 3

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from tool_runs import CANARY, STEPS, every_file, flip, key_file, make_run
 
+from resilient.codec import keys
 from resilient.config import Sealing
+from resilient.host.files import DiskFiles
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -97,12 +99,72 @@ def test_weights_are_opened_and_parsed(tool, tmp_path, mode):
 
 
 def test_a_wrong_key_is_no_damage(tool, tmp_path):
-    """With another key nothing can be verified: exit 1, and it is the key that is asked for."""
+    """With another key nothing can be verified: locked, and not BAD; exit 1, and it is the key that is
+    asked for."""
     how, _ = sealing(tmp_path, "AES-GCM")
-    make_run("run", how)
+    make_run("run", how, weights=True)
     _, wrong = key_file(tmp_path, "wrong")
     out = tool("verify", "run", "--key-file", wrong, status=1)
-    assert out.count("sealed with another key (give the key it was made with)") == 3
+    key_id = keys.key_id(how.key)
+    assert out.count(f"locked with another key (id {key_id})") == 3
+    assert out.count("locked: it does not open with the key that was given") == 3
+    assert "6 files read in full: 6 locked" in out
+    assert "BAD" not in out
+    assert f"3 checkpoints are sealed with the key {key_id}, which was not given" in tool.err
+    lines = tool.json("verify", "run", "--key-file", wrong, status=1)
+    assert {(line["ok"], line["state"]) for line in lines} == {(False, "locked")}
+
+
+@pytest.mark.parametrize("quick", [(), ("--quick",)])
+def test_without_a_key_an_encrypted_run_is_locked(tool, tmp_path, quick):
+    """It needs a key, and says which; that is no damage either, and exit 1."""
+    how, _ = sealing(tmp_path, "AES-CBC")
+    make_run("run", how, weights=True)
+    out = tool("verify", "run", *quick, status=1)
+    assert out.count(f"locked and needs a key (id {keys.key_id(how.key)})") == 3
+    assert out.count("locked: it is encrypted, and no key for it was given") == (0 if quick else 3)
+    assert "BAD" not in out
+
+
+def test_damage_is_told_beside_what_is_locked(tool, tmp_path):
+    """A file that is cut off is BAD with any key; the weights of a run without encryption too."""
+    how, _ = sealing(tmp_path, "AES-GCM")
+    store = make_run("run", how)
+    make_run("plain", weights=True)
+    store.entries()[0].manifest_path.write_bytes(b"{")
+    weights_file("plain").write_bytes(b"\x0a\xff")
+    _, wrong = key_file(tmp_path, "wrong")
+    out = tool("verify", "run", "--key-file", wrong, status=1)
+    assert "CKP_rank_0-2_7.ckpt  BAD: the manifest is not readable" in out
+    assert out.splitlines()[-1] == "3 files read in full: 1 BAD, 2 locked"
+    assert "5 ok, 1 BAD" in tool("verify", "plain", "--key-file", wrong, status=1)
+
+
+@pytest.mark.parametrize("before", ["identity", "open"])
+def test_weights_that_go_meanwhile_are_not_bad(tool, monkeypatch, before):
+    """Retention removes a weights file while everything is read: it is no damage, and no concern."""
+    make_run("run", weights=True)
+    gone = weights_file().absolute()
+    original = getattr(DiskFiles, before)
+
+    def late(files, path):
+        if path == gone:
+            gone.unlink(missing_ok=True)
+        return original(files, path)
+
+    monkeypatch.setattr(DiskFiles, before, late)
+    assert len(tool.json("verify", "run")) == 5
+
+
+def test_what_is_no_file_is_told_by_its_name(tool):
+    """A directory under a weights file's name: unreadable, which is no damage; the others are read."""
+    make_run("run", weights=True)
+    path = weights_file()
+    path.unlink()
+    path.mkdir()
+    out = tool("verify", "run", status=1)
+    assert f"{path.name}  unreadable: cannot open" in out
+    assert "5 ok, 1 unreadable" in out
 
 
 def test_an_empty_run(tool):
