@@ -24,7 +24,7 @@ from resilient.composition import Call
 from resilient.config import SavePolicy
 from resilient.dataset_workers import registered
 from resilient.errors import UsageError
-from resilient.places import Place
+from resilient.open_places import Place
 from resilient.session import Session, current
 from resilient.settings import (
     Settings,

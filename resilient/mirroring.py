@@ -15,7 +15,7 @@ from resilient.config import KeepPolicy, MirrorPolicy, Sealing
 from resilient.errors import LinkError, StorageError
 from resilient.host.memory import available_bytes
 from resilient.mirror import META_BYTES, Mirror, MirrorLayout, needed_bytes
-from resilient.places import Place
+from resilient.open_places import Place
 from resilient.remote import MirrorMeans, RemoteSaver
 from resilient.saving import Saver
 from resilient.session import Session

@@ -30,7 +30,7 @@ from resilient.errors import (
 )
 from resilient.host.world import World
 from resilient.link import Link
-from resilient.places import Place, Places
+from resilient.open_places import OpenPlaces, Place
 from resilient.saving import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.settings import Settings
 from resilient.shared import Shared, recover_from
@@ -64,7 +64,7 @@ class Session:
         self.mirroring: Mirroring | None = None
         self.shared = shared or Shared()
         self.link = link
-        self._places = Places(config, self.world, self.warn, lambda: self.shared.mirror is not None)
+        self._places = OpenPlaces(config, self.world, self.warn, lambda: self.shared.mirror is not None)
         self._savers: dict[tuple[Path, KeepPolicy, str | None], Saver] = {}
         self._warned: set[str] = set()
         self._told_step = False

@@ -24,7 +24,7 @@ LAYERS = [
     ["resilient.settings", "resilient.state"],
     ["resilient.saving", "resilient.mirrored", "resilient.process_saver"],
     ["resilient.remote", "resilient.shared"],
-    ["resilient.places"],
+    ["resilient.open_places"],
     ["resilient.session"],
     ["resilient.mirroring", "resilient.pace", "resilient.evaluating"],
     ["resilient.timeline", "resilient.entries", "resilient.composition"],

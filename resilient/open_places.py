@@ -36,7 +36,7 @@ class Place:
     run_id: str
 
 
-class Places:
+class OpenPlaces:
     """The places of one process, and their locks. ``warn`` hears what was found there and set aside.
 
     ``saver_works`` tells that the run's saver is at work: it holds the rank's lock, and has cleaned up.
