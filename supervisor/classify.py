@@ -55,6 +55,9 @@ PLACES = {
 }
 """Where a worker is, by the phase of its heartbeat, in words."""
 
+_IN_TRAINING = frozenset({"data", "step", "callbacks", "between", "busy"})
+"""Places that lie in a training call, whatever the script does."""
+
 _FAULTS = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
 )
@@ -80,6 +83,7 @@ class Evidence:
     ``too_large_bytes`` where it took more memory than it may. ``oom_kills`` counts what the kernel has
     killed for memory meanwhile, in our group, ``kernel`` is what its log says about the worker's process,
     ``peak_bytes`` the most memory it was seen with. ``log_end`` are the last lines of its output.
+    ``unfinished`` tells whether attempts before it have left a training call in its middle.
     """
 
     returncode: int | None
@@ -95,6 +99,14 @@ class Evidence:
     kernel: str = ""
     peak_bytes: int = 0
     log_end: str = ""
+    unfinished: bool = False
+
+    @property
+    def leaves_unfinished(self) -> bool:
+        """The same of the attempts up to this one."""
+        if "place" not in self.told:
+            return self.unfinished
+        return self.phase in _IN_TRAINING and not _is_complete(self.told)
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ def classify(evidence: Evidence) -> Incident:
         # The script may have caught it, and whatever it did then, it was no training.
         cause, hint = str(told["busy"].get("error")), str(told["busy"].get("hint") or "")
         return _make(evidence, BUSY, cause, hint, "another process has the lock of the checkpoints")
-    if code == 0 and told.get("finished", {}).get("complete"):
+    if code == 0 and _is_complete(told):
         # Whatever we were about to do to it.
         return _clean_exit(evidence)
     if "data_worker" in told and code < 0 and (evidence.silence or -code not in evidence.sent):
@@ -177,6 +189,7 @@ _HINTS = {
     FAULT: "the stacks of its threads are in the log; a library is broken, or two do not fit together",
     DATA_WORKER: "look at the dataset's own functions, and at memory: the kernel may have killed it",
     NUMERICAL: "lower the learning rate, clip the gradients, or look at the data of this step",
+    MISMATCH: "restore the script as it was, or start anew with --fresh --archive",
     LEFT_EARLY: "look for os._exit, sys.exit or an exception that is swallowed around the training",
 }
 
@@ -208,10 +221,17 @@ def _bodily(evidence: Evidence) -> list[str]:
     return seen
 
 
+def _is_complete(told: Mapping[str, Mapping[str, Any]]) -> bool:
+    return bool(told.get("finished", {}).get("complete"))
+
+
 def _clean_exit(evidence: Evidence) -> Incident:
-    finished = evidence.told.get("finished")
+    told = evidence.told
     # A command that does not speak to us (--no-python) is over when it says so by its status.
-    if "hello" not in evidence.told or (finished is not None and finished.get("complete")):
+    if "hello" not in told or _is_complete(told):
+        if evidence.unfinished and "place" not in told:
+            cause = "the script has ended without the training that an earlier attempt has left in its middle"
+            return Incident(MISMATCH, cause, EXIT_UNUSABLE, True, _HINTS[MISMATCH])
         return Incident(FINISHED, "finished", 0, step=evidence.step)
     cause = "the worker left with status 0 before the training was complete"
     return _make(

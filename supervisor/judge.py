@@ -86,6 +86,7 @@ class Judge:
     def judge(self, evidence: Evidence, *, stopping: bool) -> None:
         """An attempt is over: why, and what follows."""
         self._judged = self._attempt
+        evidence = replace(evidence, unfinished=self._history.ledger.unfinished)
         action, self.incident = self.verdict.action, self._explain(classify(evidence))
         jitter = int.from_bytes(self._entropy.token(4), "little") / 2**32
         self.verdict = decide(
@@ -99,7 +100,7 @@ class Judge:
         )
         if self.incident.kind == NOTHING_OLDER:
             self.verdict = replace(self.verdict, reason=f"{action}, and there is none")
-        changed = self.verdict.history.ledger
+        changed = replace(self.verdict.history.ledger, unfinished=evidence.leaves_unfinished)
         self._history = replace(self.verdict.history, ledger=self._history.ledger)
         self._is_persons_turn = not stopping and self.incident.kind != FINISHED
         if self.verdict.delay_s is None:
@@ -166,6 +167,6 @@ class Judge:
 def _forgiven(ledger: Ledger) -> Ledger:
     """What is left when a run is given up: a person may remove the cause, and tries again what was set aside.
 
-    A state whose loss was not finite does not become better by that.
+    A state whose loss was not finite does not become better by that, and what is unfinished stays so.
     """
-    return Ledger(origin=Origin(finite=ledger.origin.finite))
+    return Ledger(origin=Origin(finite=ledger.origin.finite), unfinished=ledger.unfinished)

@@ -55,7 +55,8 @@ class Ledger:
     """``trial`` is the one that is open, or the last that failed; ``from_step`` where was gone on from last.
 
     ``repeated`` is how often the failure ``fingerprint`` has come with ``failed_step`` the last complete one.
-    ``origin`` says which states are not to be gone on from, and which steps are left out.
+    ``origin`` says which states are not to be gone on from, and which steps are left out. ``unfinished``
+    tells whether an attempt has left a training call in its middle, and none has come to one since.
     """
 
     trial: Trial | None = None
@@ -65,6 +66,7 @@ class Ledger:
     failed_step: int = -1
     repeated: int = 0
     origin: Origin = Origin()
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,4 +211,5 @@ def _decode(content: Any) -> Ledger:
         failed_step=int(content["failed_step"]),
         repeated=int(content["repeated"]),
         origin=Origin.from_json(content["origin"]),
+        unfinished=bool(content.get("unfinished", False)),
     )

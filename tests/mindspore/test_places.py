@@ -235,8 +235,9 @@ def test_a_loop_that_is_tried_again_under_the_supervisor_loses_nothing(tmp_path)
     assert run(tmp_path, "retried.py", "loop", "alone")[0] == run(whole, "retried.py", "loop", "never")[0]
 
 
-def test_a_script_that_no_longer_comes_to_its_training_is_not_complete(tmp_path):
+@pytest.mark.parametrize("calls", ["fewer", "none"])
+def test_a_script_that_no_longer_comes_to_its_training_is_not_complete(tmp_path, calls):
     """It ends with status 0 before it has reached the call that it was killed in: that is no success."""
-    said = run(tmp_path, "places.py", "1", "fewer", status=65)[1]
-    assert "the script has ended without the training call" in said
+    said = run(tmp_path, "places.py", "1", calls, status=65)[1]
+    assert "the script has ended without the training" in said
     assert "--fresh --archive" in said

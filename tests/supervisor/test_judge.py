@@ -13,7 +13,7 @@ from chaos.disk_state import after_power_loss
 from chaos.entropy import SeededEntropy
 from resilient.config import Origin, Shun
 from resilient.host.world import World
-from supervisor.classify import EXCEPTION, NOTHING_OLDER, Evidence
+from supervisor.classify import EXCEPTION, FINISHED, MISMATCH, NOTHING_OLDER, Evidence
 from supervisor.journal import Journal
 from supervisor.judge import Judge
 from supervisor.ledger import Ledger, Poison, TrialFile
@@ -220,3 +220,35 @@ def test_a_judgment_is_journalled_whole(bench):
     assert event["evidence"] == ["the exception left the script"]
     assert event["restart_in_s"] >= 0
     assert event["reason"] == "restart 1 of 10"
+
+
+PLACED = {**HELLO, "place": {"directory": "/run"}}
+DONE = {"finished": {"complete": True}}
+
+
+def left(bench, phase, attempt=1):
+    """An attempt that is killed in this phase of its training."""
+    bench.fail(attempt, Evidence(-9, PLACED, progressed=True, step=3, phase=phase))
+
+
+@pytest.mark.parametrize("phase", ["data", "step", "callbacks", "between", "busy"])
+def test_a_script_that_leaves_its_training_undone_is_not_complete(bench, tmp_path, phase):
+    """It ends with status 0 and has trained nothing, whoever supervises it then, until it has trained."""
+    left(bench, phase)
+    again = Bench(tmp_path, disk=bench.disk)
+    again.judge.open(1)
+    for attempt in (2, 3):
+        again.fail(attempt, Evidence(0, {**HELLO, **DONE}))
+        assert again.judge.incident.kind == MISMATCH
+        assert "--fresh --archive" in again.judge.incident.hint
+    again.fail(4, Evidence(0, {**PLACED, **DONE}))
+    assert again.judge.incident.kind == FINISHED
+    again.fail(5, Evidence(0, {**HELLO, **DONE}))
+    assert again.judge.incident.kind == FINISHED
+
+
+def test_a_script_that_dies_behind_its_training_may_know_what_is_done(bench):
+    """It finds its own result, and has nothing left to train."""
+    left(bench, "script")
+    bench.fail(2, Evidence(0, {**HELLO, **DONE}))
+    assert bench.judge.incident.kind == FINISHED

@@ -1,7 +1,7 @@
 """One training in three calls with two directories, which dies once: places.py CALL DEATH FOLDER.
 
-With DEATH fewer it is killed, and makes the first call alone when it is run again. The last line printed is a
-hash of the parameters and of the optimizer's state.
+With DEATH fewer, or none, it is killed, and makes the first call alone, or none, when it is run again. The
+last line printed is a hash of the parameters and of the optimizer's state.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from resilient import CheckpointMonitor
 
 FATAL_CALL, DEATH, FOLDER = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 EPOCHS, FATAL_STEP = (1, 2, 1), 6
-if DEATH == "fewer" and (FOLDER / "died").exists():
-    EPOCHS = EPOCHS[:1]
+if (FOLDER / "died").exists():
+    EPOCHS = EPOCHS[: {"fewer": 1, "none": 0}.get(DEATH, 3)]
 
 
 def die():
