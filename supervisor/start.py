@@ -49,7 +49,8 @@ def supervise(options: Options, console: Console) -> int:
                 console.warn("the supervisor of this run was killed the last time, or the machine went down")
             sealing = _sealing(options.key, record, directory, console)
             record = _keep_record(directory, record, sealing, options)
-            return _run(directory, record, sealing, options, console)
+            with console.with_outlets() as console:
+                return _run(directory, record, sealing, options, console)
         finally:
             lock.release()
     except StorageError as error:
@@ -66,6 +67,8 @@ def _run(
     world = World()
     story = Story(console, world.clock, options.run_dir)
     journal = Journal(directory.journal, world.clock, story.trouble)
+    for outlet in console.outlets or ():
+        outlet.complain = lambda text: _complain(text, journal, story)
     config = WorkerConfig(
         run_id=record.run_id,
         directory=directory.root,
@@ -84,11 +87,16 @@ def _run(
     if record.status == rundir.RUNNING:
         journal.write("supervisor_lost", attempt=record.attempts)
     plan = Plan(config, options.restart, options.grace_s, options.standby, options.limits)
-    workers = ProcessWorkers(options.program, story.trouble)
+    workers = ProcessWorkers(options.program, story.trouble, outlets=console.outlets)
     try:
         return Supervisor(directory, plan, workers, story, journal, world).run()
     finally:
         journal.close()
+
+
+def _complain(text: str, journal: Journal, story: Story) -> None:
+    journal.write("warning", text=text)
+    story.trouble(text)
 
 
 def _demand_linux() -> None:

@@ -40,5 +40,16 @@ def signals(selector: selectors.BaseSelector, hear: Callable[[bytes], None]) -> 
         theirs.close()
 
 
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Within it, what stops a run has no effect."""
+    previous = {number: signal.signal(number, _note) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def _note(number: int, frame: FrameType | None) -> None:
     """A handler that does nothing: the wake-up descriptor carries the signal."""

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from resilient.host.cgroup import Group, Groups
 from resilient.host.files import DIRECTORY_MODE, FILE_MODE
 from resilient.link import Link
 from supervisor import vitals
+from supervisor.outlet import Outlet
 from supervisor.output import Log, Pump
 from supervisor.vitals import Vitals
 
@@ -38,7 +40,8 @@ _SWEEP_S = 5.0
 _GROUP_S = 1.0
 """For what the kernel holds there is the sweep's own patience; it tells their names."""
 
-_DRAIN_S = 10.0
+_DRAIN_S = 5.0
+"""For its last output to be read: it is in the kernel already, unless the disk of the log is slow."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,11 @@ class ProcessWorker:
         process: subprocess.Popen[bytes],
         link: Link,
         pumps: list[Pump],
-        log: Log | None,
         enter: Callable[[int], None] | None = None,
     ) -> None:
         self._process = process
         self._enter = enter
         self._pumps = pumps
-        self._log = log
         self.link = link
         self.pid = process.pid
         self.end_fd = os.pidfd_open(process.pid)
@@ -145,10 +146,9 @@ class ProcessWorker:
         return vitals.read(self.pid)
 
     def finish(self) -> None:
+        end_s = time.monotonic() + _DRAIN_S
         for pump in self._pumps:
-            pump.finish(_DRAIN_S)
-        if self._log is not None:
-            self._log.close()
+            pump.finish(max(0.0, end_s - time.monotonic()))
         self.link.close()
         os.close(self.end_fd)
 
@@ -157,6 +157,7 @@ class ProcessWorkers:
     """Starts real processes. ``complain`` hears what is wrong with keeping their output.
 
     ``find_groups`` tells where control groups can be made; without them it is done by the process table.
+    ``outlets`` are our own stdout and stderr, to which theirs are passed on.
     """
 
     def __init__(
@@ -164,7 +165,9 @@ class ProcessWorkers:
         program: Program,
         complain: Callable[[str], None],
         find_groups: Callable[[], Groups | None] = Groups.available,
+        outlets: tuple[Outlet, Outlet] | None = None,
     ) -> None:
+        self._outlets = outlets or (Outlet(1), Outlet(2))
         self._program = program
         self._complain = complain
         self._groups = find_groups()
@@ -196,11 +199,12 @@ class ProcessWorkers:
                 env=_environment(config, theirs.fileno()),
                 start_new_session=True,
             )
-        kept = Log(log, self._complain)
         assert process.stdout is not None
         assert process.stderr is not None
-        pumps = [Pump(_own(process.stdout), 1, kept), Pump(_own(process.stderr), 2, kept)]
-        return ProcessWorker(process, Link(ours), pumps, kept, self._enter)
+        sources = [_own(process.stdout), _own(process.stderr)]
+        kept = Log(log, self._complain, writers=len(sources))
+        pumps = [Pump(source, to, kept) for source, to in zip(sources, self._outlets, strict=True)]
+        return ProcessWorker(process, Link(ours), pumps, self._enter)
 
     def _group_of_attempt(self) -> Group | None:
         if self._group is None and self._groups is not None:
@@ -227,7 +231,7 @@ class ProcessWorkers:
         link = Link(ours)
         with contextlib.suppress(LinkError):
             link.send(config.to_message())
-        return ProcessWorker(process, link, [], None)
+        return ProcessWorker(process, link, [])
 
     def sweep(self, spared: Collection[int] = ()) -> list[int]:
         """Kills every process that descends from us, but those; the pids of those that would not die."""

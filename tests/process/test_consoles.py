@@ -1,0 +1,149 @@
+"""Whoever reads the supervisor's output, or does not: the run goes its way, and the log has everything."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pty
+import signal
+import subprocess
+import termios
+
+import pytest
+from supervised import events, wait_until
+
+pytestmark = pytest.mark.process
+
+DIES_ONCE = """
+    import os, signal
+    from resilient.session import current
+    attempt = current().config.attempt
+    os.write(1, b"attempt %d works\\n" % attempt)
+    os.write(2, b"attempt %d complains\\n" % attempt)
+    current().tell("progress", step=attempt)
+    if attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+FLOODS = """
+    import os
+    data = b"0123456789abcde\\n" * 65536
+    while True:
+        os.write(1, data)
+"""
+
+
+def fill(descriptor):
+    """Writes until there is no room."""
+    os.set_blocking(descriptor, False)
+    for size in (65536, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(descriptor, b"." * size)
+    os.set_blocking(descriptor, True)
+
+
+@pytest.fixture
+def full_pipe():
+    """The end of a full pipe to write to; nobody reads the other one."""
+    reading, writing = os.pipe()
+    fill(writing)
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.fixture
+def stopped_terminal():
+    """A terminal at which somebody has pressed Ctrl-S."""
+    master, slave = pty.openpty()
+    termios.tcflow(slave, termios.TCOOFF)
+    yield slave
+    os.close(slave)
+    os.close(master)
+
+
+def log(run, attempt=1):
+    return (run.folder / "run" / "logs" / f"attempt_{attempt:04d}" / "rank_0.log").read_bytes()
+
+
+@pytest.mark.parametrize("console", ["full_pipe", "stopped_terminal"])
+def test_a_console_that_nobody_reads_holds_up_nothing(supervise, request, console):
+    """A death is seen, another attempt made, and the run completed, while not a byte can be shown."""
+    stuck = request.getfixturevalue(console)
+    run = supervise(DIES_ONCE, stdout=stuck, stderr=stuck)
+    assert run.end() == 0
+    assert [event["cause"] for event in events(run, "incident_judged")]
+    assert [event["status"] for event in events(run, "ended")] == [0]
+    for attempt in (1, 2):
+        lines = sorted(log(run, attempt).decode().splitlines())
+        assert lines == [f"attempt {attempt} complains", f"attempt {attempt} works"]
+
+
+def test_a_stop_is_heard_while_nobody_reads(supervise, full_pipe):
+    """A worker that writes more than anybody takes waits, and its supervisor hears the stop."""
+    run = supervise(FLOODS, stdout=full_pipe, stderr=full_pipe)
+    path = run.folder / "run" / "logs" / "attempt_0001" / "rank_0.log"
+    wait_until(lambda: path.exists() and path.stat().st_size > 2**24, "more than is kept for a reader")
+    run.send(signal.SIGTERM)
+    assert run.end() == 75
+    assert [event["signal"] for event in events(run, "stop_requested")] == ["SIGTERM"]
+    assert len(events(run, "incident_judged")) == 1
+
+
+def test_a_reader_that_comes_late_gets_every_byte(supervise):
+    """A pipe that was full while the training ran, and is read before its end: nothing of it is missing."""
+    reading, writing = os.pipe()
+    fill(writing)
+    script = "for n in range(20000): print('line', n)\ninput()"
+    run = supervise(script, stdin=subprocess.PIPE, stdout=writing)
+    os.close(writing)
+    expected = b"".join(b"line %d\n" % n for n in range(20000))
+    path = run.folder / "run" / "logs" / "attempt_0001" / "rank_0.log"
+    wait_until(lambda: path.exists() and path.stat().st_size == len(expected), "all is kept")
+    got = bytearray()
+    with os.fdopen(reading, "rb") as file:
+        got += file.read(2**16)
+        run.process.stdin.write(b"\n")
+        run.process.stdin.close()
+        got += file.read()
+    assert run.end() == 0
+    assert got.lstrip(b".") == expected
+
+
+def test_a_reader_that_has_gone_ends_nothing(supervise):
+    """EPIPE on both streams: the training goes on, and the journal says why nothing was shown."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = supervise(DIES_ONCE, stdout=writing, stderr=writing)
+    os.close(writing)
+    assert run.end() == 0
+    texts = [event["text"] for event in events(run, "warning")]
+    assert sum(f"cannot be written: {os.strerror(errno.EPIPE)}" in text for text in texts) == 2
+    assert b"attempt 2 works" in log(run, 2)
+
+
+def test_a_full_disk_under_the_output_ends_nothing(supervise):
+    """ENOSPC on stdout: told once, on stderr and in the journal; no traceback."""
+    with open("/dev/full", "wb") as full:
+        run = supervise(DIES_ONCE, stdout=full)
+        assert run.end() == 0
+    told = f"standard output cannot be written: {os.strerror(errno.ENOSPC)}"
+    assert run.err().count(told) == 1
+    assert sum(told in event["text"] for event in events(run, "warning")) == 1
+    assert "Traceback" not in run.err()
+
+
+def test_a_stream_that_does_not_block_gets_every_byte(supervise):
+    """Whoever shares our stdout has made it non-blocking: no byte is lost, whatever EAGAIN says."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    run = supervise("for n in range(20000): print('line', n)", stdout=writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        assert file.read() == b"".join(b"line %d\n" % n for n in range(20000))
+    assert run.end() == 0
+    assert events(run, "warning") == []
