@@ -12,6 +12,7 @@ from pathlib import Path
 from resilient.codec import keys
 from resilient.config import Environment, Sealing, WorkerConfig
 from resilient.errors import StorageError, UnusableError, UsageError
+from resilient.host.cgroup import Groups
 from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.rundir import RunDirectory, RunRecord
@@ -19,6 +20,7 @@ from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.journal import Journal
 from supervisor.loop import Supervisor
+from supervisor.orphans import mark_of
 from supervisor.plan import Plan
 from supervisor.story import Story
 from supervisor.workers import ProcessWorkers
@@ -67,8 +69,13 @@ def _run(
     world = World()
     story = Story(console, world.clock, options.run_dir)
     journal = Journal(directory.journal, world.clock, story.trouble)
+
+    def warn(text: str) -> None:
+        journal.write("warning", text=text)
+        story.trouble(text)
+
     for outlet in console.outlets or ():
-        outlet.complain = lambda text: _complain(text, journal, story)
+        outlet.complain = warn
     config = WorkerConfig(
         run_id=record.run_id,
         directory=directory.root,
@@ -87,16 +94,13 @@ def _run(
     if record.status == rundir.RUNNING:
         journal.write("supervisor_lost", attempt=record.attempts)
     plan = Plan(config, options.restart, options.grace_s, options.standby, options.limits)
-    workers = ProcessWorkers(options.program, story.trouble, outlets=console.outlets)
+    mark = mark_of(directory)
+    workers = ProcessWorkers(options.program, warn, lambda: Groups.available(mark), console.outlets)
     try:
+        workers.end_orphans(options.grace_s)
         return Supervisor(directory, plan, workers, story, journal, world).run()
     finally:
         journal.close()
-
-
-def _complain(text: str, journal: Journal, story: Story) -> None:
-    journal.write("warning", text=text)
-    story.trouble(text)
 
 
 def _demand_linux() -> None:

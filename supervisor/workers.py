@@ -31,6 +31,7 @@ from resilient.host.cgroup import Group, Groups
 from resilient.host.files import DIRECTORY_MODE, FILE_MODE
 from resilient.link import Link
 from supervisor import vitals
+from supervisor.orphans import end_orphans
 from supervisor.outlet import Outlet
 from supervisor.output import Log, Pump
 from supervisor.vitals import Vitals
@@ -54,7 +55,7 @@ class Program:
     def argv(self, door: int = -1) -> list[str]:
         """The command line of a worker; ``door`` lets a command into its group (see ``launch``)."""
         if self.kind == "command":
-            return [sys.executable, "-m", "supervisor.launch", str(door), *self.words]
+            return [sys.executable, "-m", "supervisor.launch", str(door), str(os.getpid()), *self.words]
         flags = ["-m"] if self.kind == "module" else []
         return [sys.executable, *_interpreter_flags(), "-m", "resilient.attach", *flags, *self.words]
 
@@ -174,6 +175,11 @@ class ProcessWorkers:
         self._group: Group | None = None
         self._old_groups: list[Group] = []
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def end_orphans(self, grace_s: float) -> None:
+        """Ends what a dead supervisor of this run has left; a worker of it may take so long to save."""
+        if self._groups is not None:
+            end_orphans(self._groups, grace_s, self._complain)
 
     def spawn(self, config: WorkerConfig, log: Path, descriptors: Sequence[int] = ()) -> ProcessWorker:
         """Starts a worker and sends it its configuration, and the memory it shares. Raises OSError."""

@@ -1,0 +1,133 @@
+"""A supervisor that was killed, and what it has left: nothing of it disturbs the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from supervised import Supervised, events, is_alive, wait_until
+
+from resilient.host.cgroup import Groups
+
+pytestmark = pytest.mark.process
+
+with_groups = pytest.mark.skipif(
+    Groups.available() is None,
+    reason="no control group of ours can be written here (no root, no delegation, or no cgroup v2)",
+)
+
+# Leaves a process that nothing but SIGKILL ends, and tells its pid.
+LEAVES = """
+    import os, signal, time
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.write(writing, b"!")
+        while True:
+            signal.pause()
+    os.read(reading, 1)
+    print("left", child, flush=True)
+    signal.pause()
+"""
+
+TAKES_ITS_TIME = """
+    import os, signal, time
+    def end(*_):
+        time.sleep(1)
+        open("saved", "w").close()
+        os._exit(0)
+    signal.signal(signal.SIGTERM, end)
+    print("up", flush=True)
+    while True:
+        signal.pause()
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A supervisor of another run."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    run = Supervised(folder, LEAVES)
+    yield run
+    run.clear_away()
+
+
+def left_by(run):
+    run.wait_for("\n")
+    return int(run.out().split()[1])
+
+
+@with_groups
+def test_what_a_killed_supervisor_has_left_is_ended_first(supervise, elsewhere):
+    """The next one ends it before its own worker begins; what others have left, or have, lives on."""
+    other = left_by(elsewhere)
+    killed = supervise(LEAVES)
+    left = left_by(killed)
+    killed.send(signal.SIGKILL)
+    killed.end()
+    assert is_alive(left)
+    try:
+        # Nobody may have collected it yet: a zombie is dead.
+        run = supervise(
+            f"import psutil\nprint(psutil.pid_exists({left}) and psutil.Process({left}).status())"
+        )
+        assert run.end() == 0
+        assert run.out() in ("False\n", "zombie\n")
+        assert "has left processes behind" in run.err()
+        assert f"process {left}" in events(run, "warning")[-1]["text"]
+        assert is_alive(other), "its supervisor lives"
+        elsewhere.send(signal.SIGKILL)
+        elsewhere.end()
+        again = supervise("print('again')", "--fresh", "--archive")
+        assert again.end() == 0
+        assert is_alive(other), "of another run"
+    finally:
+        for pid in (left, other):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@with_groups
+def test_a_worker_that_still_saves_is_waited_for(supervise, tmp_path):
+    """Its supervisor is dead, it was told to end and does what it has to before: that is not cut off."""
+    killed = supervise(TAKES_ITS_TIME)
+    killed.wait_for("up")
+    killed.send(signal.SIGKILL)
+    killed.end()
+    run = supervise("import os\nprint(os.path.exists('saved'))")
+    assert run.end() == 0
+    assert run.out() == "True\n"
+
+
+@with_groups
+def test_a_worker_that_does_not_end_is_killed_when_the_grace_is_over(supervise, tmp_path):
+    """Deaf to the kernel's SIGTERM: the next supervisor waits so long, and then ends it."""
+    killed = supervise(
+        "import os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('up', os.getpid(), flush=True)\nwhile True: signal.pause()"
+    )
+    pid = left_by(killed)
+    killed.send(signal.SIGKILL)
+    killed.end()
+    run = supervise("print('mine')", "--grace", "0.5")
+    assert run.end() == 0
+    assert run.out() == "mine\n"
+    wait_until(lambda: not is_alive(pid), "the end of the first worker")
+
+
+def test_a_command_whose_supervisor_is_dead_does_not_begin(tmp_path):
+    """It died before the kernel was asked for a signal: there is none, and the command is not run."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    launch = [sys.executable, "-m", "supervisor.launch", "-1"]
+    done = subprocess.run([*launch, str(dead.pid), "touch", "begun"], cwd=tmp_path, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert not (tmp_path / "begun").exists()
+    subprocess.run([*launch, str(os.getpid()), "touch", "begun"], cwd=tmp_path, check=True)
+    assert (tmp_path / "begun").exists()
