@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import selectors
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -143,7 +143,7 @@ class Supervisor:
         """The one thing that happens when nothing else does."""
         self._timers.set("machine", delay_s, lambda: self._feed(event))
 
-    def hear_signals(self, numbers: bytes) -> None:
+    def hear_signals(self, numbers: Collection[int]) -> None:
         """Deals with signals that came, by their numbers."""
         if signal.SIGCHLD in numbers:
             self._launcher.reap_orphans(self._commits.pids)
