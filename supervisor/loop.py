@@ -118,8 +118,8 @@ class Supervisor:
     def close(self) -> None:
         """Whatever went wrong with us, nothing of the run is left behind."""
         self._commits.close()
-        self._launcher.clear_away()
         self._standby.close()
+        self._launcher.clear_away()
 
     # Waiting
 

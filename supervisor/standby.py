@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,13 @@ class Standby:
         return None
 
     def close(self) -> None:
-        """Lets go of one that is no longer needed; whoever calls this kills it."""
+        """Ends one that is no longer needed. It has nothing to save, and may be in a long import."""
         worker = self._worker
         if worker is not None:
             self._forget()
+            # First: its last output, which is waited for, ends when it does.
+            worker.signal(signal.SIGKILL)
+            worker.link.close()
             worker.finish()
 
     def _forget(self) -> None:
