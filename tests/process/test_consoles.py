@@ -147,3 +147,29 @@ def test_a_stream_that_does_not_block_gets_every_byte(supervise):
         assert file.read() == b"".join(b"line %d\n" % n for n in range(20000))
     assert run.end() == 0
     assert events(run, "warning") == []
+
+
+@pytest.mark.parametrize("closed", [(0, 1, 2), (0,), (1,), (2,), (0, 2)])
+def test_closed_streams_are_no_place_for_files(supervise, closed):
+    """Started with some of 0, 1 and 2 closed: they are /dev/null, in the worker too, and no file of ours."""
+    run = supervise(
+        """
+        import os
+        for pid in (os.getppid(), os.getpid()):
+            names = [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)]
+            with open("streams", "a") as file:
+                print(*names, file=file)
+        os.write(1, b"said\\n")
+        os.write(2, b"cried\\n")
+        """,
+        before=lambda: [os.close(number) for number in closed],
+    )
+    assert run.end() == 0, run.err()
+    assert sorted(log(run).splitlines()) == [b"cried", b"said"]
+    supervisors, workers = [line.split() for line in (run.folder / "streams").read_text().splitlines()]
+    assert all(supervisors[number] == "/dev/null" for number in closed)
+    assert 0 not in closed or workers[0] == "/dev/null"
+    assert run.out() == ("" if 1 in closed else "said\n")
+    assert ("cried" in run.err()) == (2 not in closed)
+    for path in (run.folder / "run").rglob("*.json*"):
+        assert "cried" not in path.read_text()
