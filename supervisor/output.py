@@ -10,10 +10,12 @@ console any more: what the worker has left in its pipe goes into the log.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from resilient.host.files import DIRECTORY_MODE, FILE_MODE
 from supervisor.outlet import Outlet
@@ -24,13 +26,13 @@ _CHUNK_BYTES = 64 * 1024
 class Log:
     """The file that keeps the output of one attempt. A full disk is said once; the output still passes.
 
-    It is closed by the last of its ``writers`` that leaves: nobody else ever waits for one that is stuck
-    in the middle of a write.
+    It is closed by the last writer that leaves: nobody else ever waits for one that is stuck in the middle of
+    a write. All have entered before the first of them leaves.
     """
 
-    def __init__(self, path: Path, complain: Callable[[str], None], writers: int) -> None:
+    def __init__(self, path: Path, complain: Callable[[str], None]) -> None:
         self._complain = complain
-        self._writers = writers
+        self._writers = 0
         self._lock = threading.Lock()
         self._descriptor = -1
         try:
@@ -39,6 +41,11 @@ class Log:
             self._descriptor = os.open(path, flags, FILE_MODE)
         except OSError as error:
             complain(f"the output is not kept, {path} cannot be written: {error.strerror}")
+
+    def enter(self) -> None:
+        """Somebody is going to write."""
+        with self._lock:
+            self._writers += 1
 
     def write(self, data: bytes) -> None:
         with self._lock:
@@ -66,19 +73,29 @@ class Log:
 class Pump:
     """Puts one stream of the worker's into a log, and passes it on to a stream of ours.
 
-    It owns ``source`` once its thread has been started. Raises RuntimeError when it cannot be.
+    ``source`` is an unbuffered pipe, which is the pump's from now on.
     """
 
-    def __init__(self, source: int, target: Outlet, log: Log) -> None:
+    def __init__(self, source: IO[bytes], target: Outlet, log: Log) -> None:
         self._source = source
         self._target = target
         self._log = log
         self._over = False
         self._reader = threading.Thread(target=self._read, name="output-reader", daemon=True)
-        self._reader.start()
+        log.enter()
+
+    def start(self) -> None:
+        """Begins to read. Raises OSError where no thread can be had."""
+        try:
+            self._reader.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     def finish(self, timeout_s: float) -> None:
         """The worker is gone: waits until what it has left is in the log, not until it is on a console."""
+        if self._reader.ident is None:
+            self._close()
+            return
         self._over = True
         self._target.look_again()
         self._reader.join(timeout_s)
@@ -90,8 +107,11 @@ class Pump:
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):
-            while data := os.read(self._source, _CHUNK_BYTES):
+            while data := os.read(self._source.fileno(), _CHUNK_BYTES):
                 self._log.write(data)
                 self._target.pass_on(data, may_wait=lambda: not self._over)
-        os.close(self._source)
+        self._close()
+
+    def _close(self) -> None:
+        self._source.close()
         self._log.leave()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -196,21 +197,24 @@ class ProcessWorkers:
 
     def _start(self, config: WorkerConfig, log: Path, group: Group | None = None) -> ProcessWorker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, _door(group if self._program.kind == "command" else None) as door:
-            process = subprocess.Popen(
+        with _in_hand() as hand, theirs, _door(group if self._program.kind == "command" else None) as door:
+            hand.link = Link(ours)
+            hand.process = process = subprocess.Popen(
                 self._program.argv(door),
+                bufsize=0,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno(), *([door] if door >= 0 else [])],
                 env=_environment(config, theirs.fileno()),
                 start_new_session=True,
             )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        sources = [_own(process.stdout), _own(process.stderr)]
-        kept = Log(log, self._complain, writers=len(sources))
-        pumps = [Pump(source, to, kept) for source, to in zip(sources, self._outlets, strict=True)]
-        return ProcessWorker(process, Link(ours), pumps, self._enter)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            kept, sources = Log(log, self._complain), (process.stdout, process.stderr)
+            hand.pumps = [Pump(source, to, kept) for source, to in zip(sources, self._outlets, strict=True)]
+            for pump in hand.pumps:
+                pump.start()
+            return ProcessWorker(process, hand.link, hand.pumps, self._enter)
 
     def _group_of_attempt(self) -> Group | None:
         if self._group is None and self._groups is not None:
@@ -225,8 +229,9 @@ class ProcessWorkers:
     def spawn_saver(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, _said_into(log) as said:
-            process = subprocess.Popen(
+        with _in_hand() as hand, theirs, _said_into(log) as said:
+            hand.link = Link(ours)
+            hand.process = subprocess.Popen(
                 [sys.executable, "-m", "resilient.process_saver", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
@@ -234,10 +239,10 @@ class ProcessWorkers:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        link = Link(ours)
+            worker = ProcessWorker(hand.process, hand.link, [])
         with contextlib.suppress(LinkError):
-            link.send(config.to_message())
-        return ProcessWorker(process, link, [])
+            worker.link.send(config.to_message())
+        return worker
 
     def sweep(self, spared: Collection[int] = ()) -> list[int]:
         """Kills every process that descends from us, but those; the pids of those that would not die."""
@@ -284,6 +289,45 @@ def tell(worker: Worker, config: WorkerConfig, descriptors: Sequence[int]) -> No
         worker.link.send(config.to_message(), descriptors)
 
 
+def end(worker: Worker) -> None:
+    """Ends a worker that is of no use to anybody, and lets go of it."""
+    # In this order: its last output, which is waited for, ends when it does.
+    worker.signal(signal.SIGKILL)
+    worker.link.close()
+    ended = select.poll()
+    ended.register(worker.end_fd, select.POLLIN)
+    ended.poll(_SWEEP_S * 1000)
+    worker.reap()
+    worker.finish()
+
+
+@dataclass
+class _Hand:
+    """What has been taken in hand to start a process, before there is a worker that it belongs to."""
+
+    link: Link | None = None
+    process: subprocess.Popen[bytes] | None = None
+    pumps: Sequence[Pump] = ()
+
+
+@contextlib.contextmanager
+def _in_hand() -> Iterator[_Hand]:
+    """Lets go of everything if not all of it can be had: a process that nobody looks after must not live."""
+    hand = _Hand()
+    try:
+        yield hand
+    except BaseException:
+        if hand.process is not None:
+            hand.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                hand.process.wait(_SWEEP_S)
+        for pump in hand.pumps:
+            pump.finish(_DRAIN_S)
+        if hand.link is not None:
+            hand.link.close()
+        raise
+
+
 @contextlib.contextmanager
 def _door(group: Group | None) -> Iterator[int]:
     """A descriptor that lets a process into the group; -1 without one."""
@@ -322,13 +366,6 @@ def _alive(process: psutil.Process) -> bool:
     except (psutil.Error, ChildProcessError):
         pass
     return False
-
-
-def _own(pipe: IO[bytes]) -> int:
-    """The descriptor of a pipe, without the file object that would close it."""
-    descriptor = os.dup(pipe.fileno())
-    pipe.close()
-    return descriptor
 
 
 def _environment(config: WorkerConfig, descriptor: int) -> dict[str, str]:

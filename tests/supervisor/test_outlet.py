@@ -45,7 +45,7 @@ def collect(reading, into):
         while data := os.read(reading, 65536):
             into.extend(data)
 
-    thread = threading.Thread(target=read)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     return thread
 
@@ -99,7 +99,8 @@ def test_a_worker_waits_for_a_pipe_until_it_is_gone(pipe, tmp_path):
     outlet = Outlet(writing, limit_bytes=0)
     source, worker = os.pipe()
     log = tmp_path / "log"
-    pump = Pump(source, outlet, Log(log, pytest.fail, writers=1))
+    pump = Pump(os.fdopen(source, "rb", 0), outlet, Log(log, pytest.fail))
+    pump.start()
     os.write(worker, b"a" * 1000)
     os.write(worker, b"b" * 1000)
     os.close(worker)
@@ -128,8 +129,9 @@ def test_a_log_that_is_stuck_in_a_write_holds_up_nobody(tmp_path):
     os.mkfifo(fifo)
     keep = os.open(fifo, os.O_RDWR)
     source, worker = os.pipe()
-    log = Log(fifo, pytest.fail, writers=1)
-    pump = Pump(source, Outlet(os.open(os.devnull, os.O_WRONLY)), log)
+    log = Log(fifo, pytest.fail)
+    pump = Pump(os.fdopen(source, "rb", 0), Outlet(os.open(os.devnull, os.O_WRONLY)), log)
+    pump.start()
     for _ in range(3):
         os.write(worker, b"x" * 60_000)
     os.close(worker)

@@ -10,7 +10,6 @@ import pytest
 from slots import config_of
 
 from chaos.children import PlayedWorker
-from resilient.errors import LinkError
 from supervisor import standby
 from supervisor.standby import Standby
 
@@ -18,10 +17,12 @@ from supervisor.standby import Standby
 class Importing(PlayedWorker):
     """A worker in the middle of an import: only SIGKILL ends it."""
 
+    def signal(self, number):
+        super().signal(number)
+        self.die()
+
     def finish(self):
         assert self.signals == [signal.SIGKILL], "its last output would be waited for"
-        with pytest.raises(LinkError):
-            self.other.poll()
         super().finish()
 
 
@@ -38,4 +39,23 @@ def test_a_standby_is_killed_before_its_output_is_waited_for(monkeypatch):
         assert one.pids == []
         assert not selector.get_map()
         one.close()
-    worker.die()
+
+
+def test_a_standby_that_the_kernel_does_not_watch_is_none(monkeypatch):
+    """Nobody would hear of its end: it is ended, and that is said."""
+    monkeypatch.setattr(standby, "available_bytes", lambda: 1 << 40)
+
+    class Full(selectors.DefaultSelector):
+        def register(self, source, events, data=None):
+            if source is worker.link:
+                raise OSError(28, "No space left on device")
+            return super().register(source, events, data)
+
+    worker, warnings = Importing(), []
+    with Full() as selector:
+        one = Standby(lambda config, log: worker, selector, pytest.fail, warnings.append)
+        one.prepare(config_of(Path("/run")), Path("/log"))
+        assert one.take() is None
+        assert not selector.get_map()
+    assert worker.finished
+    assert "cannot be started: [Errno 28]" in warnings[0]
