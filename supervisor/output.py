@@ -81,6 +81,7 @@ class Pump:
         self._target = target
         self._log = log
         self._over = False
+        self._waits = False
         self._reader = threading.Thread(target=self._read, name="output-reader", daemon=True)
         log.enter()
 
@@ -105,12 +106,23 @@ class Pump:
         """Whether it still has something to read: a process that would not die may hold the other end."""
         return self._reader.is_alive()
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for whoever reads our output, and the worker with it."""
+        return self._waits
+
     def _read(self) -> None:
         with contextlib.suppress(OSError):
             while data := os.read(self._source.fileno(), _CHUNK_BYTES):
                 self._log.write(data)
-                self._target.pass_on(data, may_wait=lambda: not self._over)
+                self._target.pass_on(data, self._may_wait)
+                self._waits = False
         self._close()
+
+    def _may_wait(self) -> bool:
+        """Asked where there is no room."""
+        self._waits = not self._over
+        return self._waits
 
     def _close(self) -> None:
         self._source.close()

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -145,7 +145,11 @@ class ProcessWorker:
             signal.pidfd_send_signal(self.end_fd, number)
 
     def vitals(self) -> Vitals | None:
-        return vitals.read(self.pid)
+        found = vitals.read(self.pid)
+        if found is not None and any(pump.waits for pump in self._pumps):
+            # It stands still for whoever reads our output, as it would for a debugger: that is no hang.
+            return replace(found, traced=True)
+        return found
 
     def finish(self) -> None:
         end_s = time.monotonic() + _DRAIN_S

@@ -10,9 +10,10 @@ import pty
 import signal
 import subprocess
 import termios
+import time
 
 import pytest
-from supervised import events, wait_until
+from supervised import TRAINING, events, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -91,6 +92,34 @@ def test_a_stop_is_heard_while_nobody_reads(supervise, full_pipe):
     assert run.end() == 75
     assert [event["signal"] for event in events(run, "stop_requested")] == ["SIGTERM"]
     assert len(events(run, "incident_judged")) == 1
+
+
+def test_a_worker_that_waits_for_a_reader_does_not_hang(supervise):
+    """It stands still beyond any limit, because nobody takes its output; it goes on when somebody does."""
+    reading, writing = os.pipe()
+    fill(writing)
+    script = (
+        TRAINING
+        + """
+    step(1)
+    for _ in range(20):
+        os.write(1, b"0123456789abcde\\n" * 65536)
+    step(2)
+    print("done", file=sys.stderr, flush=True)
+    """
+    )
+    run = supervise(script, "--hang-timeout", "1", stdout=writing)
+    os.close(writing)
+    path = run.folder / "run" / "logs" / "attempt_0001" / "rank_0.log"
+    wait_until(lambda: path.exists() and path.stat().st_size > 2**24, "more than is kept for a reader")
+    time.sleep(8)  # what is waited for is time itself
+    assert "done" not in run.err()
+    with os.fdopen(reading, "rb") as file:
+        out = file.read()
+    assert run.end() == 0, run.err()
+    assert out.lstrip(b".") == b"0123456789abcde\n" * 65536 * 20
+    assert events(run, "hang") == []
+    assert len(events(run, "attempt")) == 1
 
 
 def test_a_reader_that_comes_late_gets_every_byte(supervise):
