@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import selectors
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from resilient.host.cgroup import Groups
 from resilient.store.rundir import RunDirectory
+from supervisor import wakeup
 
 _MOST_S = 600.0
 _KILL_S = 10.0
@@ -30,37 +32,69 @@ def mark_of(directory: RunDirectory) -> str:
     return f"{lock.st_dev:x}i{lock.st_ino:x}"
 
 
-def end_orphans(groups: Groups, grace_s: float, tell: Callable[[str], None]) -> None:
-    """Ends what is left of this run. A worker among it has that long to save and end by itself."""
-    for group in groups.orphans():
-        pids = group.pids
-        tell(
-            f"the supervisor of this run was killed and has left processes behind ({_names(pids)}); "
-            "they are ended before the run goes on"
-        )
-        _await_leaders(pids, min(grace_s, _MOST_S))
-        if not group.kill(_KILL_S):
-            tell(f"could not be killed, the kernel holds them: {_names(group.pids)}")
-        group.remove()
+def end_orphans(groups: Groups, grace_s: float, tell: Callable[[str], None]) -> int:
+    """Ends what is left of this run. A worker among it has that long to save and end by itself.
+
+    The number of a signal that stops us meanwhile; 0 for none. What is left is left alone then.
+    """
+    orphans = groups.orphans()
+    if not orphans:
+        return 0
+    with _Patience() as patience:
+        for group in orphans:
+            pids = group.pids
+            tell(
+                f"the supervisor of this run was killed and has left processes behind ({_names(pids)}); "
+                "they are ended before the run goes on"
+            )
+            patience.await_leaders(pids, min(grace_s, _MOST_S))
+            if patience.stop_signal:
+                return patience.stop_signal
+            if not group.kill(_KILL_S):
+                tell(f"could not be killed, the kernel holds them: {_names(group.pids)}")
+            group.remove()
+    return 0
 
 
-def _await_leaders(pids: list[int], grace_s: float) -> None:
-    """Waits for workers, which lead sessions of their own; nobody has told the others to end."""
-    end_s = time.monotonic() + grace_s
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            if os.getsid(pid) == pid:
-                _await_end(pid, end_s)
+class _Patience:
+    """Waits for processes that are none of our children, and hears when it is to stop."""
 
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._signals = wakeup.signals(self._selector, self._hear)
+        self.stop_signal = 0
 
-def _await_end(pid: int, end_s: float) -> None:
-    descriptor = os.pidfd_open(pid)
-    try:
-        ended = select.poll()
-        ended.register(descriptor, select.POLLIN)
-        ended.poll(max(0.0, end_s - time.monotonic()) * 1000)
-    finally:
-        os.close(descriptor)
+    def __enter__(self) -> _Patience:
+        self._signals.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._signals.__exit__(None, None, None)
+        self._selector.close()
+
+    def await_leaders(self, pids: list[int], grace_s: float) -> None:
+        """Waits for workers, which lead sessions of their own; nobody has told the others to end."""
+        end_s = time.monotonic() + grace_s
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                if os.getsid(pid) == pid:
+                    self._await_end(pid, end_s)
+
+    def _await_end(self, pid: int, end_s: float) -> None:
+        descriptor, ended = os.pidfd_open(pid), threading.Event()
+        self._selector.register(descriptor, selectors.EVENT_READ, ended.set)
+        try:
+            while not self.stop_signal and not ended.is_set() and (left_s := end_s - time.monotonic()) > 0:
+                for key, _ in self._selector.select(left_s):
+                    key.data()
+        finally:
+            self._selector.unregister(descriptor)
+            os.close(descriptor)
+
+    def _hear(self, numbers: Collection[int]) -> None:
+        for number in numbers:
+            if number in wakeup.STOP_SIGNALS:
+                self.stop_signal = self.stop_signal or number
 
 
 def _names(pids: list[int]) -> str:

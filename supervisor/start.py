@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from dataclasses import replace
 from itertools import count
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from resilient.codec import keys
 from resilient.config import Environment, Sealing, WorkerConfig
-from resilient.errors import StorageError, UnusableError, UsageError
+from resilient.errors import EXIT_STOPPED, StorageError, UnusableError, UsageError
 from resilient.host.cgroup import Groups
 from resilient.host.world import World
 from resilient.store import rundir
@@ -97,7 +98,12 @@ def _run(
     mark = mark_of(directory)
     workers = ProcessWorkers(options.program, warn, lambda: Groups.available(mark), console.outlets)
     try:
-        workers.end_orphans(options.grace_s)
+        if number := workers.end_orphans(options.grace_s):
+            name = signal.Signals(number).name
+            journal.write("stop_requested", signal=name)
+            console.end(f"stopped by {name} before anything was launched; the same command goes on")
+            journal.write("ended", status=EXIT_STOPPED)
+            return EXIT_STOPPED
         return Supervisor(directory, plan, workers, story, journal, world).run()
     finally:
         journal.close()

@@ -181,10 +181,12 @@ class ProcessWorkers:
         self._old_groups: list[Group] = []
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    def end_orphans(self, grace_s: float) -> None:
-        """Ends what a dead supervisor of this run has left; a worker of it may take so long to save."""
-        if self._groups is not None:
-            end_orphans(self._groups, grace_s, self._complain)
+    def end_orphans(self, grace_s: float) -> int:
+        """Ends what a dead supervisor of this run has left; a worker of it may take so long to save.
+
+        The number of a signal that stops us meanwhile, or 0.
+        """
+        return end_orphans(self._groups, grace_s, self._complain) if self._groups is not None else 0
 
     def spawn(self, config: WorkerConfig, log: Path, descriptors: Sequence[int] = ()) -> ProcessWorker:
         """Starts a worker and sends it its configuration, and the memory it shares. Raises OSError."""

@@ -47,6 +47,14 @@ TAKES_ITS_TIME = """
         signal.pause()
 """
 
+DEAF = """
+    import os, signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("up", os.getpid(), flush=True)
+    while True:
+        signal.pause()
+"""
+
 
 @pytest.fixture
 def elsewhere(tmp_path):
@@ -108,10 +116,7 @@ def test_a_worker_that_still_saves_is_waited_for(supervise, tmp_path):
 @with_groups
 def test_a_worker_that_does_not_end_is_killed_when_the_grace_is_over(supervise, tmp_path):
     """Deaf to the kernel's SIGTERM: the next supervisor waits so long, and then ends it."""
-    killed = supervise(
-        "import os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "print('up', os.getpid(), flush=True)\nwhile True: signal.pause()"
-    )
+    killed = supervise(DEAF)
     pid = left_by(killed)
     killed.send(signal.SIGKILL)
     killed.end()
@@ -119,6 +124,28 @@ def test_a_worker_that_does_not_end_is_killed_when_the_grace_is_over(supervise, 
     assert run.end() == 0
     assert run.out() == "mine\n"
     wait_until(lambda: not is_alive(pid), "the end of the first worker")
+
+
+@with_groups
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_the_last_worker_is_waited_for_leaves_it_alone(supervise, number):
+    """It is told as any other stop, with its exit status; the worker that still saves is not cut off."""
+    killed = supervise(DEAF)
+    pid = left_by(killed)
+    killed.send(signal.SIGKILL)
+    killed.end()
+    run = supervise("print('never')", "--grace", "500")
+    run.wait_for("has left processes behind", "err")
+    run.send(number)
+    assert run.end() == 75, run.err()
+    assert run.out() == ""
+    assert f"stopped by {number.name}" in run.err()
+    assert "Traceback" not in run.err()
+    assert events(run, "ended")[-1]["status"] == 75
+    assert is_alive(pid)
+    last = supervise("print('mine')", "--grace", "0.1")
+    assert last.end() == 0
+    assert last.out() == "mine\n"
 
 
 def test_a_command_whose_supervisor_is_dead_does_not_begin(tmp_path):
