@@ -52,8 +52,7 @@ def supervise(options: Options, console: Console) -> int:
                 console.warn("the supervisor of this run was killed the last time, or the machine went down")
             sealing = _sealing(options.key, record, directory, console)
             record = _keep_record(directory, record, sealing, options)
-            with console.with_outlets() as console:
-                return _run(directory, record, sealing, options, console)
+            return _run(directory, record, sealing, options, console)
         finally:
             lock.release()
     except StorageError as error:
@@ -65,6 +64,13 @@ def supervise(options: Options, console: Console) -> int:
 
 
 def _run(
+    directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
+) -> int:
+    with console.with_outlets() as unhurried:
+        return _watch_over(directory, record, sealing, options, unhurried)
+
+
+def _watch_over(
     directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
 ) -> int:
     world = World()
