@@ -66,13 +66,26 @@ def elsewhere(tmp_path):
     run.clear_away()
 
 
-def left_by(run):
-    run.wait_for("\n")
-    return int(run.out().split()[1])
+@pytest.fixture
+def left_by():
+    """Who a run has left, by what it says first; whatever a test that fails leaves is killed."""
+    descriptors = []
+
+    def find(run):
+        run.wait_for("\n")
+        pid = int(run.out().split()[1])
+        descriptors.append(os.pidfd_open(pid))
+        return pid
+
+    yield find
+    for descriptor in descriptors:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.close(descriptor)
 
 
 @with_groups
-def test_what_a_killed_supervisor_has_left_is_ended_first(supervise, elsewhere):
+def test_what_a_killed_supervisor_has_left_is_ended_first(supervise, elsewhere, left_by):
     """The next one ends it before its own worker begins; what others have left, or have, lives on."""
     other = left_by(elsewhere)
     killed = supervise(LEAVES)
@@ -80,29 +93,22 @@ def test_what_a_killed_supervisor_has_left_is_ended_first(supervise, elsewhere):
     killed.send(signal.SIGKILL)
     killed.end()
     assert is_alive(left)
-    try:
-        # Nobody may have collected it yet: a zombie is dead.
-        run = supervise(
-            f"import psutil\nprint(psutil.pid_exists({left}) and psutil.Process({left}).status())"
-        )
-        assert run.end() == 0
-        assert run.out() in ("False\n", "zombie\n")
-        assert "has left processes behind" in run.err()
-        assert f"process {left}" in events(run, "warning")[-1]["text"]
-        assert is_alive(other), "its supervisor lives"
-        elsewhere.send(signal.SIGKILL)
-        elsewhere.end()
-        again = supervise("print('again')", "--fresh", "--archive")
-        assert again.end() == 0
-        assert is_alive(other), "of another run"
-    finally:
-        for pid in (left, other):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    # Nobody may have collected it yet: a zombie is dead.
+    run = supervise(f"import psutil\nprint(psutil.pid_exists({left}) and psutil.Process({left}).status())")
+    assert run.end() == 0
+    assert run.out() in ("False\n", "zombie\n")
+    assert "has left processes behind" in run.err()
+    assert f"process {left}" in events(run, "warning")[-1]["text"]
+    assert is_alive(other), "its supervisor lives"
+    elsewhere.send(signal.SIGKILL)
+    elsewhere.end()
+    again = supervise("print('again')", "--fresh", "--archive")
+    assert again.end() == 0
+    assert is_alive(other), "of another run"
 
 
 @with_groups
-def test_a_worker_that_still_saves_is_waited_for(supervise, tmp_path):
+def test_a_worker_that_still_saves_is_waited_for(supervise):
     """Its supervisor is dead, it was told to end and does what it has to before: that is not cut off."""
     killed = supervise(TAKES_ITS_TIME)
     killed.wait_for("up")
@@ -114,7 +120,7 @@ def test_a_worker_that_still_saves_is_waited_for(supervise, tmp_path):
 
 
 @with_groups
-def test_a_worker_that_does_not_end_is_killed_when_the_grace_is_over(supervise, tmp_path):
+def test_a_worker_that_does_not_end_is_killed_when_the_grace_is_over(supervise, left_by):
     """Deaf to the kernel's SIGTERM: the next supervisor waits so long, and then ends it."""
     killed = supervise(DEAF)
     pid = left_by(killed)
@@ -128,7 +134,7 @@ def test_a_worker_that_does_not_end_is_killed_when_the_grace_is_over(supervise, 
 
 @with_groups
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_while_the_last_worker_is_waited_for_leaves_it_alone(supervise, number):
+def test_a_stop_while_the_last_worker_is_waited_for_leaves_it_alone(supervise, left_by, number):
     """It is told as any other stop, with its exit status; the worker that still saves is not cut off."""
     killed = supervise(DEAF)
     pid = left_by(killed)
