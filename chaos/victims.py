@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World
 from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
+from resilient.tools.journal import parse
 
 PROGRAM = Path(__file__).parent / "training.py"
 DEADLINE_S = 240.0
@@ -103,9 +103,9 @@ class Victim:
         """The journal's events of one kind."""
         if not self._journal.exists():
             return []
-        whole, _, _ = self._journal.read_text().rpartition("\n")
-        found = [json.loads(line) for line in whole.splitlines() if f'"event": "{name}"' in line]
-        return [event for event in found if event["event"] == name]
+        # One that was killed in the middle of a line has left it torn.
+        found = map(parse, self._journal.read_bytes().split(b"\n"))
+        return [dict(event.fields) for event in found if event is not None and event.name == name]
 
     def result(self) -> str:
         """The hash that the program has written at its end."""

@@ -82,7 +82,7 @@ class Link:
 
     def poll(self) -> tuple[dict[str, Any], list[int]] | None:
         """A message that is there already; None when there is none. Raises as :meth:`receive` does."""
-        return self.receive() if select.select([self._socket], [], [], 0)[0] else None
+        return self.receive() if self._is_readable(0.0) else None
 
     def wait(self, kind: str, timeout_s: float) -> bool:
         """Waits for a message of this type, and drops it; False when it did not come in time.
@@ -90,10 +90,16 @@ class Link:
         Others that come before it are dropped as well. Raises as :meth:`receive` does.
         """
         end_s = time.monotonic() + timeout_s
-        while select.select([self._socket], [], [], max(0.0, end_s - time.monotonic()))[0]:
+        while self._is_readable(max(0.0, end_s - time.monotonic())):
             if self.receive()[0]["type"] == kind:
                 return True
         return False
+
+    def _is_readable(self, timeout_s: float) -> bool:
+        # Not select.select: it takes no descriptor above 1023, and who started us may have left many open.
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        return bool(waiting.poll(timeout_s * 1000))
 
     def close(self) -> None:
         self._socket.close()

@@ -29,6 +29,7 @@ from resilient.errors import (
     UnusableError,
     UsageError,
 )
+from resilient.host import streams
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.ledger import Poison
@@ -70,6 +71,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit status."""
+    streams.hold()
     console = Console()
     try:
         options = parse(list(sys.argv[1:] if argv is None else argv))

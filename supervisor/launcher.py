@@ -17,7 +17,7 @@ from resilient.host.clock import Clock
 from resilient.store.rundir import RunDirectory
 from supervisor.attempt import Attempt
 from supervisor.standby import Standby
-from supervisor.workers import Worker, Workers, tell
+from supervisor.workers import Worker, Workers, end, tell
 
 _MESSAGES_AT_ONCE = 200
 
@@ -60,15 +60,29 @@ class Launcher:
         heartbeat = Heartbeat.create()
         try:
             worker = self._worker(config, [heartbeat.descriptor, *memory])
+            self._listen(worker)
         except OSError:
             heartbeat.close()
             raise
         if self.attempt is not None:
             self.attempt.close()
         self.attempt = Attempt(config.attempt, [worker], self._clock.monotonic(), heartbeat)
-        self._selector.register(worker.end_fd, selectors.EVENT_READ, self._on_end)
-        self._selector.register(worker.link, selectors.EVENT_READ, lambda: self._on_link(worker))
         return self.attempt
+
+    def _listen(self, worker: Worker) -> None:
+        """Has the loop hear a worker; one that it cannot hear is ended. Raises OSError."""
+        try:
+            self._selector.register(worker.end_fd, selectors.EVENT_READ, self._on_end)
+            self._selector.register(worker.link, selectors.EVENT_READ, lambda: self._on_link(worker))
+        except OSError:
+            self._unlisten(worker)
+            end(worker)
+            raise
+
+    def _unlisten(self, worker: Worker) -> None:
+        for source in (worker.end_fd, worker.link):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(source)
 
     def _worker(self, config: WorkerConfig, shared: list[int]) -> Worker:
         """A worker that has been told what to do: the standby, or a new one. Raises OSError."""
@@ -96,9 +110,7 @@ class Launcher:
         """The group cannot be killed: the kernel holds it. Nobody waits for it any more."""
         assert self.attempt is not None
         for worker in self.attempt.workers:
-            for source in (worker.end_fd, worker.link):
-                with contextlib.suppress(KeyError):
-                    self._selector.unregister(source)
+            self._unlisten(worker)
 
     def _on_link(self, worker: Worker) -> None:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import selectors
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -120,8 +120,8 @@ class Supervisor:
     def close(self) -> None:
         """Whatever went wrong with us, nothing of the run is left behind."""
         self._commits.close()
-        self._launcher.clear_away()
         self._standby.close()
+        self._launcher.clear_away()
 
     # Waiting
 
@@ -145,7 +145,7 @@ class Supervisor:
         """The one thing that happens when nothing else does."""
         self._timers.set("machine", delay_s, lambda: self._feed(event))
 
-    def hear_signals(self, numbers: bytes) -> None:
+    def hear_signals(self, numbers: Collection[int]) -> None:
         """Deals with signals that came, by their numbers."""
         if signal.SIGCHLD in numbers:
             self._launcher.reap_orphans(self._commits.pids)

@@ -1,31 +1,38 @@
-"""The worker's output: passed on byte for byte, and kept.
+"""The worker's output: kept byte for byte, and passed on.
 
-One stream has two threads. The reader takes what the worker writes and puts it into the attempt's log; the
-writer passes it on to our own stream. A terminal that has been stopped (Ctrl-S) holds up the writer alone:
-the worker does not wait for it, and what it cannot take in the end is in the log. A pipe or a file gets
-every byte, whatever that takes: there the worker waits once much is waiting, as it would without us.
+Each stream has a thread that reads what the worker writes, puts it into the attempt's log, and hands it to
+our own stream's ``Outlet``. A terminal that has been stopped (Ctrl-S) does not hold up the worker: what it
+cannot take in the end is in the log. A pipe or a file gets every byte while the worker lives, whatever that
+takes: the worker waits once much is waiting, as it would without us. When it is gone, nobody waits for the
+console any more: what the worker has left in its pipe goes into the log.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from resilient.host.files import DIRECTORY_MODE, FILE_MODE
+from supervisor.outlet import Outlet
 
 _CHUNK_BYTES = 64 * 1024
-_WAITING_BYTES = 16 * 1024 * 1024
 
 
 class Log:
-    """The file that keeps the output of one attempt. A full disk is said once; the output still passes."""
+    """The file that keeps the output of one attempt. A full disk is said once; the output still passes.
+
+    It is closed by the last writer that leaves: nobody else ever waits for one that is stuck in the middle of
+    a write. All have entered before the first of them leaves.
+    """
 
     def __init__(self, path: Path, complain: Callable[[str], None]) -> None:
         self._complain = complain
+        self._writers = 0
         self._lock = threading.Lock()
         self._descriptor = -1
         try:
@@ -34,6 +41,11 @@ class Log:
             self._descriptor = os.open(path, flags, FILE_MODE)
         except OSError as error:
             complain(f"the output is not kept, {path} cannot be written: {error.strerror}")
+
+    def enter(self) -> None:
+        """Somebody is going to write."""
+        with self._lock:
+            self._writers += 1
 
     def write(self, data: bytes) -> None:
         with self._lock:
@@ -45,9 +57,12 @@ class Log:
                     self._complain(f"the output is no longer kept: {error.strerror}")
                     self._close()
 
-    def close(self) -> None:
+    def leave(self) -> None:
+        """One of those that write has come to its end."""
         with self._lock:
-            self._close()
+            self._writers -= 1
+            if self._writers == 0:
+                self._close()
 
     def _close(self) -> None:
         if self._descriptor >= 0:
@@ -56,68 +71,59 @@ class Log:
 
 
 class Pump:
-    """Passes one stream of the worker's on to a descriptor of ours, and into a log."""
+    """Puts one stream of the worker's into a log, and passes it on to a stream of ours.
 
-    def __init__(self, source: int, target: int, log: Log) -> None:
+    ``source`` is an unbuffered pipe, which is the pump's from now on.
+    """
+
+    def __init__(self, source: IO[bytes], target: Outlet, log: Log) -> None:
         self._source = source
         self._target = target
         self._log = log
-        self._changed = threading.Condition()
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._skipped_bytes = 0
-        self._may_skip = os.isatty(target)
-        self._at_end = False
+        self._over = False
+        self._waits = False
         self._reader = threading.Thread(target=self._read, name="output-reader", daemon=True)
-        self._writer = threading.Thread(target=self._write, name="output-writer", daemon=True)
-        self._reader.start()
-        self._writer.start()
+        log.enter()
+
+    def start(self) -> None:
+        """Begins to read. Raises OSError where no thread can be had."""
+        try:
+            self._reader.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     def finish(self, timeout_s: float) -> None:
-        """Waits until all has been passed on, but not for a terminal that takes nothing."""
+        """The worker is gone: waits until what it has left is in the log, not until it is on a console."""
+        if self._reader.ident is None:
+            self._close()
+            return
+        self._over = True
+        self._target.look_again()
         self._reader.join(timeout_s)
-        self._writer.join(timeout_s)
+
+    @property
+    def reading(self) -> bool:
+        """Whether it still has something to read: a process that would not die may hold the other end."""
+        return self._reader.is_alive()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for whoever reads our output, and the worker with it."""
+        return self._waits
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):
-            while data := os.read(self._source, _CHUNK_BYTES):
+            while data := os.read(self._source.fileno(), _CHUNK_BYTES):
                 self._log.write(data)
-                self._hand_on(data)
-        os.close(self._source)
-        with self._changed:
-            self._at_end = True
-            self._changed.notify_all()
+                self._target.pass_on(data, self._may_wait)
+                self._waits = False
+        self._close()
 
-    def _hand_on(self, data: bytes) -> None:
-        with self._changed:
-            if self._waiting_bytes > _WAITING_BYTES and self._may_skip:
-                self._skipped_bytes += len(data)
-                return
-            self._changed.wait_for(lambda: self._waiting_bytes <= _WAITING_BYTES)
-            self._waiting.append(data)
-            self._waiting_bytes += len(data)
-            self._changed.notify_all()
+    def _may_wait(self) -> bool:
+        """Asked where there is no room."""
+        self._waits = not self._over
+        return self._waits
 
-    def _write(self) -> None:
-        while (data := self._next()) is not None:
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(self._target, view) :]
-            except OSError:
-                # Nobody reads our output any more: the worker goes on, its log too.
-                self._target = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-
-    def _next(self) -> bytes | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._at_end)
-            if self._waiting:
-                data = self._waiting.popleft()
-                self._waiting_bytes -= len(data)
-                self._changed.notify_all()
-                return data
-            if self._skipped_bytes:
-                note = f"\n[{self._skipped_bytes} bytes of output came too fast to show; the log has them]\n"
-                self._skipped_bytes = 0
-                return note.encode()
-            return None
+    def _close(self) -> None:
+        self._source.close()
+        self._log.leave()

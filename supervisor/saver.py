@@ -19,7 +19,7 @@ from resilient.config import WorkerConfig
 from resilient.errors import LinkError, MirrorError
 from resilient.mirror import Mirror, Slot
 from resilient.shared_memory import SharedMemory
-from supervisor.workers import Worker
+from supervisor.workers import Worker, end
 
 _MOST_DEATHS = 3
 
@@ -226,10 +226,15 @@ class Saver:
             return
         try:
             self.child = self._spawn(self._config)
+            self._ears.watch(self.child)
         except OSError as error:
+            # The kernel may refuse to watch it as well.
+            child, self.child = self.child, None
+            if child is not None:
+                self._ears.unwatch(child)
+                end(child)
             self._give_up(f"the saver cannot be started: {error}")
             return
-        self._ears.watch(self.child)
         self._post({"type": "open"})
 
     def _send(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from resilient.config import WorkerConfig
 from resilient.errors import LinkError
 from resilient.host.memory import available_bytes
-from supervisor.workers import Worker
+from supervisor.workers import Worker, end
 
 _LEAST_FREE_BYTES = 2 * 1024**3
 """A standby takes a few hundred megabytes; the training must not miss them."""
@@ -54,11 +54,12 @@ class Standby:
             return
         try:
             self._worker = self._spawn(config, log)
+            self._selector.register(self._worker.end_fd, selectors.EVENT_READ, self._on_end)
+            self._selector.register(self._worker.link, selectors.EVENT_READ, self._on_message)
         except OSError as error:
+            # The kernel may refuse to watch it as well.
+            self.close()
             self._warn_once(f"no standby: it cannot be started: {error}")
-            return
-        self._selector.register(self._worker.end_fd, selectors.EVENT_READ, self._on_end)
-        self._selector.register(self._worker.link, selectors.EVENT_READ, self._on_message)
 
     def take(self) -> Worker | None:
         """The standby, to be told what to do; None where there is none alive."""
@@ -72,11 +73,11 @@ class Standby:
         return None
 
     def close(self) -> None:
-        """Lets go of one that is no longer needed; whoever calls this kills it."""
+        """Ends one that is no longer needed. It has nothing to save, and may be in a long import."""
         worker = self._worker
         if worker is not None:
             self._forget()
-            worker.finish()
+            end(worker)
 
     def _forget(self) -> None:
         assert self._worker is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from resilient.codec import keys
 from resilient.config import Environment, Sealing, WorkerConfig
-from resilient.errors import StorageError, UnusableError, UsageError
+from resilient.errors import EXIT_STOPPED, StorageError, UnusableError, UsageError
+from resilient.host.cgroup import Groups
 from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.locks import held
@@ -24,6 +26,7 @@ from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.journal import Journal
 from supervisor.loop import Supervisor
+from supervisor.orphans import mark_of
 from supervisor.plan import Plan
 from supervisor.story import Story
 from supervisor.workers import ProcessWorkers
@@ -69,9 +72,23 @@ def supervise(options: Options, console: Console) -> int:
 def _run(
     directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
 ) -> int:
+    with console.with_outlets() as unhurried:
+        return _watch_over(directory, record, sealing, options, unhurried)
+
+
+def _watch_over(
+    directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
+) -> int:
     world = World()
     story = Story(console, world.clock, options.run_dir)
     journal = Journal(directory.journal, world.clock, story.trouble)
+
+    def warn(text: str) -> None:
+        journal.write("warning", text=text)
+        story.trouble(text)
+
+    for outlet in console.outlets or ():
+        outlet.complain = warn
     config = WorkerConfig(
         run_id=record.run_id,
         directory=directory.root,
@@ -90,8 +107,15 @@ def _run(
     if record.status == rundir.RUNNING:
         journal.write("supervisor_lost", attempt=record.attempts)
     plan = Plan(config, options.restart, options.grace_s, options.standby, options.limits)
-    workers = ProcessWorkers(options.program, story.trouble)
+    mark = mark_of(directory)
+    workers = ProcessWorkers(options.program, warn, lambda: Groups.available(mark), console.outlets)
     try:
+        if number := workers.end_orphans(options.grace_s):
+            name = signal.Signals(number).name
+            journal.write("stop_requested", signal=name)
+            console.end(f"stopped by {name} before anything was launched; the same command goes on")
+            journal.write("ended", status=EXIT_STOPPED)
+            return EXIT_STOPPED
         return Supervisor(directory, plan, workers, story, journal, world).run()
     finally:
         journal.close()

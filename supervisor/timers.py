@@ -8,6 +8,9 @@ from resilient.host.clock import Clock
 
 Callback = Callable[[], None]
 
+_LONGEST_S = 3600.0
+"""At once: the kernel counts the milliseconds in 32 bits, and ``--grace 1e12`` has its right too."""
+
 
 class Timers:
     """Timers over a monotonic clock. Nothing runs by itself: whoever waits asks when, and fires them."""
@@ -29,10 +32,11 @@ class Timers:
 
     @property
     def wait_s(self) -> float | None:
-        """How long until the next one is due; None when there is none."""
+        """How long to wait for the next one, which may then be still to come; None when there is none."""
         if not self._at_s:
             return None
-        return max(0.0, min(at_s for at_s, _ in self._at_s.values()) - self._clock.monotonic())
+        left_s = min(at_s for at_s, _ in self._at_s.values()) - self._clock.monotonic()
+        return min(max(0.0, left_s), _LONGEST_S)
 
     def fire(self) -> None:
         """Calls what is due, the earliest first. A callback may set and cancel timers."""

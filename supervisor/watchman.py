@@ -140,7 +140,9 @@ class Watchman:
     def next_look_s(self) -> float:
         """In how many seconds to look again."""
         next_s = _LOOK_S if self._limits.memory_bytes is None else _MEMORY_LOOK_S
-        if self._liveness is None or self._liveness.next_look_s is None:
+        # One that never says a word is not looked at for its beats: that look would be due for ever.
+        mute = self._attempt is None or not self._attempt.speaks
+        if mute or self._liveness is None or self._liveness.next_look_s is None:
             return next_s
         return min(next_s, max(0.05, self._liveness.next_look_s - self._clock.monotonic()))
 

@@ -13,14 +13,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -30,6 +32,8 @@ from resilient.host.cgroup import Group, Groups
 from resilient.host.files import DIRECTORY_MODE, FILE_MODE
 from resilient.link import Link
 from supervisor import vitals
+from supervisor.orphans import end_orphans
+from supervisor.outlet import Outlet
 from supervisor.output import Log, Pump
 from supervisor.vitals import Vitals
 
@@ -38,7 +42,8 @@ _SWEEP_S = 5.0
 _GROUP_S = 1.0
 """For what the kernel holds there is the sweep's own patience; it tells their names."""
 
-_DRAIN_S = 10.0
+_DRAIN_S = 5.0
+"""For its last output to be read: it is in the kernel already, unless the disk of the log is slow."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Program:
     def argv(self, door: int = -1) -> list[str]:
         """The command line of a worker; ``door`` lets a command into its group (see ``launch``)."""
         if self.kind == "command":
-            return [sys.executable, "-m", "supervisor.launch", str(door), *self.words]
+            return [sys.executable, "-m", "supervisor.launch", str(door), str(os.getpid()), *self.words]
         flags = ["-m"] if self.kind == "module" else []
         return [sys.executable, *_interpreter_flags(), "-m", "resilient.attach", *flags, *self.words]
 
@@ -117,13 +122,11 @@ class ProcessWorker:
         process: subprocess.Popen[bytes],
         link: Link,
         pumps: list[Pump],
-        log: Log | None,
         enter: Callable[[int], None] | None = None,
     ) -> None:
         self._process = process
         self._enter = enter
         self._pumps = pumps
-        self._log = log
         self.link = link
         self.pid = process.pid
         self.end_fd = os.pidfd_open(process.pid)
@@ -142,13 +145,16 @@ class ProcessWorker:
             signal.pidfd_send_signal(self.end_fd, number)
 
     def vitals(self) -> Vitals | None:
-        return vitals.read(self.pid)
+        found = vitals.read(self.pid)
+        if found is not None and any(pump.waits for pump in self._pumps):
+            # It stands still for whoever reads our output, as it would for a debugger: that is no hang.
+            return replace(found, traced=True)
+        return found
 
     def finish(self) -> None:
+        end_s = time.monotonic() + _DRAIN_S
         for pump in self._pumps:
-            pump.finish(_DRAIN_S)
-        if self._log is not None:
-            self._log.close()
+            pump.finish(max(0.0, end_s - time.monotonic()))
         self.link.close()
         os.close(self.end_fd)
 
@@ -157,6 +163,7 @@ class ProcessWorkers:
     """Starts real processes. ``complain`` hears what is wrong with keeping their output.
 
     ``find_groups`` tells where control groups can be made; without them it is done by the process table.
+    ``outlets`` are our own stdout and stderr, to which theirs are passed on.
     """
 
     def __init__(
@@ -164,13 +171,22 @@ class ProcessWorkers:
         program: Program,
         complain: Callable[[str], None],
         find_groups: Callable[[], Groups | None] = Groups.available,
+        outlets: tuple[Outlet, Outlet] | None = None,
     ) -> None:
+        self._outlets = outlets or (Outlet(1), Outlet(2))
         self._program = program
         self._complain = complain
         self._groups = find_groups()
         self._group: Group | None = None
         self._old_groups: list[Group] = []
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def end_orphans(self, grace_s: float) -> int:
+        """Ends what a dead supervisor of this run has left; a worker of it may take so long to save.
+
+        The number of a signal that stops us meanwhile, or 0.
+        """
+        return end_orphans(self._groups, grace_s, self._complain) if self._groups is not None else 0
 
     def spawn(self, config: WorkerConfig, log: Path, descriptors: Sequence[int] = ()) -> ProcessWorker:
         """Starts a worker and sends it its configuration, and the memory it shares. Raises OSError."""
@@ -187,20 +203,24 @@ class ProcessWorkers:
 
     def _start(self, config: WorkerConfig, log: Path, group: Group | None = None) -> ProcessWorker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, _door(group if self._program.kind == "command" else None) as door:
-            process = subprocess.Popen(
+        with _in_hand() as hand, theirs, _door(group if self._program.kind == "command" else None) as door:
+            hand.link = Link(ours)
+            hand.process = process = subprocess.Popen(
                 self._program.argv(door),
+                bufsize=0,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno(), *([door] if door >= 0 else [])],
                 env=_environment(config, theirs.fileno()),
                 start_new_session=True,
             )
-        kept = Log(log, self._complain)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        pumps = [Pump(_own(process.stdout), 1, kept), Pump(_own(process.stderr), 2, kept)]
-        return ProcessWorker(process, Link(ours), pumps, kept, self._enter)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            kept, sources = Log(log, self._complain), (process.stdout, process.stderr)
+            hand.pumps = [Pump(source, to, kept) for source, to in zip(sources, self._outlets, strict=True)]
+            for pump in hand.pumps:
+                pump.start()
+            return ProcessWorker(process, hand.link, hand.pumps, self._enter)
 
     def _group_of_attempt(self) -> Group | None:
         if self._group is None and self._groups is not None:
@@ -215,8 +235,9 @@ class ProcessWorkers:
     def spawn_saver(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, _said_into(log) as said:
-            process = subprocess.Popen(
+        with _in_hand() as hand, theirs, _said_into(log) as said:
+            hand.link = Link(ours)
+            hand.process = subprocess.Popen(
                 [sys.executable, "-m", "resilient.process_saver", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
@@ -224,10 +245,10 @@ class ProcessWorkers:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        link = Link(ours)
+            worker = ProcessWorker(hand.process, hand.link, [])
         with contextlib.suppress(LinkError):
-            link.send(config.to_message())
-        return ProcessWorker(process, link, [], None)
+            worker.link.send(config.to_message())
+        return worker
 
     def sweep(self, spared: Collection[int] = ()) -> list[int]:
         """Kills every process that descends from us, but those; the pids of those that would not die."""
@@ -274,6 +295,45 @@ def tell(worker: Worker, config: WorkerConfig, descriptors: Sequence[int]) -> No
         worker.link.send(config.to_message(), descriptors)
 
 
+def end(worker: Worker) -> None:
+    """Ends a worker that is of no use to anybody, and lets go of it."""
+    # In this order: its last output, which is waited for, ends when it does.
+    worker.signal(signal.SIGKILL)
+    worker.link.close()
+    ended = select.poll()
+    ended.register(worker.end_fd, select.POLLIN)
+    ended.poll(_SWEEP_S * 1000)
+    worker.reap()
+    worker.finish()
+
+
+@dataclass
+class _Hand:
+    """What has been taken in hand to start a process, before there is a worker that it belongs to."""
+
+    link: Link | None = None
+    process: subprocess.Popen[bytes] | None = None
+    pumps: Sequence[Pump] = ()
+
+
+@contextlib.contextmanager
+def _in_hand() -> Iterator[_Hand]:
+    """Lets go of everything if not all of it can be had: a process that nobody looks after must not live."""
+    hand = _Hand()
+    try:
+        yield hand
+    except BaseException:
+        if hand.process is not None:
+            hand.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                hand.process.wait(_SWEEP_S)
+        for pump in hand.pumps:
+            pump.finish(_DRAIN_S)
+        if hand.link is not None:
+            hand.link.close()
+        raise
+
+
 @contextlib.contextmanager
 def _door(group: Group | None) -> Iterator[int]:
     """A descriptor that lets a process into the group; -1 without one."""
@@ -312,13 +372,6 @@ def _alive(process: psutil.Process) -> bool:
     except (psutil.Error, ChildProcessError):
         pass
     return False
-
-
-def _own(pipe: IO[bytes]) -> int:
-    """The descriptor of a pipe, without the file object that would close it."""
-    descriptor = os.dup(pipe.fileno())
-    pipe.close()
-    return descriptor
 
 
 def _environment(config: WorkerConfig, descriptor: int) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import socket
 import threading
 
@@ -126,3 +128,20 @@ def test_a_descriptor_that_is_no_socket_is_no_link(tmp_path):
     """An environment variable that points nowhere is a clear error."""
     with open(tmp_path / "file", "w") as file, pytest.raises(LinkError, match="no link"):
         Link.from_fd(file.fileno())
+
+
+def test_a_link_may_have_a_high_number():
+    """Whoever started us has left more than a thousand descriptors open: the link works all the same."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, ours:
+        link, other = Link.from_fd(fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD, 2000)), Link(theirs)
+        assert link.fileno() >= 2000
+        assert link.poll() is None
+        assert not link.wait("word", 0.0)
+        other.send({"type": "noise"})
+        other.send({"type": "word"})
+        assert link.wait("word", 10.0)
+        link.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
-_NAME = re.compile(r"resilient-([0-9]{1,10})-[0-9]{1,10}")
+# resilient-PID-BORN-NUMBER-MARK: a pid is given away again, with the time of its birth it is one process.
+_NAME = re.compile(r"resilient-([0-9]{1,10})-([0-9]{1,20})-[0-9]{1,10}(?:-([0-9a-z]{1,40}))?")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _numbers = itertools.count(1)
 
@@ -101,6 +102,15 @@ class Group:
         """The file that takes a process in: by its pid, or itself by "0"."""
         return self.path / "cgroup.procs"
 
+    @property
+    def pids(self) -> list[int]:
+        """Who is in it, and in the groups below."""
+        found: list[int] = []
+        for folder, _, _ in os.walk(self.path):
+            with contextlib.suppress(OSError, ValueError):
+                found += map(int, (Path(folder) / "cgroup.procs").read_text().split())
+        return found
+
     def add(self, pid: int) -> bool:
         """Takes a process in, with all its threads; those that it has forked already stay where they are."""
         try:
@@ -141,18 +151,22 @@ class Group:
 
 
 class Groups:
-    """Makes groups below our own one. ``at`` is our own group's directory."""
+    """Makes groups below our own one. ``at`` is our own group's directory.
 
-    def __init__(self, at: Path) -> None:
+    ``mark`` stands in the groups' names: letters and digits that no two supervisors have while both live.
+    """
+
+    def __init__(self, at: Path, mark: str = "") -> None:
         self._at = at
+        self._mark = mark
 
     @classmethod
-    def available(cls) -> Groups | None:
+    def available(cls, mark: str = "") -> Groups | None:
         """Where groups can be made, filled and killed; None where they cannot. Tried, not guessed."""
         at = memberships().unified
         if at is None:
             return None
-        groups = cls(at)
+        groups = cls(at, mark)
         groups.clear_away()
         group = groups.make()
         if group is None:
@@ -162,8 +176,9 @@ class Groups:
         return groups if usable else None
 
     def make(self) -> Group | None:
-        """A new group, with our pid in its name; None where that fails."""
-        path = self._at / f"resilient-{os.getpid()}-{next(_numbers)}"
+        """A new group, with our pid and mark in its name; None where that fails."""
+        mark = f"-{self._mark}" if self._mark else ""
+        path = self._at / f"resilient-{os.getpid()}-{_born(os.getpid()) or 0}-{next(_numbers)}{mark}"
         try:
             path.mkdir()
         except OSError:
@@ -175,8 +190,46 @@ class Groups:
         with contextlib.suppress(OSError):
             for name in os.listdir(self._at):
                 match = _NAME.fullmatch(name)
-                if match and not (_PROC / match[1]).exists():
+                if match and not _lives(int(match[1]), int(match[2])):
                     Group(self._at / name).remove()
+
+    def orphans(self) -> list[Group]:
+        """The groups with processes in them that a dead supervisor with our mark has left.
+
+        They are looked for in the whole hierarchy that is to be seen: it may have been in another session.
+        """
+        if not self._mark:
+            return []
+        found = []
+        for folder, names, _ in os.walk([self._at, *_upwards(self._at)][-1]):
+            for name in names:
+                match = _NAME.fullmatch(name)
+                if match and match[3] == self._mark and not _lives(int(match[1]), int(match[2])):
+                    group = Group(Path(folder) / name)
+                    found += [group] if group.pids else []
+        return found
+
+
+def _born(pid: int) -> int | None:
+    """When a process began, in the kernel's ticks; None for one that is dead, a zombie too."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[19]) if fields[0] not in "ZX" else None
+
+
+def _lives(pid: int, born: int) -> bool:
+    if (_PROC / str(pid)).exists():
+        return _born(pid) == born
+    try:
+        # Where /proc hides the processes of others (hidepid) they live all the same.
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 # Killed for memory

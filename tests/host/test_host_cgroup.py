@@ -116,17 +116,67 @@ def test_groups_of_dead_supervisors_are_cleared_away(groups):
     dead.wait()
     mine = groups.make()
     parent = mine.path.parent
+    born = mine.path.name.split("-")[2]
+    gone = [
+        f"resilient-{dead.pid}-{born}-1",
+        f"resilient-{dead.pid}-{born}-2-abc",
+        f"resilient-{os.getpid()}-1-99999",
+    ]
+    kept = [f"resilient-{dead.pid}-x", f"resilient-{os.getpid()}-{born}-99999"]
     try:
-        for name in (f"resilient-{dead.pid}-1", f"resilient-{dead.pid}-x", f"resilient-{os.getpid()}-99999"):
+        for name in (*gone, *kept):
             (parent / name).mkdir()
         groups.clear_away()
-        assert not (parent / f"resilient-{dead.pid}-1").exists()
-        assert (parent / f"resilient-{dead.pid}-x").exists()
-        assert (parent / f"resilient-{os.getpid()}-99999").exists()
+        assert [(parent / name).exists() for name in gone] == [False] * 3
+        assert [(parent / name).exists() for name in kept] == [True] * 2
         assert mine.path.exists()
     finally:
-        for folder in [mine.path, *parent.glob(f"resilient-{dead.pid}-*"), *parent.glob("resilient-*-99999")]:
-            folder.rmdir()
+        for folder in [mine.path, *(parent / name for name in (*gone, *kept))]:
+            if folder.exists():
+                folder.rmdir()
+
+
+DEAD_SUPERVISOR = """
+import os, subprocess, sys
+from resilient.host.cgroup import Groups
+group = Groups.available(sys.argv[1]).make()
+child = subprocess.Popen(["sleep", "1000"], start_new_session=True, stdout=subprocess.DEVNULL)
+group.add(child.pid)
+print(group.path, child.pid, flush=True)
+"""
+
+
+def test_orphans_are_those_of_the_dead_with_our_mark(groups):
+    """Not an empty group, not of another mark, not of a supervisor that lives; a zombie does not live."""
+    mark = f"test{os.getpid()}"
+    ours = Groups.available(mark)
+    mine = ours.make()
+    alive = idle()
+    mine.add(alive.pid)
+    leavers = {}
+    try:
+        for name in (mark, f"{mark}x", ""):
+            leaver = subprocess.Popen(
+                [sys.executable, "-c", DEAD_SUPERVISOR, name], stdout=subprocess.PIPE, text=True
+            )
+            path, pid = leaver.stdout.readline().split()
+            # Ended, and not collected: it has its place in the process table still.
+            os.waitid(os.P_PID, leaver.pid, os.WEXITED | os.WNOWAIT)
+            leavers[name] = leaver, Group(Path(path)), int(pid)
+        assert [group.path for group in ours.orphans()] == [leavers[mark][1].path]
+        leavers[mark][0].wait()
+        assert [group.pids for group in ours.orphans()] == [[leavers[mark][2]]]
+        assert groups.orphans() == [], "without a mark nobody is ours"
+        assert leavers[mark][1].kill(10)
+        assert ours.orphans() == []
+    finally:
+        for leaver, group, _ in leavers.values():
+            group.kill(10)
+            group.remove()
+            leaver.communicate()
+        mine.kill(10)
+        alive.wait()
+        mine.remove()
 
 
 def test_without_cgroup_v2_there_are_no_groups(tmp_path, monkeypatch):

@@ -37,8 +37,11 @@ class Supervised:
         *options: str,
         arguments=(),
         stdin=None,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         python=sys.executable,
         program=("-m", "supervisor.cli"),
+        before=None,
     ):
         self.folder = folder
         self.script = folder / "script.py"
@@ -50,15 +53,17 @@ class Supervised:
             command,
             cwd=folder,
             stdin=stdin or subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
             start_new_session=True,
+            preexec_fn=before,
         )
         self._said = threading.Condition()
         self._streams = {"out": bytearray(), "err": bytearray()}
         self._threads = [
             threading.Thread(target=self._collect, args=item, daemon=True)
             for item in (("out", self.process.stdout), ("err", self.process.stderr))
+            if item[1] is not None
         ]
         for thread in self._threads:
             thread.start()

@@ -303,3 +303,14 @@ def test_as_a_program():
     done = subprocess.run([sys.executable, "-m", "resilient.tools", "verify", "run"], capture_output=True)
     assert done.returncode == 0
     assert b"3 files read in full: all ok" in done.stdout
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_fail_no_command(closed):
+    """Nobody can be told anything: the exit status tells it, and no file gets what was to be printed."""
+    make_run("run")
+    before = every_file("run")
+    command = f"exec {sys.executable} -m resilient.tools ls"
+    assert subprocess.run(["sh", "-c", f"{command} run {closed}"]).returncode == 0
+    assert subprocess.run(["sh", "-c", f"{command} nowhere {closed}"]).returncode == 64
+    assert every_file("run") == before
