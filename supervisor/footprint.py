@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from resilient.host.clock import Clock
+from supervisor.question import Question
 from supervisor.vitals import Vitals
 
 _PROC = Path("/proc")
@@ -63,29 +64,13 @@ def _text(pid: int, name: str) -> str:
     return ""
 
 
-class _Question:
-    """Asks the kernel, on a thread: with a process that it holds in a mapping we would be held as well."""
-
-    def __init__(self, clock: Clock, read: Callable[[Iterable[int]], Footprint], pids: Sequence[int]) -> None:
-        self.answered = threading.Event()
-        self.found = Footprint()
-        self.cost_s = 0.0
-        threading.Thread(target=self._ask, args=(clock, read, pids), daemon=True).start()
-
-    def _ask(self, clock: Clock, read: Callable[[Iterable[int]], Footprint], pids: Sequence[int]) -> None:
-        began_s = clock.monotonic()
-        self.found = read(pids)
-        self.cost_s = clock.monotonic() - began_s
-        self.answered.set()
-
-
 class Scales:
     """Weighs one attempt's processes, now and then. ``most`` is the most that was seen."""
 
     def __init__(self, clock: Clock, read: Callable[[Iterable[int]], Footprint] = read) -> None:
         self._clock = clock
         self._read = read
-        self._asked: _Question | None = None
+        self._asked: Question[tuple[Footprint, float]] | None = None
         self._weighed_s: float | None = None
         self._cost_s = 0.0
         self.most = Footprint()
@@ -98,17 +83,20 @@ class Scales:
         if self._asked is None:
             if self._is_early(limit_bytes is not None and seen.resident_bytes > limit_bytes):
                 return None
-            try:
-                self._asked = _Question(self._clock, self._read, seen.members)
-            except RuntimeError:
-                # No more threads can be had: that is a person's to see, and nothing to end for.
-                return None
-            self._asked.answered.wait(_PATIENCE_S)
-        if not self._asked.answered.is_set():
+            self._asked = Question(partial(self._ask, seen.members))
+            self._asked.wait(_PATIENCE_S)
+        asked = self._asked
+        if asked.is_answered or asked.lost:
+            self._asked = None
+        if not asked.is_answered:
             return None
-        self._cost_s, self._weighed_s = self._asked.cost_s, self._clock.monotonic()
-        found, self._asked = self._asked.found, None
+        found, self._cost_s = asked.answer
+        self._weighed_s = self._clock.monotonic()
         return self._note(found)
+
+    def _ask(self, pids: Sequence[int]) -> tuple[Footprint, float]:
+        began_s = self._clock.monotonic()
+        return self._read(pids), self._clock.monotonic() - began_s
 
     def _is_early(self, urgent: bool) -> bool:
         pause_s = self._cost_s / (_URGENT_SHARE if urgent else _SHARE)

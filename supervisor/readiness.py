@@ -13,14 +13,15 @@ import contextlib
 import enum
 import errno
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from resilient.host.memory import available_bytes
+from supervisor.question import Question
 
 _CHECKPOINT_MARGIN = 0.1
 _DISK_MARGIN_BYTES = 4 * 1024**2
@@ -163,7 +164,7 @@ class Lookout:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = _identity(root / "lock")
-        self._asked: _Question | None = None
+        self._asked: Question[tuple[bool | None, Disk]] | None = None
 
     def look(self, places: Sequence[Path] = (), pids: Iterable[int] = ()) -> Facts:
         """What is there now. Waits two seconds at most for a disk, and not again while it is silent.
@@ -172,31 +173,19 @@ class Lookout:
         the processes of the attempts before.
         """
         if self._asked is None:
-            self._asked = _Question(self._root, self._lock, [self._root, *places])
-            self._asked.answered.wait(_PATIENCE_S)
-        root: bool | None = None
-        disk: Disk | None = None
-        if self._asked.answered.is_set():
-            root, disk = self._asked.root, self._asked.disk
+            self._asked = Question(partial(_ask, self._root, self._lock, [self._root, *places]))
+            self._asked.wait(_PATIENCE_S)
+        root, disk = self._asked.answer if self._asked.is_answered else (None, None)
+        if self._asked.is_answered or self._asked.lost:
             self._asked = None
         return Facts(root, disk, tuple(_alive(pids)), available_bytes())
 
 
-class _Question:
-    """Asks the disk, on a thread of its own. One that never gets an answer does not keep us from ending."""
-
-    def __init__(self, root: Path, lock: tuple[int, int] | None, places: Sequence[Path]) -> None:
-        self.answered = threading.Event()
-        self.root: bool | None = None
-        self.disk: Disk | None = None
-        threading.Thread(target=self._ask, args=(root, lock, places), daemon=True).start()
-
-    def _ask(self, root: Path, lock: tuple[int, int] | None, places: Sequence[Path]) -> None:
-        found = _identity(root / "lock")
-        self.root = None if found is None else found == lock
-        # Of several places the worst one counts.
-        self.disk = min(map(_look_at, places), key=lambda disk: (not disk.trouble, disk.free_bytes or 0))
-        self.answered.set()
+def _ask(root: Path, lock: tuple[int, int] | None, places: Sequence[Path]) -> tuple[bool | None, Disk]:
+    found = _identity(root / "lock")
+    # Of several places the worst one counts.
+    worst = min(map(_look_at, places), key=lambda disk: (not disk.trouble, disk.free_bytes or 0))
+    return None if found is None else found == lock, worst
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

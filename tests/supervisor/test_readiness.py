@@ -138,7 +138,8 @@ def test_a_disk_that_does_not_answer_holds_nobody_up(root, monkeypatch):
     assert len(asked) == 1
     question = lookout._asked
     answers.set()
-    assert question.answered.wait(30)
+    question.wait(30)
+    assert question.is_answered
     assert judge(lookout.look(), Need()) is None
 
 
