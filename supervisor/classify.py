@@ -150,8 +150,8 @@ def classify(evidence: Evidence) -> Incident:
         if message in told:
             hint = str(told[message].get("hint") or "")
             return Incident(kind, str(told[message].get("error")), status, True, hint)
-    if "busy" in told and "place" not in told:
-        # The script may have caught it, and whatever it did then, it was no training.
+    if "busy" in told and ("place" not in told or told.get("incident", {}).get("exception") == "BusyError"):
+        # The script may have caught it, and whatever it did then without a place, it was no training.
         cause, hint = str(told["busy"].get("error")), str(told["busy"].get("hint") or "")
         return _make(evidence, BUSY, cause, hint, "another process has the lock of the checkpoints")
     if code == 0 and _is_complete(told):

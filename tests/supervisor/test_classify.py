@@ -33,6 +33,7 @@ from supervisor.classify import (
 HELLO = {"hello": {}}
 RAISED = {"kind": "exception", "exception": "ValueError", "message": "loss is NAN", "step": 4}
 IN_USE = {"busy": {"error": "/run is in use: process 7 (python) holds its lock", "hint": "stop it"}}
+SECOND_IN_USE = {**HELLO, **IN_USE, "place": {"directory": "/first"}}
 SILENCE = Silence("step", 61.0, 60.0)
 DEAD_CHILD = {**HELLO, "data_worker": {"how": "gone"}}
 DEAD_DATA_WORKER = (
@@ -79,6 +80,8 @@ DEAD_DATA_WORKER = (
         (Evidence(1, {**HELLO, **IN_USE}), BUSY, 1),
         (Evidence(0, {**HELLO, **IN_USE, "finished": {"complete": True}}), BUSY, 1),
         (Evidence(3, {**HELLO, **IN_USE, "place": {"directory": "/run"}}), EXITED, 3),
+        (Evidence(1, {**SECOND_IN_USE, "incident": {"exception": "BusyError"}}), BUSY, 1),
+        (Evidence(1, {**SECOND_IN_USE, "incident": {"exception": "ValueError"}}), EXCEPTION, 1),
     ],
 )
 def test_each_end_has_its_name(evidence, kind, status):
