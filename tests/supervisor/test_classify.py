@@ -81,7 +81,7 @@ DEAD_DATA_WORKER = (
         (Evidence(0, {**HELLO, **IN_USE, "finished": {"complete": True}}), BUSY, 1),
         (Evidence(3, {**HELLO, **IN_USE, "place": {"directory": "/run"}}), EXITED, 3),
         (Evidence(1, {**SECOND_IN_USE, "incident": {"exception": "BusyError"}}), BUSY, 1),
-        (Evidence(1, {**SECOND_IN_USE, "incident": {"exception": "ValueError"}}), EXCEPTION, 1),
+        (Evidence(1, {**SECOND_IN_USE, "incident": RAISED}), EXCEPTION, 1),
     ],
 )
 def test_each_end_has_its_name(evidence, kind, status):
