@@ -135,6 +135,11 @@ class Incident:
         return self.step if self.phase == "callbacks" and self.step else self.step + 1
 
     @property
+    def in_script(self) -> bool:
+        """Whether the script's own code has failed, outside of its training."""
+        return self.kind in (EXCEPTION, EXITED) and self.phase == "script"
+
+    @property
     def fingerprint(self) -> tuple[str, str, int]:
         """Numbers in the words (addresses, pids, values of a loss) may differ from time to time."""
         return self.kind, re.sub(r"0x[0-9a-fA-F]+|\d+(\.\d+)?", "#", self.cause), self.status

@@ -115,6 +115,9 @@ def failed(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> 
     )
     if ledger.repeated >= _HOPELESS:
         return Finding(ledger, stop=f"{_where(incident)} has failed three times in the same way")
+    if incident.in_script:
+        # Another state, or another batch, would come to the same place of the script.
+        return Finding(replace(ledger, open=False))
     if ledger.repeated > 1 and (incident.step > 0 or tried):
         return _poisoned(ledger, incident, attempt, poison)
     if incident.kind == NUMERICAL:
@@ -136,7 +139,7 @@ def _poisoned(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) 
 
 
 def _where(incident: Incident) -> str:
-    return f"step {incident.culprit}"
+    return f"the script after step {incident.step}" if incident.in_script else f"step {incident.culprit}"
 
 
 def _close(ledger: Ledger, attempt: int) -> Finding:

@@ -38,6 +38,18 @@ def test_a_poisoned_step_is_given_up_at_the_third_attempt():
     assert "step 25 has failed three times" in third.stop
 
 
+@pytest.mark.parametrize("poison", Poison)
+def test_a_script_that_fails_behind_its_training_is_no_poisoned_step(poison):
+    """No state is gone back behind and no batch left out for it; the third time is the end all the same."""
+    error = replace(ERROR, phase="script", at_start=True)
+    ledger = Ledger()
+    for attempt in (1, 2):
+        finding, ledger = fail(begin(ledger, 24, "memory"), error, attempt, poison)
+        assert (finding.action, finding.stop) == ("", "")
+        assert ledger.origin == Origin()
+    assert "the script after step 24 has failed three times" in fail(ledger, error, 3, poison)[0].stop
+
+
 def test_numbers_in_an_error_make_no_difference():
     """An address or a value that differs from time to time is the same failure."""
     _, ledger = fail(Ledger(), ERROR, 1)
