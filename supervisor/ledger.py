@@ -54,7 +54,7 @@ class Trial:
 class Ledger:
     """``trial`` is the one that is open, or the last that failed; ``from_step`` where was gone on from last.
 
-    ``repeated`` is how often the failure ``fingerprint`` has come with ``failed_step`` the last complete one.
+    ``repeated`` is how often the failure ``fingerprint`` has come in a row, with ``failed_step`` to blame.
     ``origin`` says which states are not to be gone on from, and which steps are left out. ``unfinished``
     tells whether an attempt has left a training call in its middle, and none has come to one since.
     """
@@ -103,14 +103,14 @@ def failed(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> 
     if incident.kind in OUTSIDE or incident.kind == TOO_LARGE:
         return Finding(replace(ledger, open=False))
     known = incident.fingerprint == ledger.fingerprint
-    same = known and incident.step == ledger.failed_step
+    same = known and incident.culprit == ledger.failed_step
     tried = ledger.open and ledger.trial is not None
     if known and not same and tried and incident.at_start and ledger.origin.shunned:
         return Finding(ledger, stop="it fails in the same way from two different states")
     ledger = replace(
         ledger,
         fingerprint=incident.fingerprint,
-        failed_step=incident.step,
+        failed_step=incident.culprit,
         repeated=ledger.repeated + 1 if same else 1,
     )
     if ledger.repeated >= _HOPELESS:

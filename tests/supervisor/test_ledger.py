@@ -65,6 +65,13 @@ def test_another_step_is_another_failure():
         assert (finding.action, finding.stop) == ("", "")
 
 
+def test_the_step_that_follows_is_another_one():
+    """A crash in the callbacks of a step, and the same crash in the step after it."""
+    _, ledger = fail(Ledger(), replace(AT_ONCE, phase="callbacks", at_start=False), 1)
+    finding, _ = fail(begin(ledger, 24, "memory"), replace(AT_ONCE, phase="compiling"), 2)
+    assert (finding.action, finding.stop) == ("", "")
+
+
 def test_the_policy_may_end_the_run_or_leave_the_batch_out():
     """--on-poison decides at the second failure."""
     _, ledger = fail(Ledger(), ERROR, 1)
