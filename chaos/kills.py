@@ -87,8 +87,9 @@ def shape_of(number: int) -> Shape:
 
 def plan(rng: random.Random, count: int) -> list[Kill]:
     """Killings at growing steps. One in five comes while a process starts, never two of those in a row: a run
-    that fails the same way twice before its first step is given up, and rightly. Nor is such a one a crash of
-    the same kind as the one before: then an older state is gone back to, rightly too.
+    that fails the same way twice before its first step is given up, and rightly. Nor is such a one a crash
+    where the one before it was the same, or took the supervisor along, which may not have heard of the first
+    step yet: then an older state is gone back to, rightly too.
     """
     steps = sorted(rng.sample(range(1, STEPS), count))
     targets = rng.choices(list(TARGETS), list(TARGETS.values()), k=count)
@@ -96,7 +97,11 @@ def plan(rng: random.Random, count: int) -> list[Kill]:
     for step, target in zip(steps, targets, strict=True):
         early = rng.random() < 0.25 and not (kills and kills[-1].start is not None) and bool(kills)
         start = rng.random() if early and target != SAVER else None
-        if start is not None and target == kills[-1].target:
+        if (
+            start is not None
+            and " " in target
+            and (target == kills[-1].target or SUPERVISOR in kills[-1].target)
+        ):
             target = WORKER
         kills.append(Kill(target, step, rng.uniform(0.0, _SUB_STEP_S), start))
     return kills
