@@ -212,7 +212,9 @@ class Training:
         before = streams.fingerprint()
         batch = next(batches, None)
         watch.recorder.pipeline_ran(before)
-        if recovered is not None:
+        if recovered is not None and batch is None:
+            streams.restore(recovered.document["streams"])
+        elif recovered is not None:
             # The first batch is there: the pipeline's threads have begun with the streams of the call.
             streams.resume(recovered.document)
         watch.begin()

@@ -145,7 +145,11 @@ class Passage:
         document = recovered.document
         counters.restore_callbacks(self.call.callbacks, document["callbacks"])
         counters.restore_loss_scale(self.call.scale_manager, document["loss_scale"])
-        streams.resume(document)
+        if self._is_last():
+            # No pipeline is going to run, and what it drew it has drawn.
+            streams.restore(document["streams"])
+        else:
+            streams.resume(document)
 
     def _finish_epoch(self, context: Any) -> None:
         """The end of an epoch whose steps are all complete, as MindSpore's loop does it."""

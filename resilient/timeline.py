@@ -147,6 +147,7 @@ class Timeline:
             self.trail.follow(CALLS, start.ordinal)
         elif self.recovered is not None:
             streams.restore(self.recovered.document["streams"])
+            self.trail.note(CALLS, start.ordinal)
 
     def leave(self, progress: Progress) -> None:
         """A call has ended, one way or the other, at this boundary."""

@@ -51,7 +51,7 @@ def test_everything_is_put_back(tmp_path, kind, death):
 
 
 @pytest.mark.parametrize("death", ["exception", "SIGKILL"])
-@pytest.mark.parametrize("kind", ["draws", "changes", "evaluates"])
+@pytest.mark.parametrize("kind", ["draws", "changes", "evaluates", "last step", "twice"])
 def test_what_a_script_does_between_its_calls_is_done_once(tmp_path, kind, death):
     """Its first calls are not made again, and what it draws and changes behind them comes out the same."""
     whole = tmp_path / "whole"
