@@ -6,13 +6,11 @@ SIGKILL, SIGTERM, exception, exit with commas between: each at a random step. Th
 of every network, of every optimizer, and of what was drawn.
 """
 
-import contextlib
 import hashlib
 import os
 import random
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -22,7 +20,7 @@ import numpy as np
 from mindspore import dataset as ds
 from mindspore import nn
 from mindspore.train import Accuracy, Callback, EarlyStopping, History, LossMonitor, Model, ReduceLROnPlateau
-from small import STEPS_PER_EPOCH, At, Network
+from small import STEPS_PER_EPOCH, Network
 
 import resilient
 from resilient import CheckpointMonitor
@@ -116,25 +114,6 @@ def loop(work):
             count()
 
 
-def retry(work):
-    """Fails once, which the script catches, and makes the same call again."""
-    epochs, step, mark = plan.randrange(1, 3), plan.randrange(1, 9), FOLDER / f"failed_{plan.random()}"
-    for _ in range(2):
-        with contextlib.suppress(Oops):
-            work.model.train(epochs, work.rows, callbacks=[Die(), At(step, partial(fail, mark))])
-            break
-
-
-class Oops(Exception):
-    """The script knows what to do about it."""
-
-
-def fail(mark):
-    if not mark.exists():
-        mark.touch()
-        raise Oops
-
-
 def make(work):
     works.append(Work())
 
@@ -161,9 +140,9 @@ def change(work):
 
 
 works = [Work() for _ in range(plan.randrange(1, 3))]
-known = [train, train, train, retry, loop, loop, evaluate, evaluate, draw, change, make]
+known = [train, train, train, train, loop, loop, evaluate, evaluate, draw, change, make]
 actions = [plan.choice(known) for _ in range(plan.randrange(2, 7))]
-most = 8 + 12 * sum(action in (train, retry, loop) for action in actions)
+most = 8 + 12 * sum(action in (train, loop) for action in actions)
 fatal = [plan.randrange(1, most // (number + 1)) for number in range(3)]
 for action in [train, *actions]:
     action(plan.choice(works))
