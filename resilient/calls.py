@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import itertools
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -207,7 +206,7 @@ class Course:
 
     def _warn_of_what_cannot_return(self, cells: list[nn.Cell], arguments: Arguments) -> None:
         for finding in (
-            *itertools.chain.from_iterable(map(network_findings, cells)),
+            *(finding for cell in cells for finding in network_findings(cell)),
             *pipeline_findings(arguments.dataset),
             *callback_findings(arguments.callbacks, cells),
         ):

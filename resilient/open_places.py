@@ -24,6 +24,8 @@ from resilient.store.store import Store
 from resilient.store.weights import remove_temporaries
 
 PLAIN_DIRECTORY = Path("output")
+# A tool that looks who has a lock holds it itself meanwhile.
+_INSTANT_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class OpenPlaces:
         run = RunDirectory(root, self._world)
         self._run_locks[root] = run.lock()
         # Somebody else's run may keep checkpoints here as well.
-        self._rank_locks[root] = self._world.files.lock(layout.rank_lock(root, 0), str(os.getpid()).encode())
+        lock = layout.rank_lock(root, 0)
+        self._rank_locks[root] = process_saver.take_lock(self._world.files, lock, _INSTANT_S)
         return run.open().run_id
 
     def _clean(self, root: Path, rank: int, store: Store) -> None:

@@ -198,15 +198,15 @@ class Saver:
         return {"type": "commit", "epoch": saved.snapshot.epoch, **outcome}
 
 
-def take_lock(files: Files, path: Path) -> Lock:
-    """Takes a rank's lock, once a process that is about to end has let go of it.
+def take_lock(files: Files, path: Path, wait_s: float | None = None) -> Lock:
+    """Takes a rank's lock, once a process that is about to end has let go of it: by default within a minute.
 
     Raises BusyError, which names the process that holds it.
     """
     patient = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(BusyError),
         wait=tenacity.wait_fixed(0.05),
-        stop=tenacity.stop_after_delay(_LOCK_S),
+        stop=tenacity.stop_after_delay(_LOCK_S if wait_s is None else wait_s),
         reraise=True,
     )
     try:

@@ -65,7 +65,7 @@ class Session:
         self.shared = shared or Shared()
         self.link = link
         self._places = OpenPlaces(config, self.world, self.warn, lambda: self.shared.mirror is not None)
-        self._savers: dict[tuple[Path, KeepPolicy, str | None], Saver] = {}
+        self._savers: dict[tuple[Path, str, KeepPolicy, str | None], Saver] = {}
         self._warned: set[str] = set()
         self._told_step = False
         self._told_error: BaseException | None = None
@@ -284,7 +284,8 @@ class Session:
     def saver(self, settings: Settings) -> Saver:
         """A saver for the store of their place, as these settings want it."""
         place = self.open(settings)
-        wanted = place.root, settings.keep, settings.asynchronous
+        # Of what one saver was given the newest waits: who calls his files otherwise has one of his own.
+        wanted = place.root, settings.prefix, settings.keep, settings.asynchronous
         if wanted not in self._savers:
             self._savers[wanted] = self._make_saver(settings, place)
         return self._savers[wanted]

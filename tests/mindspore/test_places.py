@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mindspore as ms
@@ -13,8 +15,11 @@ from small import Network, assert_equal, dataset, files, model, values
 
 import resilient
 from resilient import CheckpointMonitor
-from resilient.errors import UsageError
+from resilient.errors import BusyError, UsageError
+from resilient.host.files import DiskFiles
 from resilient.host.world import World
+from resilient.saving import Committer
+from resilient.store import layout
 from resilient.store.rundir import RunDirectory
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -95,6 +100,30 @@ def test_each_monitor_saves_in_its_own_directory(plain):
     trained.train(1, dataset(), callbacks=[first, CheckpointMonitor(directory="b", save_checkpoint_steps=8)])
     assert "CKP_rank_0-2_4.ckpt" in files("a/checkpoint/rank_0")
     assert files("b/checkpoint/rank_0")[-1] == "CKP_rank_0-2_8.ckpt"
+
+
+def test_two_monitors_of_one_call_share_a_directory(plain, monkeypatch):
+    """Each has its last checkpoint, though the disk is slow, and of what waits for it the newest stays."""
+    commit = Committer.commit
+
+    def slowly(committer, snapshot):
+        time.sleep(0.05)
+        return commit(committer, snapshot)
+
+    monkeypatch.setattr(Committer, "commit", slowly)
+    saves = [CheckpointMonitor(name, "a", keep_checkpoint_max=50, async_save=True) for name in ("A", "B")]
+    model().train(1, dataset(), callbacks=saves)
+    assert {"A_rank_0-1_8.ckpt", "B_rank_0-1_8.ckpt"} <= set(files("a/checkpoint/rank_0"))
+
+
+def test_a_directory_that_a_supervised_run_saves_in_is_refused(plain):
+    """Its run has another lock, elsewhere; whoever commits here is named."""
+    Path("a").mkdir()
+    lock = DiskFiles().lock(layout.rank_lock(Path("a"), 0), str(os.getpid()).encode())
+    with pytest.raises(BusyError, match=f"process {os.getpid()} "):
+        Loop("a").train()
+    lock.release()
+    assert Loop("a").train() == list(range(1, 17))
 
 
 @pytest.mark.parametrize("key", [None, bytes(range(1, 17))], ids=["no key", "another"])
