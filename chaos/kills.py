@@ -1,11 +1,12 @@
 """python -m chaos.kills [--kills N] [--seed S] [--jobs J]: kills real trainings at random instants.
 
-Each run is a short, real MindSpore training under ``resilient-run --mirror-every 1``, killed some ten times:
-in a step, in a callback, in a copy, while it compiles, while it imports, right after it was started. Who dies
-is the worker (by SIGKILL, SIGSEGV, SIGABRT or os._exit), the saver, the supervisor, several of them, or
-everything at once. In the end the weights, the optimizer state and the random streams must be those of a run
-that nobody killed; no completed step may have been run again, except one whose copy was in progress, and,
-where everything died, those since the last durable checkpoint; and no process may be left.
+Each run is a short, real MindSpore training (by ``Model`` or in a loop of its own) under ``resilient-run
+--mirror-every 1``, killed some ten times: in a step, in a callback, in a copy, while it compiles, while it
+imports, right after it was started. The victim is the worker (SIGKILL, SIGSEGV, SIGABRT, os._exit), the
+saver, the supervisor, several of them, or everything. In the end the weights, the optimizer state and the
+random streams must be those of a run that nobody killed; no completed step may have run again, except one
+whose copy was in progress, and, where everything died, those since the last durable checkpoint; and no
+process may be left.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _SEED = 20_26
 _SUB_STEP_S = 0.006  # a step of the program takes 1.5 to 5 ms
 _START_S = 8.0  # as long as an import and a compilation take here, at most
 _OVERTIME_RUNS = 3
+
+_ALWAYS = ("--mirror-every", "1", "--backoff", "0:0", "--max-restarts", "1000")
 
 WORKER, SAVER, SUPERVISOR = "worker", "saver", "supervisor"
 
@@ -76,13 +79,22 @@ class Report:
 
 
 def shape_of(number: int) -> Shape:
-    """Runs differ: graph and PyNative mode, who says what is saved, and how many slots there are."""
-    monitor = ("none", "async", "sync")[number % 3]
+    """Runs differ in all that a user can choose: how they train, when they save, the cipher, the number of
+    slots, an interpreter in reserve. Each choice meets each other one in some run of a campaign.
+    """
+    way, augment = (("train", False), ("loop", False), ("fit", False), ("train", True), ("loop", True))[
+        number % 5
+    ]
+    # A loop has no callbacks, so no monitor either.
+    monitor = "none" if way == "loop" else ("none", "async", "sync")[number % 3]
     mode = "pynative" if number % 4 == 3 else "graph"
     slots = ((), ("--mirror-slots", "2"), ("--mirror-slots", "3"))[number // 3 % 3]
     saves = () if monitor != "none" else ("--save-steps", "3") if number % 2 == 0 else ("--save-steps", "60")
-    options = ("--mirror-every", "1", "--backoff", "0:0", "--max-restarts", "1000", *slots, *saves)
-    return Shape(_SEED, STEPS, ("--mode", mode, "--monitor", monitor), options)
+    standby = ("--standby",) if number % 7 == 5 else ()
+    cipher = (None, "AES-GCM", "AES-CBC", "SM4-CBC")[number // 2 % 4]
+    arguments = ("--mode", mode, "--way", way, *(["--augment"] if augment else []), "--monitor", monitor)
+    options = (*_ALWAYS, *slots, *saves, *standby)
+    return Shape(_SEED, STEPS, arguments, options, cipher=cipher)
 
 
 def plan(rng: random.Random, count: int) -> list[Kill]:
@@ -199,13 +211,13 @@ class Execution:
         victim.start()
 
 
-def execute(folder: Path, shape: Shape, kills: Sequence[Kill], expected: Callable[[str], str]) -> Report:
+def execute(folder: Path, shape: Shape, kills: Sequence[Kill], expected: Callable[[Shape], str]) -> Report:
     """One run with its killings, held against the one that nobody killed."""
     report = Report(shape)
     victim = Victim(folder, shape)
     try:
         Execution(victim, report).run(kills)
-        if not report.errors and victim.result() != expected(shape.mode):
+        if not report.errors and victim.result() != expected(shape):
             report.errors.append("the weights, the optimizer state or the random streams differ")
     except (VictimError, OSError) as error:
         report.errors.append(str(error))
@@ -214,9 +226,9 @@ def execute(folder: Path, shape: Shape, kills: Sequence[Kill], expected: Callabl
     return report
 
 
-def undisturbed(folder: Path, mode: str) -> str:
-    """The result of the run that nobody kills."""
-    victim = Victim(folder, Shape(_SEED, STEPS, ("--mode", mode)))
+def undisturbed(folder: Path, shape: Shape) -> str:
+    """The result of the same training in a run that nobody kills."""
+    victim = Victim(folder, Shape(_SEED, STEPS, shape.training))
     victim.start()
     victim.wait_until_gone()
     account = judge(victim.lines(), [], STEPS)
@@ -231,7 +243,7 @@ class Campaign:
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder = folder
         self._seed = seed
-        self._expected: dict[str, str] = {}
+        self._expected: dict[tuple[str, ...], str] = {}
         self._lock = threading.Lock()
         self.reports: list[Report] = []
 
@@ -264,17 +276,19 @@ class Campaign:
             shutil.rmtree(folder)
         return report
 
-    def _undisturbed(self, mode: str) -> str:
+    def _undisturbed(self, shape: Shape) -> str:
+        training = shape.training
         with self._lock:
-            if mode not in self._expected:
-                self._expected[mode] = undisturbed(self._folder / f"undisturbed-{mode}", mode)
-            return self._expected[mode]
+            if training not in self._expected:
+                folder = self._folder / "undisturbed{}".format("".join(training).replace("--", "-"))
+                self._expected[training] = undisturbed(folder, shape)
+            return self._expected[training]
 
 
 def _words(report: Report) -> str:
     account, shape = report.account, report.shape
     result = "identical" if not report.errors else "FAILED: " + "; ".join(report.errors)
-    how = " ".join(word for word in (*shape.arguments, *shape.options[6:]) if not word.startswith("--mo"))
+    how = " ".join((*shape.arguments, *shape.options[len(_ALWAYS) :], shape.cipher or "plain"))
     return (
         f"{len(report.struck):2} kills ({how}): {result}; run again: {account.in_copy} in copy, "
         f"{account.since_durable} since the last checkpoint"

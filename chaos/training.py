@@ -1,10 +1,11 @@
 """A small, quick training that tells what it has done: what ``chaos.kills`` kills.
 
-    training.py FOLDER [--steps N] [--mode graph|pynative] [--monitor none|sync|async] [--save-steps N]
-                       [--memory-group DIR --hog STEP]
+    training.py FOLDER [--steps N] [--mode graph|pynative] [--way train|fit|loop] [--augment]
+                       [--monitor none|sync|async] [--save-steps N] [--memory-group DIR --hog STEP]
 
-With --hog it joins a control group and takes memory from that step on, without an end, once in the life of
-the run. FOLDER gets, whatever kills this process:
+It trains by ``Model.train``, by ``Model.fit`` or in a loop of its own. With --augment its pipeline draws
+from NumPy's random stream, in one worker. With --hog it joins a control group and takes memory from that step
+on, without an end, once in the life of the run. FOLDER gets, whatever kills this process:
 
     steps     a line for each beginning and each completion of a step: PID begun|done STEP
     result    at the end: a hash of all parameters, optimizer state and random streams
@@ -16,6 +17,7 @@ import hashlib
 import os
 import random
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import dataset as ds
 from mindspore import nn
-from mindspore.train import Callback, Model
+from mindspore.train import Accuracy, Callback, Model
+
+import resilient
 
 STEPS_PER_EPOCH = 50
 _ROWS = 8
@@ -44,24 +48,36 @@ class Network(nn.Cell):  # type: ignore[misc]
 
 
 class Witness(Callback):  # type: ignore[misc]
-    """Writes down what happens, and draws from the streams that a resume has to put back."""
+    """Writes down what happens, and draws from the streams that a resume has to put back.
 
-    def __init__(self, path: Path, hog_step: int) -> None:
+    Of NumPy's only where no pipeline draws from it: which of the two came first would be chance.
+    """
+
+    def __init__(self, path: Path, hog_step: int, *, leave_numpy: bool) -> None:
         super().__init__()
         self._hog_step = hog_step
+        self._leave_numpy = leave_numpy
         # Unbuffered: what is written stands there, whatever becomes of us.
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def on_train_step_begin(self, run_context: Any) -> None:
-        self._write("begun", run_context.original_args().cur_step_num)
+        self.begun(run_context.original_args().cur_step_num)
 
     def on_train_step_end(self, run_context: Any) -> None:
+        self.done(run_context.original_args().cur_step_num)
+
+    def begun(self, step: int) -> None:
+        """A step begins."""
+        self._write("begun", step)
+
+    def done(self, step: int) -> None:
+        """A step is complete."""
         random.random()
-        np.random.random()
-        step = run_context.original_args().cur_step_num
+        if not self._leave_numpy:
+            np.random.random()
         self._write("done", step)
         if step == self._hog_step:
-            # The training goes on meanwhile: death comes in whatever it is doing.
+            # The training continues meanwhile: death comes in whatever it is doing.
             threading.Thread(target=take_memory, daemon=True).start()
 
     def _write(self, what: str, step: int) -> None:
@@ -92,43 +108,71 @@ def hog_step(options: argparse.Namespace) -> int:
     return int(options.hog)
 
 
-def dataset(steps_per_epoch: int) -> Any:
+def augmented(row: Any) -> Any:
+    """A row with noise from NumPy's stream."""
+    return row + np.random.standard_normal(row.shape).astype(np.float32) * 0.1
+
+
+def dataset(steps_per_epoch: int, *, augment: bool = False) -> Any:
     """Shuffled rows, the same in each process."""
     generator = np.random.default_rng(5)
     images = generator.standard_normal((steps_per_epoch * _ROWS, 12)).astype(np.float32)
     labels = generator.integers(0, 4, len(images)).astype(np.int32)
-    return ds.NumpySlicesDataset((images, labels), ["x", "y"], shuffle=True).batch(_ROWS)
+    rows = ds.NumpySlicesDataset((images, labels), ["x", "y"], shuffle=True)
+    if augment:
+        rows = rows.map(augmented, ["x"], num_parallel_workers=1)
+    return rows.batch(_ROWS)
 
 
 def monitors(kind: str, save_steps: int) -> list[Any]:
     """The script's own CheckpointMonitor, if it is to have one."""
     if kind == "none":
         return []
-    from resilient import CheckpointMonitor
-
-    return [CheckpointMonitor(save_checkpoint_steps=save_steps, async_save=kind == "async")]
+    return [resilient.CheckpointMonitor(save_checkpoint_steps=save_steps, async_save=kind == "async")]
 
 
-def train(options: argparse.Namespace) -> Any:
-    """Trains to the end; the trained network with its optimizer."""
+def train(options: argparse.Namespace) -> Sequence[Any]:
+    """Trains to the end; the trained network and its optimizer."""
     epochs = options.steps // STEPS_PER_EPOCH
     network = Network()
     rate = nn.cosine_decay_lr(1e-4, 1e-2, options.steps, STEPS_PER_EPOCH, epochs)
     loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
-    model = Model(network, loss, nn.Adam(network.trainable_params(), rate))
-    callbacks = [
-        Witness(options.folder / "steps", hog_step(options)),
-        *monitors(options.monitor, options.save_steps),
-    ]
-    model.train(epochs, dataset(STEPS_PER_EPOCH), callbacks=callbacks)
-    return model.train_network
+    optimizer = nn.Adam(network.trainable_params(), rate)
+    witness = Witness(options.folder / "steps", hog_step(options), leave_numpy=options.augment)
+    rows = dataset(STEPS_PER_EPOCH, augment=options.augment)
+    if options.way == "loop":
+        run_loop(network, loss, optimizer, rows, epochs, witness)
+        return network, optimizer
+    model = Model(network, loss, optimizer, metrics={"accuracy": Accuracy()})
+    callbacks = [witness, *monitors(options.monitor, options.save_steps)]
+    if options.way == "fit":
+        model.fit(epochs, rows, dataset(1), callbacks=callbacks)
+    else:
+        model.train(epochs, rows, callbacks=callbacks)
+    return [model.train_network]
 
 
-def digest(network: Any) -> str:
+def run_loop(network: Any, loss: Any, optimizer: Any, rows: Any, epochs: int, witness: Witness) -> None:
+    """The same training in a loop of its own."""
+
+    def forward(x: Any, y: Any) -> Any:
+        return loss(network(x), y)
+
+    step_of = ms.value_and_grad(forward, None, optimizer.parameters)
+    with resilient.training(network, optimizer) as run:
+        for x, y in run.steps(rows, epochs):
+            step = run.step + 1
+            witness.begun(step)
+            optimizer(step_of(x, y)[1])
+            witness.done(step)
+
+
+def digest(cells: Sequence[Any]) -> str:
     """A hash of everything that a training state is made of."""
     sha = hashlib.sha256()
-    for parameter in network.get_parameters():
-        sha.update(parameter.name.encode() + parameter.asnumpy().tobytes())
+    for cell in cells:
+        for parameter in cell.get_parameters():
+            sha.update(parameter.name.encode() + parameter.asnumpy().tobytes())
     drawn = random.random(), np.random.random(), ms.get_rng_state().asnumpy().tobytes()
     sha.update(repr(drawn).encode())
     return sha.hexdigest()
@@ -140,6 +184,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=8 * STEPS_PER_EPOCH)
     parser.add_argument("--mode", choices=("graph", "pynative"), default="graph")
+    parser.add_argument("--way", choices=("train", "fit", "loop"), default="train")
+    parser.add_argument("--augment", action="store_true")
     parser.add_argument("--monitor", choices=("none", "sync", "async"), default="none")
     parser.add_argument("--save-steps", type=int, default=3)
     parser.add_argument("--memory-group", type=Path)

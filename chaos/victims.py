@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos import witness
+from resilient.codec.keys import KEY_BYTES
 from resilient.config import Sealing
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World
@@ -37,6 +38,7 @@ class Shape:
     """How a run is set up: the program's arguments, and the options of ``resilient-run``.
 
     ``program`` takes a folder and --steps N, and writes down its steps as ``chaos/training.py`` does.
+    ``cipher`` is the mode that its checkpoints are encrypted with, None for plain ones.
     """
 
     seed: int
@@ -44,10 +46,16 @@ class Shape:
     arguments: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     program: Path = PROGRAM
+    cipher: str | None = None
 
     @property
-    def mode(self) -> str:
-        return "pynative" if "pynative" in self.arguments else "graph"
+    def training(self) -> tuple[str, ...]:
+        """The arguments that the result depends on."""
+        found: list[str] = []
+        for name in ("--mode", "--way"):
+            if name in self.arguments:
+                found += (name, self.arguments[self.arguments.index(name) + 1])
+        return (*found, *(["--augment"] if "--augment" in self.arguments else []))
 
 
 class Victim:
@@ -61,11 +69,19 @@ class Victim:
         self._supervisor: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True)
         os.mkfifo(folder / "exit")
+        key = SystemEntropy().token(max(KEY_BYTES[shape.cipher])) if shape.cipher else None
+        self._sealing = Sealing(shape.cipher, key)
+        if key is not None:
+            descriptor = os.open(folder / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(key)
         RunDirectory(folder / "run", World()).open({"seed": shape.seed})
 
     def start(self) -> None:
         """Starts the supervisor; the same command each time."""
-        options = ["--run-dir", str(self._folder / "run"), "--no-encrypt", *self._shape.options]
+        cipher = self._shape.cipher
+        seal = ["--enc-mode", cipher, "--key-file", str(self._folder / "key")] if cipher else ["--no-encrypt"]
+        options = ["--run-dir", str(self._folder / "run"), *seal, *self._shape.options]
         program = [
             str(self._shape.program),
             str(self._folder),
@@ -115,7 +131,7 @@ class Victim:
         """The newest committed step; 0 for none."""
         record = RunDirectory(self._folder / "run", World()).read()
         assert record is not None
-        entries = open_store(self._folder / "run", World(), Sealing(), record.run_id).entries()
+        entries = open_store(self._folder / "run", World(), self._sealing, record.run_id).entries()
         return max((entry.step for entry in entries), default=0)
 
     @property

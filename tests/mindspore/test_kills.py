@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed_for_its_memory_loses_no_completed_step(tmp_path
     # The group is not the supervisor's: it knows from the kernel's log alone.
     kind = "out of memory" if kernel_log.readable() else "killed"
     assert victim.events("incident_judged")[0]["kind"] == kind
-    assert victim.result() == kills.undisturbed(tmp_path / "undisturbed", "graph")
+    assert victim.result() == kills.undisturbed(tmp_path / "undisturbed", shape)
 
 
 @pytest.mark.parametrize(
