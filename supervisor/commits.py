@@ -24,6 +24,7 @@ from supervisor.saver import Outcome, Save, Saver
 from supervisor.workers import Worker
 
 _PATIENCE_S = 120.0
+_SLOW_BYTES_PER_S = 5e6
 _TEMPORARY = re.compile(r"/\.([^/]+)\.[0-9a-f]{16}\.tmp\b")
 # What a request that is not as it should be ends in.
 _NONSENSE = (AssertionError, AttributeError, LookupError, MirrorError, TypeError, ValueError)
@@ -90,8 +91,13 @@ class Commits:
 
     @property
     def patience_s(self) -> float:
-        """How long a save is waited for when nothing else is left to do: a disk may hang for ever."""
-        return max(_PATIENCE_S, 10 * (self.last_s or 0.0))
+        """How long a save is waited for when nothing else is left to do: a disk may hang for ever.
+
+        The last save is the measure. The first one is given what its size takes on a very slow disk.
+        """
+        if self.last_s is None:
+            return _PATIENCE_S + self.state_bytes / _SLOW_BYTES_PER_S
+        return max(_PATIENCE_S, 10 * self.last_s)
 
     def hear(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> bool:
         """Does what a worker asks for; False when the message is about something else.

@@ -25,6 +25,7 @@ from resilient.config import Origin, Shun
 from resilient.errors import StorageError
 from resilient.host.world import World
 from resilient.store import commit, layout
+from resilient.store.rundir import Keep
 from supervisor.classify import NUMERICAL, OUTSIDE, TOO_LARGE, Incident
 
 FORMAT = 1
@@ -161,9 +162,15 @@ def _roll_back(ledger: Ledger, step: int, attempt: int, why: str) -> Finding:
 
 
 class TrialFile:
-    """Keeps a ledger in the run's directory. ``complain`` hears once that it cannot be written."""
+    """Keeps a ledger in the run's directory. ``complain`` hears once that it cannot be written.
 
-    def __init__(self, directory: Path, world: World, complain: Callable[[str], None]) -> None:
+    ``keep`` writes it for us; None: we do, and wait for the disk.
+    """
+
+    def __init__(
+        self, directory: Path, world: World, complain: Callable[[str], None], keep: Keep | None = None
+    ) -> None:
+        self._keep = keep or self._replace
         self._path = directory / "trials.json"
         self._world = world
         self._complain = complain
@@ -184,11 +191,14 @@ class TrialFile:
         """Makes this what is kept, durably."""
         content = {"format": FORMAT, **asdict(ledger), "origin": ledger.origin.to_json()}
         data = (json.dumps(content) + "\n").encode()
-        token = self._world.entropy.token(layout.TOKEN_BYTES).hex()
         try:
-            commit.replace(self._world.files, self._path, token, lambda writer: writer.write(data))
+            self._keep(self._path, data)
         except StorageError as error:
             self._fail(f"{self._path.name} cannot be written: {error}")
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        token = self._world.entropy.token(layout.TOKEN_BYTES).hex()
+        commit.replace(self._world.files, path, token, lambda writer: writer.write(data))
 
     def _fail(self, text: str) -> None:
         if not self._complained:

@@ -12,6 +12,7 @@ import selectors
 import signal
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from resilient.errors import StorageError
@@ -63,14 +64,14 @@ class Supervisor:
         self._clock = world.clock
         self._record = directory.open()
         self._selector = selectors.DefaultSelector()
-        trials = TrialFile(directory.root, world, story.trouble)
+        trials = TrialFile(directory.root, world, story.trouble, directory.keep)
         self._judge = Judge(plan.restart, trials, journal, world)
         self._commits = Commits(
             plan.worker, lambda config: workers.spawn_saver(config, directory.saver_log), self._selector, self
         )
         self._standby = Standby(workers.spawn_standby, self._selector, self._hear_standby, story.trouble)
         self._launcher = Launcher(directory, workers, self._standby, self._selector, world.clock, self)
-        self._watchman = Watchman(plan.limits, directory, plan.worker.keep, world)
+        self._watchman = Watchman(plan.limits, directory, plan.worker.keep, world, journal.pen.probe)
         self._stop_signal = 0
         self._end_s = 0.0
         self._killed_s = 0.0
@@ -98,6 +99,7 @@ class Supervisor:
     def run(self) -> int:
         """Supervises to the end; the exit status."""
         with self._selector, wakeup.signals(self._selector, self.hear_signals):
+            self._journal.pen.watch(self._selector)
             try:
                 self.begin()
                 while not self.ended:
@@ -122,6 +124,8 @@ class Supervisor:
         self._commits.close()
         self._standby.close()
         self._launcher.clear_away()
+        if self._launcher.left:
+            self._tell_left(self._launcher.left)
 
     # Waiting
 
@@ -225,7 +229,8 @@ class Supervisor:
             fields = {"attempt": attempt.number, **fields}
         self._judge.note(message, alive=alive)
         if message["type"] == "resuming" and worker is not None:
-            self._commits.answer(worker, {"type": "recorded"})
+            # The worker waits for that, and not we: the disk may not answer.
+            self._journal.pen.after(partial(self._commits.answer, worker, {"type": "recorded"}))
         if message["type"] == "progress" and self._plan.standby and self._machine.state is State.RUNNING:
             # The first step is complete: the start is over.
             self._launcher.prepare_standby(self._plan.worker, self._record.attempts + 1)
@@ -326,6 +331,9 @@ class Supervisor:
     def _forward(self) -> None:
         attempt = self._launcher.attempt
         assert attempt is not None
+        # First of all: the grace runs already, and is the worker's.
+        attempt.send(self._stop_signal)
+        attempt.send(signal.SIGCONT)
         self._timers.cancel("watch")
         grace_s = self._plan.grace_s
         self._story.stopping(self._stop_signal, grace_s)
@@ -333,8 +341,6 @@ class Supervisor:
         self._end_s = self._clock.monotonic() + parts.end_s
         self._timers.set("secure", parts.secure_s, lambda: self._feed(Event.LATE))
         self._later(parts.kill_s, Event.GRACE_OVER)
-        attempt.send(self._stop_signal)
-        attempt.send(signal.SIGCONT)
 
     def _secure(self) -> None:
         """No step boundary was reached in time: the newest state in memory is committed."""

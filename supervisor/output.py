@@ -1,6 +1,6 @@
 """The worker's output: kept byte for byte, and passed on.
 
-Each stream has a thread that reads what the worker writes, puts it into the attempt's log, and hands it to
+Each stream has a thread that reads what the worker writes, has it put into the attempt's log, and hands it to
 our own stream's ``Outlet``. A terminal that has been stopped (Ctrl-S) does not hold up the worker: what it
 cannot take in the end is in the log. A pipe or a file gets every byte while the worker lives, whatever that
 takes: the worker waits once much is waiting, as it would without us. When it is gone, nobody waits for the
@@ -13,34 +13,35 @@ import contextlib
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from resilient.host.files import DIRECTORY_MODE, FILE_MODE
+from supervisor.desk import Kind, Reply
 from supervisor.outlet import Outlet
+from supervisor.scribe import DirectPen, Pen
 
 _CHUNK_BYTES = 64 * 1024
 
 
 class Log:
-    """The file that keeps the output of one attempt. A full disk is said once; the output still passes.
+    """The file that keeps the output of one attempt. The output passes, whatever its disk does.
 
-    It is closed by the last writer that leaves: nobody else ever waits for one that is stuck in the middle of
-    a write. All have entered before the first of them leaves.
+    A disk that is full is said once, and tried again with each write. The log itself says how much is missing
+    in it. The last writer that leaves closes it. All have entered before the first of them leaves. ``pen``
+    writes; by default at once, in this process.
     """
 
-    def __init__(self, path: Path, complain: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, complain: Callable[[str], None], pen: Pen | None = None) -> None:
+        self._path = path
         self._complain = complain
+        self._complained = False
+        self._pen = pen or DirectPen()
         self._writers = 0
         self._lock = threading.Lock()
-        self._descriptor = -1
-        try:
-            os.makedirs(path.parent, DIRECTORY_MODE, exist_ok=True)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(path, flags, FILE_MODE)
-        except OSError as error:
-            complain(f"the output is not kept, {path} cannot be written: {error.strerror}")
+        # The file is there from the beginning, whether anything is said or not.
+        self.write(b"")
 
     def enter(self) -> None:
         """Somebody is going to write."""
@@ -48,35 +49,39 @@ class Log:
             self._writers += 1
 
     def write(self, data: bytes) -> None:
-        with self._lock:
-            view = memoryview(data)
-            while view and self._descriptor >= 0:
-                try:
-                    view = view[os.write(self._descriptor, view) :]
-                except OSError as error:
-                    self._complain(f"the output is no longer kept: {error.strerror}")
-                    self._close()
+        """Has this appended; a disk that is slower than the worker is waited for, one that is dead is not."""
+        self._pen.await_room()
+        self._pen.append(Kind.OUTPUT, self._path, data, self._hear)
 
     def leave(self) -> None:
         """One of those that write has come to its end."""
         with self._lock:
             self._writers -= 1
-            if self._writers == 0:
-                self._close()
+            if self._writers:
+                return
+        self._pen.leave(self._path)
 
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+    def settle(self, timeout_s: float) -> None:
+        """Waits until the file has what was written, unless its disk does not answer."""
+        self._pen.wait(timeout_s)
+
+    def _hear(self, reply: Reply) -> None:
+        if reply.number and not self._complained:
+            self._complained = True
+            self._complain(
+                f"not all output can be kept, {self._path} cannot be written: {reply.error}; "
+                "the log says what is missing"
+            )
 
 
 class Pump:
     """Puts one stream of the worker's into a log, and passes it on to a stream of ours.
 
-    ``source`` is an unbuffered pipe, which is the pump's from now on.
+    ``source`` is an unbuffered pipe, which is the pump's from now on. With no ``target`` it is for the log
+    alone.
     """
 
-    def __init__(self, source: IO[bytes], target: Outlet, log: Log) -> None:
+    def __init__(self, source: IO[bytes], target: Outlet | None, log: Log) -> None:
         self._source = source
         self._target = target
         self._log = log
@@ -98,8 +103,11 @@ class Pump:
             self._close()
             return
         self._over = True
-        self._target.look_again()
+        if self._target is not None:
+            self._target.look_again()
+        end_s = time.monotonic() + timeout_s
         self._reader.join(timeout_s)
+        self._log.settle(max(0.0, end_s - time.monotonic()))
 
     @property
     def reading(self) -> bool:
@@ -115,7 +123,8 @@ class Pump:
         with contextlib.suppress(OSError):
             while data := os.read(self._source.fileno(), _CHUNK_BYTES):
                 self._log.write(data)
-                self._target.pass_on(data, self._may_wait)
+                if self._target is not None:
+                    self._target.pass_on(data, self._may_wait)
                 self._waits = False
         self._close()
 

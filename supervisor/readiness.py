@@ -13,7 +13,7 @@ import contextlib
 import enum
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from resilient.host.memory import available_bytes
+from supervisor.desk import try_to_make
 from supervisor.question import Question
 
 _CHECKPOINT_MARGIN = 0.1
@@ -158,11 +159,16 @@ def _size(size_bytes: int) -> str:
 # Looking
 
 
+Probe = Callable[[Path], int]
+"""The errno of making a file in a directory, 0 for none. It may never answer."""
+
+
 class Lookout:
     """Looks at what an attempt needs. Made while the run's lock is held: that file tells the directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, probe: Probe = try_to_make) -> None:
         self._root = root
+        self._probe = probe
         self._lock = _identity(root / "lock")
         self._asked: Question[tuple[bool | None, Disk]] | None = None
 
@@ -173,7 +179,8 @@ class Lookout:
         the processes of the attempts before.
         """
         if self._asked is None:
-            self._asked = Question(partial(_ask, self._root, self._lock, [self._root, *places]))
+            asked = partial(_ask, self._root, self._lock, [self._root, *places], self._probe)
+            self._asked = Question(asked)
             self._asked.wait(_PATIENCE_S)
         root, disk = self._asked.answer if self._asked.is_answered else (None, None)
         if self._asked.is_answered or self._asked.lost:
@@ -181,10 +188,13 @@ class Lookout:
         return Facts(root, disk, tuple(_alive(pids)), available_bytes())
 
 
-def _ask(root: Path, lock: tuple[int, int] | None, places: Sequence[Path]) -> tuple[bool | None, Disk]:
+def _ask(
+    root: Path, lock: tuple[int, int] | None, places: Sequence[Path], probe: Probe
+) -> tuple[bool | None, Disk]:
     found = _identity(root / "lock")
+    disks = (_look_at(place, probe) for place in places)
     # Of several places the worst one counts.
-    worst = min(map(_look_at, places), key=lambda disk: (not disk.trouble, disk.free_bytes or 0))
+    worst = min(disks, key=lambda disk: (not disk.trouble, disk.free_bytes or 0))
     return None if found is None else found == lock, worst
 
 
@@ -196,7 +206,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _look_at(place: Path) -> Disk:
+def _look_at(place: Path, probe: Probe) -> Disk:
     # A place that a script names is made by the first save: what is above it decides.
     while not os.path.isdir(place) and place != place.parent:
         place = place.parent
@@ -206,19 +216,7 @@ def _look_at(place: Path) -> Disk:
         return Disk(trouble=error.errno or errno.EIO)
     # Some file systems do not count inodes.
     inodes = status.f_favail if status.f_files else None
-    return Disk(status.f_bavail * status.f_frsize, inodes, _try(place))
-
-
-def _try(place: Path) -> int:
-    """The errno of making a file there, 0 for none. The file has no name, and is gone whatever happens."""
-    try:
-        os.close(os.open(place, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        # Not every file system knows files without a name.
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
-            return error.errno or errno.EIO
-        return 0 if os.access(place, os.W_OK | os.X_OK) else errno.EACCES
-    return 0
+    return Disk(status.f_bavail * status.f_frsize, inodes, probe(place))
 
 
 def _alive(pids: Iterable[int]) -> Iterable[str]:

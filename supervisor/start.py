@@ -6,15 +6,19 @@ import errno
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import psutil
+
 from resilient.codec import keys
 from resilient.config import Environment, Sealing, WorkerConfig
-from resilient.errors import EXIT_STOPPED, StorageError, UnusableError, UsageError
+from resilient.errors import EXIT_STOPPED, BusyError, StorageError, UnusableError, UsageError
 from resilient.host.cgroup import Groups
+from resilient.host.files import DiskLock, Lock
 from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.locks import held
@@ -28,8 +32,13 @@ from supervisor.journal import Journal
 from supervisor.loop import Supervisor
 from supervisor.orphans import mark_of
 from supervisor.plan import Plan
+from supervisor.scribe import Scribe
 from supervisor.story import Story
 from supervisor.workers import ProcessWorkers
+
+_LEFTOVER_S = 10.0
+_WRITE_S = 60.0
+"""As long as the disk takes something; one that takes nothing is not waited for."""
 
 
 def supervise(options: Options, console: Console) -> int:
@@ -37,7 +46,7 @@ def supervise(options: Options, console: Console) -> int:
     _demand_linux()
     directory = RunDirectory(options.run_dir.absolute(), World())
     try:
-        lock = directory.lock()
+        lock = _lock(directory)
         try:
             if options.fresh:
                 _make_way(directory, options, console)
@@ -58,7 +67,8 @@ def supervise(options: Options, console: Console) -> int:
                 console.warn("the supervisor of this run was killed the last time, or the machine went down")
             sealing = _sealing(options.key, record, console)
             record = _keep_record(directory, record, sealing, options, console)
-            return _run(directory, record, sealing, options, console)
+            assert isinstance(lock, DiskLock)
+            return _run(directory, lock, record, sealing, options, console)
         finally:
             lock.release()
     except StorageError as error:
@@ -69,19 +79,56 @@ def supervise(options: Options, console: Console) -> int:
         raise
 
 
+def _lock(directory: RunDirectory) -> Lock:
+    """Takes the run. A dead supervisor's desk may still write, and is waited for; a living holder is not."""
+    end_s = time.monotonic() + _LEFTOVER_S
+    while True:
+        try:
+            return directory.lock()
+        except BusyError as error:
+            if not error.pid or _lives(error.pid) or time.monotonic() > end_s:
+                raise
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _run(
-    directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
+    directory: RunDirectory,
+    lock: DiskLock,
+    record: RunRecord,
+    sealing: Sealing,
+    options: Options,
+    console: Console,
 ) -> int:
+    # In this order: it is forked, and an outlet has threads.
+    scribe = Scribe([lock.descriptor])
     with console.with_outlets() as unhurried:
-        return _watch_over(directory, record, sealing, options, unhurried)
+        try:
+            return _watch_over(directory, scribe, record, sealing, options, unhurried)
+        finally:
+            if unwritten := scribe.close(_WRITE_S):
+                lock.leave_to_child()
+                unhurried.warn(unwritten)
 
 
 def _watch_over(
-    directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
+    directory: RunDirectory,
+    scribe: Scribe,
+    record: RunRecord,
+    sealing: Sealing,
+    options: Options,
+    console: Console,
 ) -> int:
     world = World()
     story = Story(console, world.clock, options.run_dir)
-    journal = Journal(directory.journal, world.clock, story.trouble)
+    scribe.complain = story.trouble
+    directory = RunDirectory(directory.root, world, scribe.replace)
+    journal = Journal(directory.journal, world.clock, story.trouble, scribe)
 
     def warn(text: str) -> None:
         journal.write("warning", text=text)
@@ -108,7 +155,7 @@ def _watch_over(
         journal.write("supervisor_lost", attempt=record.attempts)
     plan = Plan(config, options.restart, options.grace_s, options.standby, options.limits)
     mark = mark_of(directory)
-    workers = ProcessWorkers(options.program, warn, lambda: Groups.available(mark), console.outlets)
+    workers = ProcessWorkers(options.program, warn, lambda: Groups.available(mark), console.outlets, scribe)
     try:
         if number := workers.end_orphans(options.grace_s):
             name = signal.Signals(number).name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ from resilient.store.rundir import RunDirectory
 from supervisor import logtail, readiness
 from supervisor.attempt import Attempt
 from supervisor.classify import PLACES, Evidence, Silence
+from supervisor.desk import try_to_make
 from supervisor.disk_watch import DiskWatch
 from supervisor.footprint import Scales
 from supervisor.liveness import Hang, HangPolicy, Liveness
-from supervisor.readiness import Lookout, Need, Obstacle
+from supervisor.question import Question
+from supervisor.readiness import Lookout, Need, Obstacle, Probe
 from supervisor.vitals import Vitals
 
 _LOOK_S = 5.0
 # A training that grows fast is caught before it is far above its limit.
 _MEMORY_LOOK_S = 1.0
+_PATIENCE_S = 2.0
 _REMEDIES = {
     False: "the stacks of its threads go to the log, then it is started again",
     True: "somebody has stopped it (SIGSTOP): it is woken, and started again if it does not go on",
@@ -57,11 +61,18 @@ class Finding:
 class Watchman:
     """Watches one attempt after the other; ``disk`` watches over all of them."""
 
-    def __init__(self, limits: Limits, directory: RunDirectory, keep: KeepPolicy, world: World) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        directory: RunDirectory,
+        keep: KeepPolicy,
+        world: World,
+        probe: Probe = try_to_make,
+    ) -> None:
         self._limits = limits
         self._directory = directory
         self._clock = world.clock
-        self._lookout = Lookout(directory.root)
+        self._lookout = Lookout(directory.root, probe)
         self._place = directory.root
         self.disk = DiskWatch(directory.root, keep, world.clock)
         self._attempt: Attempt | None = None
@@ -174,8 +185,15 @@ class Watchman:
             oom_kills=max(0, (cgroup.oom_kills() or 0) - self._oom_kills),
             kernel=kernel_log.kernel_says(worker.pid, attempt.began_s),
             peak_bytes=self._scales.most.total_bytes,
-            log_end=logtail.read(self._directory.log(attempt.number)),
+            log_end=_end_of(self._directory.log(attempt.number)),
         )
+
+
+def _end_of(log: Path) -> str:
+    """The end of a log; nothing where its disk does not answer."""
+    asked = Question(partial(logtail.read, log))
+    asked.wait(_PATIENCE_S)
+    return asked.answer if asked.is_answered else ""
 
 
 def _silence(hang: Hang | None) -> Silence | None:

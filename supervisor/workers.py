@@ -29,12 +29,12 @@ import psutil
 from resilient.config import LINK_FD_VARIABLE, WorkerConfig
 from resilient.errors import LinkError
 from resilient.host.cgroup import Group, Groups
-from resilient.host.files import DIRECTORY_MODE, FILE_MODE
 from resilient.link import Link
 from supervisor import vitals
 from supervisor.orphans import end_orphans
 from supervisor.outlet import Outlet
 from supervisor.output import Log, Pump
+from supervisor.scribe import Scribe
 from supervisor.vitals import Vitals
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -163,7 +163,8 @@ class ProcessWorkers:
     """Starts real processes. ``complain`` hears what is wrong with keeping their output.
 
     ``find_groups`` tells where control groups can be made; without them it is done by the process table.
-    ``outlets`` are our own stdout and stderr, to which theirs are passed on.
+    ``outlets`` are our own stdout and stderr, to which theirs are passed on. ``scribe`` writes their logs, in
+    a process that no sweep ends.
     """
 
     def __init__(
@@ -172,8 +173,10 @@ class ProcessWorkers:
         complain: Callable[[str], None],
         find_groups: Callable[[], Groups | None] = Groups.available,
         outlets: tuple[Outlet, Outlet] | None = None,
+        scribe: Scribe | None = None,
     ) -> None:
         self._outlets = outlets or (Outlet(1), Outlet(2))
+        self._scribe = scribe
         self._program = program
         self._complain = complain
         self._groups = find_groups()
@@ -216,7 +219,8 @@ class ProcessWorkers:
             )
             assert process.stdout is not None
             assert process.stderr is not None
-            kept, sources = Log(log, self._complain), (process.stdout, process.stderr)
+            kept = Log(log, self._complain, self._scribe)
+            sources = process.stdout, process.stderr
             hand.pumps = [Pump(source, to, kept) for source, to in zip(sources, self._outlets, strict=True)]
             for pump in hand.pumps:
                 pump.start()
@@ -235,17 +239,23 @@ class ProcessWorkers:
     def spawn_saver(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with _in_hand() as hand, theirs, _said_into(log) as said:
+        with _in_hand() as hand, theirs:
             hand.link = Link(ours)
-            hand.process = subprocess.Popen(
+            hand.process = process = subprocess.Popen(
                 [sys.executable, "-m", "resilient.process_saver", str(theirs.fileno())],
+                bufsize=0,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-            worker = ProcessWorker(hand.process, hand.link, [])
+            assert process.stdout is not None
+            # It may outlive this worker: its words are read until it says no more, and nobody waits for that.
+            said = Pump(process.stdout, None, Log(log, self._complain, self._scribe))
+            hand.pumps = [said]
+            said.start()
+            worker = ProcessWorker(process, hand.link, [])
         with contextlib.suppress(LinkError):
             worker.link.send(config.to_message())
         return worker
@@ -255,6 +265,8 @@ class ProcessWorkers:
         self._kill_group()
         ourselves = psutil.Process()
         left: list[psutil.Process] = []
+        if self._scribe is not None:
+            spared = [*spared, self._scribe.pid]
         # Each round finds what was started while the last one was at it.
         for _ in range(20):
             children = ourselves.children(recursive=True)
@@ -346,21 +358,6 @@ def _door(group: Group | None) -> Iterator[int]:
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _said_into(log: Path) -> Iterator[int]:
-    """A descriptor for the output of a process of ours: the log, or nothing where it cannot be written."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        os.makedirs(log.parent, DIRECTORY_MODE, exist_ok=True)
-        descriptor = os.open(log, flags, FILE_MODE)
-    except OSError:
-        descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -193,6 +193,17 @@ class DiskLock:
         self._descriptor = descriptor
         self._path = path
 
+    @property
+    def descriptor(self) -> int:
+        """The open file; -1 once it is released."""
+        return self._descriptor
+
+    def leave_to_child(self) -> None:
+        """Lets go of it in this process alone: a forked child that has the open file holds the lock on."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
     def release(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1

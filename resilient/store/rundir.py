@@ -67,11 +67,16 @@ class RunRecord:
     key_ids: tuple[str, ...] = ()
 
 
-class RunDirectory:
-    """One run's directory on disk."""
+Keep = Callable[[Path, bytes], None]
+"""Gives a file a new content, durably: at once (it raises StorageError), or soon, and in order."""
 
-    def __init__(self, root: Path, world: World) -> None:
+
+class RunDirectory:
+    """One run's directory on disk. ``keep`` writes its files for us; None: we do, and wait for the disk."""
+
+    def __init__(self, root: Path, world: World, keep: Keep | None = None) -> None:
         self.root = root
+        self.keep = keep
         self._files = world.files
         self._clock = world.clock
         self._entropy = world.entropy
@@ -153,11 +158,14 @@ class RunDirectory:
 
     def write(self, record: RunRecord) -> RunRecord:
         """Makes this the run's record, durably."""
-        self._files.make_directory(self.root)
         data = (json.dumps(asdict(record), indent=2) + "\n").encode()
-        token = self._entropy.token(layout.TOKEN_BYTES).hex()
-        commit.replace(self._files, self.root / "run.json", token, lambda writer: writer.write(data))
+        (self.keep or self._replace)(self.root / "run.json", data)
         return record
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        self._files.make_directory(self.root)
+        token = self._entropy.token(layout.TOKEN_BYTES).hex()
+        commit.replace(self._files, path, token, lambda writer: writer.write(data))
 
     def _has_checkpoints(self) -> bool:
         """Whether checkpoints lie in the directory itself, of whatever rank."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -90,23 +89,6 @@ def test_a_frozen_worker_is_told_and_replaced_once_it_dies(supervise, freezer):
     assert run.end() == 0, run.err()
     assert events(run, "incident_judged")[0]["kind"] == "hang"
     assert not is_alive(pid)
-
-
-@pytest.fixture
-def frozen_disk(tmp_path):
-    """A file system that can be frozen: whoever writes to it then sleeps in the kernel. Needs root."""
-    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None or shutil.which("fsfreeze") is None:
-        pytest.skip("freezing a file system takes root, mkfs.ext4 and fsfreeze")
-    image, place = tmp_path / "image", tmp_path / "disk"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(64 * 1024**2)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode != 0:
-        pytest.skip("loop mounts are not allowed here")
-    yield place
-    subprocess.run(["fsfreeze", "-u", place], capture_output=True)
-    subprocess.run(["umount", "-l", place], check=True)
 
 
 def state_of(pid):

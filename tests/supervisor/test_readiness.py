@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import readiness
+from supervisor import desk, readiness
 from supervisor.readiness import Disk, Facts, Kind, Lookout, Need, judge
 
 GB = 10**9
@@ -113,7 +113,7 @@ def test_where_nobody_makes_files(root, tmp_path):
         if os.geteuid() == 0:
             os.setgroups([])
             os.setuid(65534)
-        os._exit(readiness._try(root))
+        os._exit(desk.try_to_make(root))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == errno.EACCES
     assert os.listdir(root) == ["lock"]
