@@ -21,6 +21,7 @@ from __future__ import annotations
 
 EXIT_USAGE = 64
 EXIT_UNUSABLE = 65
+EXIT_BROKEN = 70
 EXIT_STOPPED = 75
 
 

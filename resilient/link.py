@@ -101,6 +101,10 @@ class Link:
         waiting.register(self._socket, select.POLLIN)
         return bool(waiting.poll(timeout_s * 1000))
 
+    def finish(self) -> None:
+        """Says nothing more: the other side hears the end of the link, and can still be heard."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self._socket.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,7 @@ from resilient.config import (
     SavePolicy,
 )
 from resilient.errors import (
+    EXIT_BROKEN,
     EXIT_UNUSABLE,
     EXIT_USAGE,
     BusyError,
@@ -58,7 +60,8 @@ examples:
   resilient-run -m package.train               run a module
 
 exit status: 0 the run is complete, 64 bad usage, 65 checkpoints exist and none can be used,
-75 stopped by request (the same command goes on), otherwise the script's own (128+N for signal N).
+70 resilient-run itself has failed, 75 stopped by request (the same command goes on),
+otherwise the script's own (128+N for signal N).
 """
 
 
@@ -83,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, BusyError, ResilientError) as error:
         console.warn(str(error))
         return EXIT_USAGE
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is not the script's
+        traceback.print_exc()
+        words = f"{type(error).__name__}: {error}"
+        console.warn(f"resilient-run itself has failed ({words}); please report it, with the traceback above")
+        return EXIT_BROKEN
 
 
 def parse(argv: list[str]) -> Options:

@@ -20,14 +20,12 @@ from resilient.errors import LinkError, MirrorError
 from resilient.mirror import Mirror, Slot
 from resilient.shared_memory import SharedMemory
 from supervisor.readiness import Kind, Obstacle
-from supervisor.saver import Outcome, Save, Saver
+from supervisor.saver import Legacy, Outcome, Save, Saver
 from supervisor.workers import Worker
 
 _PATIENCE_S = 120.0
 _SLOW_BYTES_PER_S = 5e6
 _TEMPORARY = re.compile(r"/\.([^/]+)\.[0-9a-f]{16}\.tmp\b")
-# What a request that is not as it should be ends in.
-_NONSENSE = (AssertionError, AttributeError, LookupError, MirrorError, TypeError, ValueError)
 # Whoever asks for these waits for the answer.
 _ANSWERS = {"store": "opened", "save": "done"}
 
@@ -109,7 +107,7 @@ class Commits:
         try:
             if request is not None:
                 request(worker, message, unused)
-        except _NONSENSE as error:
+        except Exception as error:  # noqa: BLE001 - whoever asked must not wait for ever
             self._refuse(worker, message["type"], error)
         finally:
             _close(unused)
@@ -178,6 +176,10 @@ class Commits:
         if self._failed is not None and not self.busy:
             save = self._failed.save
             self.save_newer(durable_step, save.reason, failure=save.failure)
+
+    def leave(self) -> Legacy:
+        """What is left to whoever saves without us."""
+        return self._saver.leave()
 
     def close(self) -> None:
         """Lets the saver go, which has what it commits in hands of its own, and the memory."""

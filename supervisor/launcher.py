@@ -55,13 +55,24 @@ class Launcher:
         self.attempt: Attempt | None = None
         self.left: list[int] = []
 
+    @property
+    def present(self) -> Attempt:
+        """The newest attempt, where there is one for sure."""
+        assert self.attempt is not None
+        return self.attempt
+
+    @property
+    def group(self) -> list[Worker]:
+        """The workers of the newest attempt."""
+        return self.attempt.workers if self.attempt is not None else []
+
     def launch(self, config: WorkerConfig, memory: list[int]) -> Attempt:
         """Starts a group; ``memory`` is what it goes on from. Raises OSError."""
         heartbeat = Heartbeat.create()
         try:
             worker = self._worker(config, [heartbeat.descriptor, *memory])
             self._listen(worker)
-        except OSError:
+        except BaseException:
             heartbeat.close()
             raise
         if self.attempt is not None:
@@ -74,7 +85,7 @@ class Launcher:
         try:
             self._selector.register(worker.end_fd, selectors.EVENT_READ, self._on_end)
             self._selector.register(worker.link, selectors.EVENT_READ, lambda: self._on_link(worker))
-        except OSError:
+        except BaseException:
             self._unlisten(worker)
             end(worker)
             raise
@@ -99,7 +110,7 @@ class Launcher:
 
     def reap_orphans(self, spared: Collection[int]) -> None:
         """Collects dead children that have become ours."""
-        ours = [worker.pid for worker in self.attempt.workers] if self.attempt is not None else []
+        ours = [worker.pid for worker in self.group]
         self._workers.reap_orphans([*ours, *spared, *self._standby.pids])
 
     def clear_away(self, spared: Collection[int] = ()) -> None:
@@ -108,8 +119,7 @@ class Launcher:
 
     def abandon(self) -> None:
         """The group cannot be killed: the kernel holds it. Nobody waits for it any more."""
-        assert self.attempt is not None
-        for worker in self.attempt.workers:
+        for worker in self.present.workers:
             self._unlisten(worker)
 
     def _on_link(self, worker: Worker) -> None:
@@ -125,8 +135,7 @@ class Launcher:
                 self._selector.unregister(worker.link)
 
     def _on_end(self) -> None:
-        attempt = self.attempt
-        assert attempt is not None
+        attempt = self.present
         if not attempt.reap():
             return
         for worker in attempt.workers:
@@ -135,8 +144,7 @@ class Launcher:
 
     def finish(self) -> None:
         """Hears what an ended group has said last, and lets go of it."""
-        assert self.attempt is not None
-        for worker in self.attempt.workers:
+        for worker in self.present.workers:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(worker.link)
             with contextlib.suppress(LinkError):

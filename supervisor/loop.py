@@ -15,24 +15,29 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from resilient.errors import StorageError
+from resilient.errors import EXIT_BROKEN, StorageError
 from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.rundir import RunDirectory
-from supervisor import deadline, wakeup
-from supervisor.classify import FINISHED, Evidence, death_reason
+from supervisor import deadline, requests, wakeup
+from supervisor.classify import Evidence
 from supervisor.commits import Commits
 from supervisor.ending import conclude
+from supervisor.farewell import Farewell
+from supervisor.hearing import Hearing
 from supervisor.hung import Hung
+from supervisor.inquest import Inquest
 from supervisor.journal import Journal
 from supervisor.judge import Judge
-from supervisor.launcher import Launcher, fields_of
+from supervisor.launcher import Launcher
 from supervisor.ledger import TrialFile
 from supervisor.machine import Action, Event, Machine, State
+from supervisor.mishaps import MOST_IN_A_ROW, Broken, Mishaps, words_of
 from supervisor.pause import Pause
 from supervisor.plan import Plan
 from supervisor.readiness import Obstacle
 from supervisor.rescue import Rescue
+from supervisor.restart import Verdict
 from supervisor.standby import Standby
 from supervisor.story import Story
 from supervisor.timers import Timers
@@ -57,8 +62,9 @@ class Supervisor:
     ) -> None:
         self._directory = directory
         self._plan = plan
-        self._story = story
-        self._journal = journal
+        self._mishaps = Mishaps(journal, story)
+        self._story = story = self._mishaps.unfailing(story)
+        self._journal = journal = self._mishaps.unfailing(journal)
         self._machine = Machine()
         self._timers = Timers(world.clock)
         self._clock = world.clock
@@ -66,15 +72,16 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         trials = TrialFile(directory.root, world, story.trouble, directory.keep)
         self._judge = Judge(plan.restart, trials, journal, world)
-        self._commits = Commits(
-            plan.worker, lambda config: workers.spawn_saver(config, directory.saver_log), self._selector, self
-        )
-        self._standby = Standby(workers.spawn_standby, self._selector, self._hear_standby, story.trouble)
-        self._launcher = Launcher(directory, workers, self._standby, self._selector, world.clock, self)
+        spawn_saver = partial(workers.spawn_saver, log=directory.saver_log)
+        self._commits = Commits(plan.worker, spawn_saver, self._selector, self)
+        self._farewell = Farewell(spawn_saver, story, journal, plan.grace_s)
         self._watchman = Watchman(plan.limits, directory, plan.worker.keep, world, journal.pen.probe)
+        self._hearing = Hearing(self._judge, journal, self._watchman, story, self._mishaps)
+        self._standby = Standby(workers.spawn_standby, self._selector, self._hearing.standby, story.trouble)
+        self._launcher = Launcher(directory, workers, self._standby, self._selector, world.clock, self)
+        self._inquest = Inquest(self._judge, self._commits, self._watchman, self._mishaps)
         self._stop_signal = 0
-        self._end_s = 0.0
-        self._killed_s = 0.0
+        self._end_s = self._killed_s = 0.0
         self._rescue = Rescue(self._timers, world.clock, self._commits, self._judge, self)
         self._pause = Pause(self._timers, world.clock, self._rescue.obstacle, self._feed, self._judge.give_up)
         self._hung = Hung(self._timers, world.clock, self._watchman, self._feed)
@@ -104,6 +111,8 @@ class Supervisor:
                 self.begin()
                 while not self.ended:
                     self.step(self._timers.wait_s)
+            except BaseException as error:  # noqa: BLE001 - the training must not die of a fault of ours
+                self.break_down(error)
             finally:
                 self.close()
         return self.status
@@ -119,11 +128,18 @@ class Supervisor:
         """Whether the run is over; ``status`` is the exit status then."""
         return self._machine.state is State.ENDED
 
+    def break_down(self, error: BaseException) -> None:
+        """We cannot go on: what is in memory is saved without the loop, and the run ends."""
+        self.status = EXIT_BROKEN
+        self._farewell.bid(error, self._launcher.group, self._commits, self._judge.durable_step)
+        with self._mishaps.contained("the record of the run"):
+            self._update(status=rundir.FAILED)
+
     def close(self) -> None:
         """Whatever went wrong with us, nothing of the run is left behind."""
-        self._commits.close()
-        self._standby.close()
-        self._launcher.clear_away()
+        for act in (self._commits.close, self._standby.close, self._launcher.clear_away):
+            with self._mishaps.contained("the clearing away"):
+                act()
         if self._launcher.left:
             self._tell_left(self._launcher.left)
 
@@ -134,16 +150,22 @@ class Supervisor:
         for key, _ in self._selector.select(wait_s):
             # One handler may have closed what the next one is about.
             if key.fd in self._selector.get_map():
-                key.data()
-        self._timers.fire()
+                with self._mishaps.contained(f"what descriptor {key.fd} told", MOST_IN_A_ROW):
+                    key.data()
+        self._timers.fire(self._mishaps.timer)
 
     def _feed(self, event: Event) -> None:
         before = self._machine.state
-        actions = self._machine.feed(event)
-        if before is not self._machine.state:
-            self._journal.write("transition", of=before.value, on=event.value, to=self._machine.state.value)
-        for action in actions:
-            self._actions[action]()
+        try:
+            actions = self._machine.feed(event)
+            if before is not self._machine.state:
+                after = self._machine.state
+                self._journal.write("transition", of=before.value, on=event.value, to=after.value)
+            for action in actions:
+                self._actions[action]()
+        except Exception as error:
+            # Half a transition: whatever we did next would rest on what is not so.
+            raise Broken(f"the transition from {before.value} on {event.value} failed") from error
 
     def _later(self, delay_s: float, event: Event) -> None:
         """The one thing that happens when nothing else does."""
@@ -151,13 +173,18 @@ class Supervisor:
 
     def hear_signals(self, numbers: Collection[int]) -> None:
         """Deals with signals that came, by their numbers."""
-        if signal.SIGCHLD in numbers:
-            self._launcher.reap_orphans(self._commits.pids)
         for number in numbers:
-            if number in wakeup.STOP_SIGNALS:
-                self._on_stop(number)
-            elif number in wakeup.REQUESTS:
-                self._on_request(number)
+            with self._mishaps.contained(f"the signal {number}"):
+                self._on_signal(number)
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._launcher.reap_orphans(self._commits.pids)
+        elif number in wakeup.STOP_SIGNALS:
+            self._on_stop(number)
+        elif number in wakeup.REQUESTS:
+            running = self._launcher.attempt if self._machine.state is State.RUNNING else None
+            requests.pass_on(number, running, self._journal, self._story)
 
     def _on_stop(self, number: int) -> None:
         # A scheduler may repeat its signal, or send it to all of a job; a second Ctrl-C is a person's will.
@@ -165,20 +192,8 @@ class Supervisor:
         if self._stop_signal and not insists:
             return
         self._journal.write("stop_requested", signal=signal.Signals(number).name)
-        self._stop_signal = self._stop_signal or number
+        self._stop_signal = self._inquest.stop_signal = self._stop_signal or number
         self._feed(Event.INSIST if insists else Event.STOP)
-
-    def _on_request(self, number: int) -> None:
-        """Somebody wants a checkpoint, or the stacks, of a training that goes on."""
-        self._journal.write("request", what=wakeup.REQUESTS[number])
-        attempt = self._launcher.attempt
-        # Another program than a worker of ours would die of it.
-        if self._machine.state is State.RUNNING and attempt is not None and attempt.speaks:
-            attempt.send(number)
-        else:
-            text = f"there is no training that could be asked for {wakeup.REQUESTS[number]} just now"
-            self._journal.write("refused", what=wakeup.REQUESTS[number], text=text)
-            self._story.trouble(text)
 
     # Attempts
 
@@ -191,58 +206,58 @@ class Supervisor:
         try:
             memory = self._commits.offer(self._judge.durable_step, usable=usable)
             attempt = self._launcher.launch(config, memory)
-        except OSError as error:
-            self._journal.write("spawn_failed", attempt=number, error=str(error))
-            self._conclude(Evidence(None, error=str(error)))
+        except Exception as error:  # noqa: BLE001 - an attempt less, whatever kept it from starting
+            why = str(error) if isinstance(error, OSError) else words_of(error)
+            self._journal.write("spawn_failed", attempt=number, error=why)
+            self._conclude(self._inquest.judge(Evidence(None, error=why)))
             return
         self._journal.write("attempt", attempt=number, pid=attempt.workers[0].pid)
         self._story.attempt(attempt)
-        self._watchman.begin(attempt)
-        self._watch()
+        with self._mishaps.contained("the watchman"):
+            self._watchman.begin(attempt)
+        self._watch_from(0.0)
+
+    def _watch_from(self, delay_s: float) -> None:
+        # Always by its timer: a fault of the watchman is not one of the machine.
+        self._timers.set("watch", delay_s, self._watch)
 
     def _watch(self) -> None:
         """Looks after a group at work, from time to time."""
         if self._machine.state is not State.RUNNING:
             return
         if full := self._watchman.disk.warning():
-            self._warn(full)
+            self._journal.write("warning", text=full)
+            self._story.trouble(full)
         found = self._watchman.look()
         if found is not None:
             self._journal.write(found.event, **found.fields)
             self._story.trouble(found.text)
             self._feed(Event.HUNG if found.event == "hang" else Event.TOO_LARGE)
         else:
-            self._timers.set("watch", self._watchman.next_look_s, self._watch)
+            self._watch_from(self._watchman.next_look_s)
 
     def on_message(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
         """A worker has said something: about saving, or about itself."""
-        if not self._commits.hear(worker, message, descriptors):
-            self.heard(worker, message)
+        with self._mishaps.contained("a message"):
+            if not self._commits.hear(worker, message, descriptors) and self._hearing.understands(message):
+                self.heard(worker, message)
 
     def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
         """Takes note of what a worker has said, or (None) of what is said of one that lives no more."""
-        fields = fields_of(message)
         attempt = self._launcher.attempt
         alive = attempt is not None and worker in attempt.workers
-        if attempt is not None and alive:
-            attempt.hear(message)
-            fields = {"attempt": attempt.number, **fields}
-        self._judge.note(message, alive=alive)
-        if message["type"] == "resuming" and worker is not None:
+        self._hearing.hear(message, attempt if alive else None, lambda: self._react(worker, message))
+
+    def _react(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "resuming" and worker is not None:
             # The worker waits for that, and not we: the disk may not answer.
             self._journal.pen.after(partial(self._commits.answer, worker, {"type": "recorded"}))
-        if message["type"] == "progress" and self._plan.standby and self._machine.state is State.RUNNING:
+        elif kind == "progress" and self._plan.standby and self._machine.state is State.RUNNING:
             # The first step is complete: the start is over.
             self._launcher.prepare_standby(self._plan.worker, self._record.attempts + 1)
-        self._journal.write(message["type"], **fields)
-        if message["type"] == "place" and message["directory"] not in self._record.checkpoints:
+        elif kind == "place" and message["directory"] not in self._record.checkpoints:
             self._update(checkpoints=(*self._record.checkpoints, message["directory"]))
-        self._watchman.note(message)
-        self._story.message(message)
-
-    def _hear_standby(self, message: Mapping[str, Any]) -> None:
-        self._journal.write("standby", **fields_of(message))
-        self._story.standby(message)
 
     def settled(self) -> None:
         """Nothing is being saved any more."""
@@ -252,31 +267,21 @@ class Supervisor:
     def on_over(self) -> None:
         """The group has ended."""
         self._timers.cancel("watch")
-        self._launcher.clear_away(self._commits.pids)
+        with self._mishaps.contained("the clearing away"):
+            self._launcher.clear_away(self._commits.pids)
         if self._launcher.left:
             self._tell_left(self._launcher.left)
-        self._launcher.finish()
+        with self._mishaps.contained("the last words of an attempt"):
+            self._launcher.finish()
         if self._machine.state is State.SAVING:
             # One that could not be killed when it was to be; it has been judged.
             self._feed(Event.GROUP_OVER)
             return
-        assert self._launcher.attempt is not None
-        self._conclude(self._watchman.evidence(self._launcher.attempt))
+        self._conclude(self._inquest.hold(self._launcher.present))
 
-    def _conclude(self, evidence: Evidence) -> None:
-        """Judges a group that is over, has what it left behind saved, and goes on as judged."""
-        self._judge_by(evidence)
-        granted = self._judge.verdict.delay_s is not None
-        self._feed(Event.GROUP_FAILED if granted else Event.GROUP_OVER)
-
-    def _judge_by(self, evidence: Evidence) -> None:
-        self._judge.judge(evidence, stopping=bool(self._stop_signal))
-        incident = self._judge.incident
-        over = incident.kind == FINISHED
-        self._commits.save_newer(
-            self._judge.durable_step, "end" if over else death_reason(incident), failure=not over
-        )
-        self._judge.journal(self._commits.kept_step)
+    def _conclude(self, verdict: Verdict) -> None:
+        """A group that is over was judged."""
+        self._feed(Event.GROUP_OVER if verdict.delay_s is None else Event.GROUP_FAILED)
 
     # What the table asks for: between two groups
 
@@ -304,19 +309,16 @@ class Supervisor:
     # ... a group that is to make room for the next
 
     def _take_stacks(self) -> None:
-        attempt = self._launcher.attempt
-        assert attempt is not None
-        self._hung.begin(attempt)
+        self._hung.begin(self._launcher.present)
 
     def _go_on(self) -> None:
         self._journal.write("moves")
         self._story.moves()
-        self._watch()
+        self._watch_from(0.0)
 
     def _end_group(self) -> None:
-        assert self._launcher.attempt is not None
-        self._launcher.attempt.send(signal.SIGTERM)
-        self._launcher.attempt.send(signal.SIGCONT)
+        self._launcher.present.send(signal.SIGTERM)
+        self._launcher.present.send(signal.SIGCONT)
         self._later(self._plan.grace_s, Event.GRACE_OVER)
 
     def _look_again(self) -> None:
@@ -329,8 +331,7 @@ class Supervisor:
     # ... a group that is to end with the run
 
     def _forward(self) -> None:
-        attempt = self._launcher.attempt
-        assert attempt is not None
+        attempt = self._launcher.present
         # First of all: the grace runs already, and is the worker's.
         attempt.send(self._stop_signal)
         attempt.send(signal.SIGCONT)
@@ -344,26 +345,23 @@ class Supervisor:
 
     def _secure(self) -> None:
         """No step boundary was reached in time: the newest state in memory is committed."""
-        self._commits.save_newer(
-            self._judge.durable_step, signal.Signals(self._stop_signal).name, failure=True
-        )
+        reason = signal.Signals(self._stop_signal).name
+        self._commits.save_newer(self._judge.durable_step, reason, failure=True)
 
     def _kill(self) -> None:
-        assert self._launcher.attempt is not None
         self._timers.cancel("secure")
         self._killed_s = self._clock.monotonic()
         self._story.killing()
         self._journal.write("killed", why=self._machine.state.value)
-        self._launcher.attempt.send(signal.SIGKILL)
+        self._launcher.present.send(signal.SIGKILL)
         # Stopped by a signal it dies as well; frozen or asleep in the kernel it does not.
         self._later(_STUCK_S, Event.GRACE_OVER)
 
     def _abandon(self) -> None:
-        attempt = self._launcher.attempt
-        assert attempt is not None
+        attempt = self._launcher.present
         self._tell_left([worker.pid for worker in attempt.workers])
         self._launcher.abandon()
-        self._judge_by(self._watchman.evidence(attempt, code=-signal.SIGKILL))
+        self._inquest.hold(attempt, code=-signal.SIGKILL)
         self._judge.give_up("the kernel holds one of its processes")
 
     def _tell_left(self, pids: list[int]) -> None:
@@ -391,10 +389,6 @@ class Supervisor:
         self.status = ending.status
         self._update(status=ending.record)
         self._journal.write("ended", status=self.status, **({"lost": lost} if lost else {}))
-
-    def _warn(self, text: str) -> None:
-        self._journal.write("warning", text=text)
-        self._story.trouble(text)
 
     def _update(self, **changes: Any) -> None:
         """Changes the run's record; a disk that is full now must not end the run."""

@@ -55,6 +55,45 @@ class Outcome:
 Opened = Callable[[str, tuple[str, ...]], None]
 
 
+@dataclass(frozen=True)
+class Legacy:
+    """What is left to whoever goes on without this saver: the store, the mirror, the child and its commit."""
+
+    config: WorkerConfig | None
+    mirror: Mirror | None
+    child: Worker | None
+    flying: Save | None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the child has answered. ``epoch`` is None where it names none."""
+
+    kind: str
+    error: str
+    path: str
+    remarks: tuple[str, ...]
+    epoch: int | None
+    seconds: float
+    lasting: bool
+
+    @classmethod
+    def read(cls, message: Mapping[str, Any]) -> _Answer:
+        """Raises LinkError for what is no answer."""
+        try:
+            return cls(
+                message["type"],
+                str(message["error"] or ""),
+                str(message["path"] or ""),
+                tuple(map(str, message["remarks"])),
+                int(message["epoch"]) if "epoch" in message else None,
+                float(message["seconds"]),
+                bool(message.get("lasting")),
+            )
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise LinkError(f"the saver's answer makes no sense: {type(error).__name__}") from error
+
+
 class Ears(Protocol):
     """How the loop listens to the child, and hears what comes of it."""
 
@@ -178,6 +217,13 @@ class Saver:
         if not self.busy:
             self.close()
 
+    def leave(self) -> Legacy:
+        """Lets go of everything without a word to the child; for an end that is not the saver's own."""
+        child, self.child = self.child, None
+        if child is not None:
+            self._ears.unwatch(child)
+        return Legacy(self._config, self.mirror, child, self._flying)
+
     # What is heard
 
     def on_message(self) -> None:
@@ -249,27 +295,27 @@ class Saver:
                 # One that has died is found by its end, and asked for again.
                 self.child.link.send(message, descriptors or [])
 
-    def _hear(self, answer: Mapping[str, Any]) -> None:
-        if answer["type"] == "open":
+    def _hear(self, message: Mapping[str, Any]) -> None:
+        """Raises LinkError for what answers nothing that was asked."""
+        answer, save = _Answer.read(message), self._flying
+        if answer.kind == "open":
             self._hear_open(answer)
             return
-        save = self._flying
-        assert save is not None
-        file = Path(answer["path"]).name if answer["path"] else ""
-        remarks = tuple(answer["remarks"])
-        epoch, seconds = answer.get("epoch", save.epoch), float(answer["seconds"])
-        lasting = bool(answer.get("lasting"))
-        self._land(Outcome(save, file, str(answer["error"]), epoch, seconds, remarks, lasting))
+        if save is None:
+            raise LinkError("the saver answers what nobody has asked")
+        file = Path(answer.path).name if answer.path else ""
+        epoch = save.epoch if answer.epoch is None else answer.epoch
+        self._land(Outcome(save, file, answer.error, epoch, answer.seconds, answer.remarks, answer.lasting))
 
-    def _hear_open(self, answer: Mapping[str, Any]) -> None:
-        if answer["error"]:
+    def _hear_open(self, answer: _Answer) -> None:
+        if answer.error:
             self.close()
-            self._give_up(str(answer["error"]), lasting=bool(answer.get("lasting")))
+            self._give_up(answer.error, lasting=answer.lasting)
             return
         self._ready = True
         opened, self._opened = self._opened, None
         if opened is not None:
-            opened("", tuple(answer["remarks"]))
+            opened("", answer.remarks)
         self._send()
 
     def _give_up(self, error: str, *, lasting: bool = False) -> None:

@@ -136,6 +136,19 @@ class Story:
         """Something of ours cannot be done; the run goes on."""
         self._console.warn(f"warning: {text}")
 
+    def breaking(self, error: str) -> None:
+        """The supervisor itself cannot go on."""
+        self._console.warn(f"resilient-run itself has failed ({error}): the training is saved and ended")
+
+    def broken(self, durable_step: int, lost: str = "") -> None:
+        """The supervisor has ended the run for a fault of its own; ``lost`` is what is not on disk."""
+        but = f", but {lost}" if lost else ""
+        on = f"resumes after step {durable_step}" if durable_step else "starts from the beginning"
+        self._console.warn(
+            f"ended by a fault of resilient-run, not of the training; {_safe(durable_step)}{but}; the same "
+            f"command {on}; please report it, with the traceback from {self._directory}/journal.jsonl"
+        )
+
     def complete(self, attempt: Attempt, durable_step: int) -> None:
         """The run is complete."""
         attempts = "1 attempt" if attempt.number == 1 else f"{attempt.number} attempts"

@@ -15,7 +15,8 @@ from resilient.tools.tellings import TELLINGS
 from resilient.tools.watches import Attempt, Save, Watch
 
 _STARTS = frozenset({"attempt", "spawn_failed"})
-_OF_AN_ATTEMPT = frozenset(TELLINGS) - {"run", "stop_requested", "ended", "waiting"} | {"hello", "place"}
+_OF_A_WATCH = frozenset({"run", "stop_requested", "broken", "ended", "waiting"})
+_OF_AN_ATTEMPT = frozenset(TELLINGS) - _OF_A_WATCH | {"hello", "place"}
 
 
 @dataclass

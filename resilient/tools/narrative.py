@@ -168,6 +168,8 @@ def _ending(watch: Watch, attempt: Attempt, newest: bool) -> str:
     verdict = attempt.verdict
     if verdict is None and newest:
         return "It is running now."
+    if verdict is None and watch.broken and attempt is watch.attempts[-1]:
+        return f"It was ended because the supervisor itself failed: {_stop(watch.broken)}"
     if verdict is None and attempt.complete:
         return "The script came to its end; the supervisor did not live to say so."
     if verdict is None:
@@ -260,6 +262,8 @@ def _now(account: Account, present: Present) -> str:
         return f"it is being worked on by process {present.holder}{what}."
     if present.elsewhere:
         return f"{present.elsewhere}."
+    if account.watches and account.watches[-1].broken:
+        return "the supervisor ended the run for a fault of its own, and nobody works on it."
     words = {
         "complete": "the run is complete.",
         "stopped": "the run was stopped, and nobody works on it.",

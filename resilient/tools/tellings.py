@@ -170,6 +170,15 @@ def _stop_requested(watch: Watch, event: Event) -> None:
     watch.stop_signal = watch.stop_signal or event.text("signal") or "a signal"
 
 
+def _mishap(watch: Watch, event: Event) -> None:
+    what = event.text("what") or "something"
+    watch.attempt().remark(f"{what}: a fault of resilient-run itself, which the run went on with")
+
+
+def _broken(watch: Watch, event: Event) -> None:
+    watch.broken = event.text("error") or "a fault that is not named"
+
+
 def _ended(watch: Watch, event: Event) -> None:
     watch.ended, watch.status = True, event.whole("status")
 
@@ -200,5 +209,7 @@ TELLINGS: Mapping[str, Callable[[Watch, Event], None]] = {
     "left_behind": _left_behind,
     "waiting": _waiting,
     "stop_requested": _stop_requested,
+    "mishap": _mishap,
+    "broken": _broken,
     "ended": _ended,
 }

@@ -131,7 +131,8 @@ class Attempt:
 class Watch:
     """One supervisor's time with the run. Without ``ended`` it has vanished, or is still at work.
 
-    ``rebooted`` tells that the machine was started anew before this one began.
+    ``rebooted`` tells that the machine was started anew before this one began, ``broken`` which fault of its
+    own has ended it.
     """
 
     pid: int | None = None
@@ -143,6 +144,7 @@ class Watch:
     ended: bool = False
     status: int | None = None
     rebooted: bool = False
+    broken: str = ""
 
     def attempt(self) -> Attempt:
         """The present attempt; one without a number where the journal knows of none."""

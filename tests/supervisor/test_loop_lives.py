@@ -50,9 +50,11 @@ class PlayedWorkers:
     def alive(self):
         return [worker for worker in self.all if worker.reap() is None]
 
+    make_worker = PlayedWorker
+
     def spawn(self, config, log, descriptors=()):
         assert not self.alive, "two groups at once"
-        worker = PlayedWorker()
+        worker = self.make_worker()
         self.all.append(worker)
         self.pages[worker.pid] = Heartbeat(descriptors[0])
         # Every third one is as mute as a command that is none of ours.
@@ -76,12 +78,12 @@ class PlayedWorkers:
 class Theatre:
     """A supervisor on a stage where a test lets things happen."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, workers=None):
         self.clock = SteppedClock()
         world = World(clock=self.clock)
         self.directory = RunDirectory(folder / "run", world)
         self.lock = self.directory.lock()
-        self.workers = PlayedWorkers()
+        self.workers = workers or PlayedWorkers()
         record = self.directory.open()
         config = WorkerConfig(run_id=record.run_id, directory=self.directory.root, seed=record.seed)
         story = Story(Console(quiet=True), self.clock, self.directory.root)

@@ -1,0 +1,68 @@
+"""Everybody who takes note of what a worker says, or of what is said of its saves.
+
+Each hears by itself: when one of them fails over a message, the others have heard it all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from supervisor.attempt import Attempt
+from supervisor.journal import Journal
+from supervisor.judge import Judge
+from supervisor.launcher import fields_of
+from supervisor.mishaps import Mishaps
+from supervisor.story import Story
+from supervisor.vocabulary import flaw
+from supervisor.watchman import Watchman
+
+
+class Hearing:
+    """Passes messages on to attempt, judge, journal, watchman and story."""
+
+    def __init__(
+        self, judge: Judge, journal: Journal, watchman: Watchman, story: Story, mishaps: Mishaps
+    ) -> None:
+        self._judge = judge
+        self._journal = journal
+        self._watchman = watchman
+        self._story = story
+        self._mishaps = mishaps
+        self._refused: set[str] = set()
+
+    def understands(self, message: Mapping[str, Any]) -> bool:
+        """Whether a message makes sense; one that does not is reported, once for each way not to."""
+        wrong = flaw(message)
+        if wrong and wrong not in self._refused:
+            self._refused.add(wrong)
+            text = f"a message of the training made no sense, and was left out: {wrong}"
+            self._journal.write("warning", text=text)
+            self._story.trouble(text)
+        return not wrong
+
+    def standby(self, message: Mapping[str, Any]) -> None:
+        """A standby has said something."""
+        if self.understands(message):
+            self._journal.write("standby", **fields_of(message))
+            self._story.standby(message)
+
+    def hear(self, message: Mapping[str, Any], attempt: Attempt | None, react: Callable[[], None]) -> None:
+        """Takes note of a message; of a worker that lives it is one of this ``attempt``.
+
+        ``react`` is called as soon as the judge has written down what must be on disk first.
+        """
+        kind, fields = message["type"], fields_of(message)
+        steps: list[Callable[[], None]] = [
+            lambda: self._judge.note(message, alive=attempt is not None),
+            react,
+            lambda: self._journal.write(kind, **fields),
+            lambda: self._watchman.note(message),
+            lambda: self._story.message(message),
+        ]
+        if attempt is not None:
+            fields = {"attempt": attempt.number, **fields}
+            steps.insert(0, lambda: attempt.hear(message))
+        for step in steps:
+            with self._mishaps.contained(f"a message ({kind[:40]})"):
+                step()
