@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from chaos import sabotage
 from chaos.sabotage import Fault
+from resilient import isolated
 from resilient.codec.record import Sink
 from resilient.config import Sealing
 from resilient.errors import EXIT_USAGE, ResilientError, UsageError
@@ -111,7 +113,7 @@ def drill(folder: Path, failing: Path, script: list[str], faults: list[Fault], s
     marks = folder / "marks"
     marks.mkdir()
     plan = ",".join(f"{fault.step}:{fault.kind}" for fault in faults)
-    sabotaged = ["-m", "chaos.sabotage", plan, str(marks), *script]
+    sabotaged = [sabotage.FILE, plan, str(marks), *script]
 
     _say("1. the script, left alone")
     if not _run(folder / "alone", seed, save_steps, script):
@@ -149,7 +151,7 @@ def _run(root: Path, seed: int, save_steps: int, words: list[str]) -> bool:
     directory = RunDirectory(root, World())
     directory.open({"seed": seed})
     options = ["--run-dir", str(root), "--no-encrypt", "--save-steps", str(save_steps), "--backoff", "0.2:2"]
-    command = [sys.executable, "-m", "supervisor.cli", *options, *words]
+    command = [*isolated.command("supervisor.cli"), *options, *words]
     return subprocess.run(command, check=False).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""python -m chaos.sabotage PLAN MARKS SCRIPT [ARGS...]: runs a script whose training fails as planned.
+"""resilient-run .../chaos/sabotage.py PLAN MARKS SCRIPT [ARGS...]: a script whose training fails as planned.
 
 PLAN is a comma-separated list of STEP:FAULT. A fault is a signal's name (SIGKILL, SIGSEGV, ...),
 "exception", or "exit:N" (``os._exit``). Each strikes once in the life of a run, at the end of its step: MARKS
@@ -15,6 +15,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from resilient import isolated
+
+FILE = str(Path(__file__).resolve())
 
 
 class SabotageError(RuntimeError):
@@ -77,10 +81,10 @@ def _wrap(model: Any, name: str, saboteur: Any) -> None:
 def main() -> None:
     """Runs the script under its plan."""
     plan, marks, script = sys.argv[1:4]
+    isolated.give_back_path(str(Path(script).resolve().parent))
     faults = [Fault.parse(text) for text in plan.split(",")]
     install(faults, Path(marks))
     sys.argv[:] = sys.argv[3:]
-    sys.path[0] = str(Path(script).resolve().parent)
     runpy.run_path(script, run_name="__main__")
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos import witness
+from resilient import isolated
 from resilient.codec.keys import KEY_BYTES
 from resilient.config import Sealing
 from resilient.host.entropy import SystemEntropy
@@ -91,7 +91,7 @@ class Victim:
         ]
         with open(self._folder / "said", "ab") as said:
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.cli", *options, *program],
+                [*isolated.command("supervisor.cli"), *options, *program],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,

@@ -1,4 +1,4 @@
-"""python -m resilient.attach SCRIPT [ARGS...]   or   -m MODULE [ARGS...]
+"""python .../isolated.py resilient.attach SCRIPT [ARGS...]   or   -m MODULE [ARGS...]
 
 Runs a script as plain ``python`` would, as a worker of a supervisor: same ``sys.argv``, ``sys.path[0]``,
 ``__main__``, tracebacks and exit status. Nothing of MindSpore is imported here; when the script imports it,
@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from resilient import isolated, shadows, signals, stacks
 from resilient import session as sessions
-from resilient import signals, stacks
 from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, MirrorError, UsageError
 from resilient.heartbeat import Heartbeat, Phase
@@ -79,6 +79,8 @@ def _begin_session() -> Session:
 
 def _prepare(link: Link) -> None:
     """A standby does beforehand what takes long and is the same for every script; no device is touched."""
+    # The framework may be where only PYTHONPATH leads to.
+    isolated.give_back_path()
     importlib.import_module("mindspore")
     importlib.import_module("resilient.calls")
     link.send({"type": "standing_by", "memory_bytes": psutil.Process().memory_info().rss})
@@ -223,9 +225,14 @@ def _find(arguments: list[str]) -> _Program:
     return _module(arguments.pop(0))
 
 
+def _take_path(folder: str) -> None:
+    """From here on, everything is imported as plain Python imports it for a program in this folder."""
+    isolated.give_back_path(folder)
+    shadows.uncover(isolated.modules_at_start(), sys.path)
+
+
 def _script(path: str) -> _Program:
-    if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = os.path.dirname(os.path.realpath(path))
+    _take_path(os.path.dirname(os.path.realpath(path)))
     # As the interpreter names it (3.9 and newer): absolute, and otherwise as it was given.
     name = os.path.join(os.getcwd(), path)
     loader = importlib.machinery.SourceFileLoader("__main__", name)
@@ -238,6 +245,7 @@ def _script(path: str) -> _Program:
 
 
 def _module(name: str) -> _Program:
+    _take_path(os.getcwd())
     try:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.submodule_search_locations is not None:

@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 import tenacity
 
-from resilient import mirrored
+from resilient import isolated, mirrored
 from resilient.config import WorkerConfig
 from resilient.errors import BusyError, LinkError, MirrorError, ResilientError
 from resilient.host.files import Files, Lock
@@ -112,7 +112,7 @@ class ProcessCommit:
             self._process = None
 
 
-COMMAND = (sys.executable, "-m", "resilient.process_saver")
+COMMAND = tuple(isolated.command("resilient.process_saver"))
 """How a saver is started; the descriptor of its end of the link follows."""
 
 

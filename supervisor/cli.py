@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from resilient import isolated
+
+if __name__ == "__main__":
+    # python -m supervisor.cli: what is imported next must not come from the working directory.
+    isolated.guard()
+
 import argparse
 import os
 import sys

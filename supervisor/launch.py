@@ -1,4 +1,4 @@
-"""python -m supervisor.launch DOOR PARENT COMMAND [ARGS...]: becomes the command, dies when its parent does.
+"""supervisor.launch DOOR PARENT COMMAND [ARGS...]: becomes the command, dies when its parent does.
 
 For ``--no-python``: a command that is none of ours cannot ask the kernel for that itself. PARENT is the pid
 of whoever starts it: for one that is dead before the kernel is asked no signal comes any more. DOOR is an

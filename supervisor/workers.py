@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from typing import Protocol
 
 import psutil
 
+from resilient import isolated
 from resilient.config import LINK_FD_VARIABLE, WorkerConfig
 from resilient.errors import LinkError
 from resilient.host.cgroup import Group, Groups
@@ -56,9 +56,10 @@ class Program:
     def argv(self, door: int = -1) -> list[str]:
         """The command line of a worker; ``door`` lets a command into its group (see ``launch``)."""
         if self.kind == "command":
-            return [sys.executable, "-m", "supervisor.launch", str(door), str(os.getpid()), *self.words]
-        flags = ["-m"] if self.kind == "module" else []
-        return [sys.executable, *_interpreter_flags(), "-m", "resilient.attach", *flags, *self.words]
+            start = isolated.command("supervisor.launch")
+            return [*start, str(door), str(os.getpid()), *self.words]
+        start = isolated.command("resilient.attach", tuple(_interpreter_flags()))
+        return [*start, *(["-m"] if self.kind == "module" else []), *self.words]
 
 
 class Worker(Protocol):
@@ -242,7 +243,7 @@ class ProcessWorkers:
         with _in_hand() as hand, theirs:
             hand.link = Link(ours)
             hand.process = process = subprocess.Popen(
-                [sys.executable, "-m", "resilient.process_saver", str(theirs.fileno())],
+                [*isolated.command("resilient.process_saver"), str(theirs.fileno())],
                 bufsize=0,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer may import those before it, and itself.
 LAYERS = [
+    ["resilient.isolated"],
     ["resilient.errors"],
     ["resilient.config"],
     ["resilient.host"],
@@ -32,10 +33,10 @@ LAYERS = [
     ["resilient.watch"],
     ["resilient.monitor", "resilient.passage", "resilient.loops"],
     ["resilient.calls"],
-    ["resilient.attach"],
+    ["resilient.attach", "resilient.shadows"],
     ["resilient.tools"],
 ]
-SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:8] for name in layer]
+SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:9] for name in layer]
 MAY_READ_ENVIRONMENT = {"resilient/config.py", "supervisor/workers.py"}
 FRAMEWORKS = {"mindspore", "numpy"}
 
