@@ -4,8 +4,7 @@
 session of its own: the terminal's Ctrl-C reaches the supervisor alone, which passes it on once. We are a
 subreaper: what a worker leaves behind, however it was detached, becomes our child, and is found. Where
 control groups can be had, an attempt's workers are in one as well: all of it is killed at once, also what
-forks faster than a process table can be read. Saver and standby are in no such group: they outlive the
-attempt.
+forks faster than a process table can be read. Saver and standby outlive the attempt: they are in none.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ from supervisor.orphans import end_orphans
 from supervisor.outlet import Outlet
 from supervisor.output import Log, Pump
 from supervisor.scribe import Scribe
+from supervisor.standard_input import Share, StandardInput
 from supervisor.vitals import Vitals
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -124,9 +124,11 @@ class ProcessWorker:
         link: Link,
         pumps: list[Pump],
         enter: Callable[[int], None] | None = None,
+        stdin: Share | None = None,
     ) -> None:
         self._process = process
         self._enter = enter
+        self._stdin = stdin
         self._pumps = pumps
         self.link = link
         self.pid = process.pid
@@ -136,6 +138,8 @@ class ProcessWorker:
         """Takes it into the group of the attempt, before it runs anything of the user's."""
         if self._enter is not None:
             self._enter(self.pid)
+        if self._stdin is not None:
+            self._stdin.begin()
 
     def reap(self) -> int | None:
         return self._process.poll()
@@ -156,16 +160,18 @@ class ProcessWorker:
         end_s = time.monotonic() + _DRAIN_S
         for pump in self._pumps:
             pump.finish(max(0.0, end_s - time.monotonic()))
+        if self._stdin is not None:
+            self._stdin.end()
         self.link.close()
         os.close(self.end_fd)
 
 
 class ProcessWorkers:
-    """Starts real processes. ``complain`` hears what is wrong with keeping their output.
+    """Starts real processes. ``complain`` hears what is wrong with keeping their output and input.
 
     ``find_groups`` tells where control groups can be made; without them it is done by the process table.
     ``outlets`` are our own stdout and stderr, to which theirs are passed on. ``scribe`` writes their logs, in
-    a process that no sweep ends.
+    a process that no sweep ends. ``stdin`` is the run's standard input.
     """
 
     def __init__(
@@ -175,7 +181,9 @@ class ProcessWorkers:
         find_groups: Callable[[], Groups | None] = Groups.available,
         outlets: tuple[Outlet, Outlet] | None = None,
         scribe: Scribe | None = None,
+        stdin: StandardInput | None = None,
     ) -> None:
+        self._stdin = stdin or StandardInput(complain)
         self._outlets = outlets or (Outlet(1), Outlet(2))
         self._scribe = scribe
         self._program = program
@@ -200,18 +208,22 @@ class ProcessWorkers:
 
     def spawn_standby(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         """Starts a worker that prepares itself and waits for its configuration. Raises OSError."""
-        worker = self._start(config, log)
+        worker = self._start(config, log, waits=True)
         with contextlib.suppress(LinkError):
             worker.link.send({"type": "stand_by"})
         return worker
 
-    def _start(self, config: WorkerConfig, log: Path, group: Group | None = None) -> ProcessWorker:
+    def _start(
+        self, config: WorkerConfig, log: Path, group: Group | None = None, *, waits: bool = False
+    ) -> ProcessWorker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with _in_hand() as hand, theirs, _door(group if self._program.kind == "command" else None) as door:
             hand.link = Link(ours)
+            hand.stdin = stdin = self._stdin.share(waits=waits)
             hand.process = process = subprocess.Popen(
                 self._program.argv(door),
                 bufsize=0,
+                stdin=stdin.descriptor,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno(), *([door] if door >= 0 else [])],
@@ -220,12 +232,13 @@ class ProcessWorkers:
             )
             assert process.stdout is not None
             assert process.stderr is not None
+            stdin.started()
             kept = Log(log, self._complain, self._scribe)
             sources = process.stdout, process.stderr
             hand.pumps = [Pump(source, to, kept) for source, to in zip(sources, self._outlets, strict=True)]
             for pump in hand.pumps:
                 pump.start()
-            return ProcessWorker(process, hand.link, hand.pumps, self._enter)
+            return ProcessWorker(process, hand.link, hand.pumps, self._enter, stdin)
 
     def _group_of_attempt(self) -> Group | None:
         if self._group is None and self._groups is not None:
@@ -327,6 +340,7 @@ class _Hand:
     link: Link | None = None
     process: subprocess.Popen[bytes] | None = None
     pumps: Sequence[Pump] = ()
+    stdin: Share | None = None
 
 
 @contextlib.contextmanager
@@ -342,6 +356,8 @@ def _in_hand() -> Iterator[_Hand]:
                 hand.process.wait(_SWEEP_S)
         for pump in hand.pumps:
             pump.finish(_DRAIN_S)
+        if hand.stdin is not None:
+            hand.stdin.end()
         if hand.link is not None:
             hand.link.close()
         raise

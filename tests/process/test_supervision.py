@@ -246,6 +246,24 @@ def test_stdin_is_the_workers(supervise, tmp_path):
     assert run.out() == "SOME WORDS\n"
 
 
+def test_each_attempt_reads_the_same_stdin(supervise):
+    """Piped words are there again after a kill; an open pipe holds up neither the start nor the end."""
+    run = supervise(
+        """
+        import os, signal, sys
+        print(sys.stdin.readline().upper(), flush=True)
+        from resilient.session import current
+        if current().config.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        stdin=subprocess.PIPE,
+    )
+    run.process.stdin.write(b"some words\nmore\n")
+    run.process.stdin.flush()
+    assert run.end() == 0, run.err()
+    assert run.out() == "SOME WORDS\n\n" * 2
+
+
 def test_any_command_is_supervised(tmp_path):
     """--no-python: exit 0 is complete, anything else is tried again."""
     words = ["--no-encrypt", "--backoff", "0:0", "--run-dir", "run", "--no-python"]
