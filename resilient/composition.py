@@ -10,6 +10,7 @@ from mindspore import nn
 
 from resilient import entries
 from resilient.codec.record import Record
+from resilient.config import LOSS
 from resilient.errors import UsageError
 from resilient.mirror import MirrorLayout, place
 from resilient.mirrored import Header
@@ -81,6 +82,26 @@ class Composer:
             loss_scale=counters.loss_scale_counters(self._call.scale_manager),
             outputs=outputs,
         )
+
+    def fingerprint(self) -> dict[str, object]:
+        """What changes when somebody draws from a global random stream."""
+        return streams.fingerprint()
+
+    def loss_in(self, outputs: Any) -> float | None:
+        """The loss out of what a training step returned."""
+        return entries.score(outputs, {}).get(LOSS)
+
+    def metrics_in(self, results: Any) -> dict[str, float]:
+        """Those results of an evaluation that are one number each."""
+        return entries.numbers(results)
+
+    def shadow(self) -> capture.Shadow:
+        """Memory for a second copy of all that is saved."""
+        return capture.Shadow(self.layout.parameters)
+
+    def live(self) -> capture.Live:
+        """All that is saved, as it is now."""
+        return capture.Live(self.layout.parameters)
 
     def demand_savable(self, boundary: Boundary) -> None:
         """Raises UsageError, before any training, for what could not be saved later."""

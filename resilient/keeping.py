@@ -6,11 +6,12 @@ MirrorKeeper    shared memory that outlives the process (``mirror_keeper``)
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from resilient.composition import Boundary, Composer
 from resilient.saving import Saver
-from resilient.state import capture
+
+if TYPE_CHECKING:
+    from resilient.composition import Boundary, Composer
 
 
 class Keeper(Protocol):
@@ -21,6 +22,11 @@ class Keeper(Protocol):
 
     @property
     def guards(self) -> bool: ...
+
+    @property
+    def held(self) -> Boundary | None:
+        """The newest boundary that is held whole."""
+        ...
 
     def wants(self, *, is_step: bool) -> bool:
         """Whether this boundary, a step's or an epoch's end, is to be observed and held."""
@@ -38,13 +44,19 @@ class Keeper(Protocol):
         """Whether this boundary is held, and the live values still are it, bit for bit."""
         ...
 
-    def commit(self, boundary: Boundary, reason: str) -> None:
-        """Makes a checkpoint of the boundary that was held last, and that the live values still are."""
+    def commit(self, boundary: Boundary, reason: str) -> bool:
+        """Makes a checkpoint of the boundary that was held last, and that the live values still are.
+
+        False where it could not be held, or merged: that has been told.
+        """
         ...
 
     def commit_failure(self, boundary: Boundary, reason: str, *, live: bool) -> int:
-        """Makes a failure checkpoint, durably: of ``boundary``, if the live values still are it, and else of
-        the newest one that is held. Returns the step that is safe now, 0 for none."""
+        """Makes a failure checkpoint, durably: of ``boundary``, which the live values are, or which is held.
+
+        Where the live values cannot be held, it is made of the newest boundary that is. Returns the step that
+        is safe now, 0 for none.
+        """
         ...
 
     def wait(self) -> bool:
@@ -59,7 +71,8 @@ class ShadowKeeper:
         self._composer = composer
         self._saver = saver
         self.guards = guards
-        self._shadow = capture.Shadow(composer.layout.parameters) if guards else None
+        self.held: Boundary | None = None
+        self._shadow = composer.shadow() if guards else None
 
     def wants(self, *, is_step: bool) -> bool:
         return True
@@ -69,18 +82,21 @@ class ShadowKeeper:
 
     def hold(self, boundary: Boundary) -> None:
         if self._shadow is not None:
+            # A copy that is interrupted is no boundary.
+            self.held = None
             self._shadow.refresh()
+            self.held = boundary
 
     def matches(self, boundary: Boundary) -> bool:
-        return self._shadow is not None and self._shadow.matches()
+        return self._shadow is not None and self.held is boundary and self._shadow.matches()
 
-    def commit(self, boundary: Boundary, reason: str) -> None:
+    def commit(self, boundary: Boundary, reason: str) -> bool:
         self._saver.save(self._composer.snapshot(boundary, reason, failure=False, shadow=None))
+        return True
 
     def commit_failure(self, boundary: Boundary, reason: str, *, live: bool) -> int:
-        assert self._shadow is not None
-        # A copy that was interrupted is no boundary; the live values still are one then.
-        shadow = None if live or not self._shadow.whole else self._shadow
+        assert live or self.held is boundary
+        shadow = None if live else self._shadow
         self._saver.wait()
         self._saver.save(self._composer.snapshot(boundary, reason, failure=True, shadow=shadow))
         return boundary.progress.step if self._saver.wait() else 0

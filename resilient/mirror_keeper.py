@@ -10,9 +10,9 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from resilient import mirrored
-from resilient.composition import Boundary, Composer
 from resilient.errors import LinkError, MirrorError, NoSlotError, ResilientError
 from resilient.heartbeat import Phase
 from resilient.mirror import Mirror, Slot
@@ -20,7 +20,18 @@ from resilient.mirrored import Header
 from resilient.pace import Pace
 from resilient.remote import MirrorMeans
 from resilient.saving import Saver, Snapshot
-from resilient.state import capture
+
+if TYPE_CHECKING:
+    from resilient.composition import Boundary, Composer
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Where a boundary lies in memory."""
+
+    boundary: Boundary
+    mirror: Mirror
+    slot: Slot
 
 
 @dataclass(frozen=True)
@@ -56,12 +67,17 @@ class MirrorKeeper:
         self._means = means
         self._waits = waits
         self._pace = Pace(means.clock, every)
-        self._parameters = [parameter for _, parameter in composer.layout.places]
+        self._live = composer.live()
         self._mirror: Mirror | None = None
-        self._held: tuple[Boundary, Slot] | None = None
+        self._held: _Held | None = None
         self._asked: _Asked | None = None
         self._safe_step = 0
         self._alone: Saver | None = None
+
+    @property
+    def held(self) -> Boundary | None:
+        held = self._held
+        return held.boundary if held is not None and held.mirror.is_still(held.slot) else None
 
     def wants(self, *, is_step: bool) -> bool:
         if self._remotely(self._means.remote.listen) and not self._means.remote.busy:
@@ -71,7 +87,8 @@ class MirrorKeeper:
     def hold(self, boundary: Boundary) -> None:
         began_s = self._means.clock.monotonic()
         try:
-            self._held = boundary, self._write(self._composer.header(boundary))
+            mirror, slot = self._write(self._composer.header(boundary))
+            self._held = _Held(boundary, mirror, slot)
         except (OSError, MirrorError, MemoryError) as error:
             # What was held before still is. No descriptor, no memory: none of the training's doing.
             self._means.failed(boundary.progress.step, f"it cannot be copied: {error}")
@@ -82,33 +99,34 @@ class MirrorKeeper:
         return self._waits or not self._means.remote.busy
 
     def matches(self, boundary: Boundary) -> bool:
-        if self._held is None or self._mirror is None or self._held[0] is not boundary:
+        if self._held is None or self._held.boundary is not boundary:
             return False
-        mirror, number = self._mirror, self._held[1].number
-        return capture.are_same(self._parameters, [mirror.view(number, a) for a in mirror.layout.areas])
+        mirror, number = self._held.mirror, self._held.slot.number
+        return self._live.are_in([mirror.view(number, area) for area in mirror.layout.areas])
 
-    def commit(self, boundary: Boundary, reason: str) -> None:
-        if self._held is None or self._held[0] is not boundary:
-            return
+    def commit(self, boundary: Boundary, reason: str) -> bool:
+        if self._held is None or self._held.boundary is not boundary:
+            return False
         try:
-            mirror, slot = self._place_of(boundary, reason)
+            mirror, slot = self._place_of(self._held, reason)
         except OSError as error:
             self._means.failed(boundary.progress.step, f"it cannot be merged: {error}")
-            return
+            return False
         self._ask(_Asked(mirror, slot, reason, False), boundary)
         if self._waits or reason != "schedule":
             self.wait()
+        return True
 
     def commit_failure(self, boundary: Boundary, reason: str, *, live: bool) -> int:
         if live:
             self.hold(boundary)
-        if self._held is None or self._mirror is None:
+        held = self._held
+        if held is None:
             return 0
-        held, slot = self._held
-        step = held.progress.step
+        step = held.boundary.progress.step
         if step <= self._safe_step:
             return 0
-        self._ask(_Asked(self._mirror, slot, reason, True), held)
+        self._ask(_Asked(held.mirror, held.slot, reason, True), held.boundary)
         if not self.wait():
             return 0
         self._safe_step = step
@@ -121,15 +139,13 @@ class MirrorKeeper:
         self._asked = None
         return succeeded
 
-    def _place_of(self, boundary: Boundary, reason: str) -> tuple[Mirror, Slot]:
+    def _place_of(self, held: _Held, reason: str) -> tuple[Mirror, Slot]:
         """Where a scheduled checkpoint of the boundary that is held lies in memory. Raises OSError."""
-        assert self._held is not None
-        assert self._mirror is not None
         if not self._composer.merged():
-            return self._mirror, self._held[1]
+            return held.mirror, held.slot
         # What automatic parallel has split comes together in memory of its own.
-        snapshot = self._composer.snapshot(boundary, reason, failure=False, shadow=None)
-        return mirrored.mirror_of(snapshot, self._mirror.layout.run_id, self._mirror.layout.rank)
+        snapshot = self._composer.snapshot(held.boundary, reason, failure=False, shadow=None)
+        return mirrored.mirror_of(snapshot, held.mirror.layout.run_id, held.mirror.layout.rank)
 
     # Asking
 
@@ -163,7 +179,7 @@ class MirrorKeeper:
             return self._means.alone()
         except ResilientError as error:
             # A saver whose disk hangs does not let go of the lock. The training goes on, and hears of it.
-            step = self._held[0].progress.step if self._held is not None else 0
+            step = self._held.boundary.progress.step if self._held is not None else 0
             self._means.failed(step, f"the supervisor is gone, and {error}")
             return _NoSaver()
 
@@ -177,7 +193,7 @@ class MirrorKeeper:
 
     # Copying
 
-    def _write(self, header: Header) -> Slot:
+    def _write(self, header: Header) -> tuple[Mirror, Slot]:
         meta = header.encode()
         mirror = self._mirror
         if mirror is None or not mirror.fits(meta):
@@ -192,11 +208,11 @@ class MirrorKeeper:
             pages = threading.Thread(target=mirror.fetch_pages, name="resilient-pages", daemon=True)
             with contextlib.suppress(RuntimeError):
                 pages.start()
-        return slot
+        return mirror, slot
 
     def _write_into(self, mirror: Mirror, step: int, meta: bytes) -> Slot:
         def fill(number: int) -> None:
-            capture.copy_all(self._parameters, [mirror.view(number, a) for a in mirror.layout.areas])
+            self._live.copy_to([mirror.view(number, area) for area in mirror.layout.areas])
 
         try:
             return mirror.write(step, meta, fill)

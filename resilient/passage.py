@@ -165,7 +165,7 @@ class Passage:
 
 
 class _Opening(EvaluationBeats):
-    """First of the call's callbacks."""
+    """First of the call's callbacks: what the script's own do comes after it."""
 
     def __init__(self, passage: Passage) -> None:
         super().__init__(passage.watch.heartbeat)
@@ -173,6 +173,15 @@ class _Opening(EvaluationBeats):
 
     def on_train_begin(self, run_context: Any) -> None:
         self._passage.opened(run_context)
+
+    def on_train_epoch_begin(self, run_context: Any) -> None:
+        self._passage.watch.recorder.epoch_opens()
+
+    def on_train_step_begin(self, run_context: Any) -> None:
+        self._passage.watch.recorder.step_begins()
+
+    def on_train_end(self, run_context: Any) -> None:
+        self._passage.watch.recorder.call_ends()
 
     def on_train_step_end(self, run_context: Any) -> None:
         parameters = run_context.original_args()
@@ -189,15 +198,18 @@ class _Closing(Callback):  # type: ignore[misc]
     def on_train_begin(self, run_context: Any) -> None:
         self._passage.closed(run_context)
 
-    def on_train_step_begin(self, run_context: Any) -> None:
-        self._passage.watch.recorder.step_begins()
+    def on_train_epoch_begin(self, run_context: Any) -> None:
+        self._passage.watch.recorder.epoch_is_open()
 
     def on_train_step_end(self, run_context: Any) -> None:
-        self._passage.watch.boundary(run_context.original_args().cur_step_num)
+        step, cut = run_context.original_args().cur_step_num, run_context.get_stop_requested()
+        self._passage.watch.boundary(step, cut=cut)
 
     def on_train_epoch_end(self, run_context: Any) -> None:
         parameters = run_context.original_args()
-        self._passage.watch.boundary(parameters.cur_step_num, epoch_closed=True)
+        # An epoch that was cut short has its end once more, when all its steps are complete.
+        if self._passage.watch.progress.at_epoch_end:
+            self._passage.watch.boundary(parameters.cur_step_num, epoch_closed=True)
         # What the evaluation of this epoch has found; MindSpore takes it away after this hook.
         results = {**(parameters.get("metrics") or {}), **(parameters.get("eval_results") or {})}
         self._passage.watch.recorder.evaluated(results)

@@ -6,7 +6,7 @@ The three ways in (a wrapped ``Model`` call, the monitor alone, the custom loop)
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mindspore import nn
 
@@ -70,9 +70,11 @@ class Watch:
         if self._session.supervised:
             self._requests.listen()
 
-    def boundary(self, call_step: int, *, epoch_closed: bool = False, judged: bool = False) -> None:
+    def boundary(
+        self, call_step: int, *, epoch_closed: bool = False, judged: bool = False, cut: bool = False
+    ) -> None:
         """A step, or with ``epoch_closed`` an epoch, is over with everything that belongs to it."""
-        self.recorder.boundary(call_step, epoch_closed=epoch_closed, judged=judged)
+        self.recorder.boundary(call_step, epoch_closed=epoch_closed, judged=judged, cut=cut)
         self._session.tell_step(self.progress.step)
         self.renew_guard()
 
@@ -84,17 +86,19 @@ class Watch:
     def failed(self, error: BaseException) -> None:
         """An exception leaves the training: saves the last completed step, and tells."""
         phase = self.recorder.phase.value
-        anything = self._save_failure(_reason(error))
+        anything = self._save(self.recorder.fail, _reason(error))
         finite = self.recorder.loss_is_finite
         self._session.tell_incident(error, _reason(error), self.progress.step, phase, finite)
         self._over()
+        # A signal that came while our own work has failed has waited for it.
+        self.guard.at_boundary()
         if not anything and self._guarding and not self._session.supervised:
             self._session.say(f"{type(error).__name__}: no step completed since the last checkpoint")
 
-    def _save_failure(self, reason: str) -> bool:
+    def _save(self, save: Callable[[str], bool], reason: str) -> bool:
         """Whether there was anything to save. Whatever is wrong with us, the script's exception is seen."""
         try:
-            return self.recorder.fail(reason)
+            return save(reason)
         except Exception as error:  # noqa: BLE001
             self._session.tell_failed_save(self.progress.step, f"{type(error).__name__}: {error}")
             return True
@@ -106,7 +110,7 @@ class Watch:
 
     def stopped(self) -> None:
         """The call ended before its end because it was asked to: the next attempt goes on with it."""
-        self.recorder.fail("stop")
+        self._save(self.recorder.fail, "stop")
         self._over()
 
     @property
@@ -126,7 +130,7 @@ class Watch:
             self._lookout.look()
 
     def _on_signal(self, number: int) -> None:
-        self.recorder.fail(signal.Signals(number).name)
+        self._save(self.recorder.secure, signal.Signals(number).name)
 
     def _on_saved_already(self, step: int) -> None:
         self._session.tell("remark", text=f"asked for a checkpoint: step {step} is saved already")

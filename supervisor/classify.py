@@ -55,7 +55,13 @@ PLACES = {
 }
 """Where a worker is, by the phase of its heartbeat, in words."""
 
-_IN_TRAINING = frozenset({"data", "step", "callbacks", "between", "busy"})
+_BESIDE_STEPS = frozenset({"beginning", "opening", "closing", "ending"})
+"""Places in a training call where the script's own code runs, and no step (``resilient.phases``)."""
+
+_AFTER_A_STEP = frozenset({"callbacks", "closing", "ending", "finished"})
+"""Places that lie behind the newest complete step, and not before the next."""
+
+_IN_TRAINING = frozenset({"data", "step", "callbacks", "between", "busy", *_BESIDE_STEPS})
 """Places that lie in a training call, whatever the script does."""
 
 _FAULTS = frozenset(
@@ -131,13 +137,18 @@ class Incident:
 
     @property
     def culprit(self) -> int:
-        """The step that failed: the one after the newest complete one, unless it failed in its callbacks."""
-        return self.step if self.phase == "callbacks" and self.step else self.step + 1
+        """The step that failed: the one after the newest complete one, or that itself behind its update."""
+        return self.step if self.phase in _AFTER_A_STEP and self.step else self.step + 1
+
+    @property
+    def beside_steps(self) -> bool:
+        """Whether it failed where no step was under way: no batch, and no step, is to blame."""
+        return self.phase in ("script", "finished", *_BESIDE_STEPS)
 
     @property
     def in_script(self) -> bool:
-        """Whether the script's own code has failed, outside of its training."""
-        return self.kind in (EXCEPTION, EXITED) and self.phase == "script"
+        """Whether the script's own code has failed: outside of its training, or where no step has begun."""
+        return self.kind in (EXCEPTION, EXITED) and self.beside_steps
 
     @property
     def fingerprint(self) -> tuple[str, str, int]:

@@ -119,10 +119,10 @@ def failed(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> 
     if incident.in_script:
         # Another state, or another batch, would come to the same place of the script.
         return Finding(replace(ledger, open=False))
-    if ledger.repeated > 1 and (incident.step > 0 or tried):
+    if ledger.repeated > 1 and not incident.beside_steps and (incident.step > 0 or tried):
         return _poisoned(ledger, incident, attempt, poison)
     if incident.kind == NUMERICAL:
-        why = f"the loss of {_where(incident)} was not finite"
+        why = f"the loss of step {incident.culprit} was not finite"
         ledger = replace(ledger, origin=replace(ledger.origin, finite=True))
         return _roll_back(ledger, incident.step, attempt, why)
     return _close(ledger, attempt) if tried else Finding(ledger)
@@ -140,7 +140,7 @@ def _poisoned(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) 
 
 
 def _where(incident: Incident) -> str:
-    return f"the script after step {incident.step}" if incident.in_script else f"step {incident.culprit}"
+    return f"the script after step {incident.step}" if incident.beside_steps else f"step {incident.culprit}"
 
 
 def _close(ledger: Ledger, attempt: int) -> Finding:

@@ -21,7 +21,7 @@ LAYERS = [
     ["resilient.store"],
     ["resilient.retention", "resilient.schedule"],
     ["resilient.shared_memory", "resilient.mirror", "resilient.heartbeat", "resilient.link"],
-    ["resilient.signals", "resilient.stacks", "resilient.dataset_workers"],
+    ["resilient.signals", "resilient.stacks", "resilient.dataset_workers", "resilient.phases"],
     ["resilient.settings", "resilient.state"],
     ["resilient.saving", "resilient.mirrored", "resilient.process_saver"],
     ["resilient.remote", "resilient.shared"],

@@ -103,6 +103,21 @@ def _copiers() -> ThreadPoolExecutor:
 _MOST_THREADS = 4
 
 
+class Live:
+    """The present values of parameters, in a fixed order; the memory they are copied to has the same."""
+
+    def __init__(self, covered: Sequence[Parameter]) -> None:
+        self._parameters = covered
+
+    def copy_to(self, targets: Sequence[memoryview]) -> None:
+        """Copies them."""
+        copy_all(self._parameters, targets)
+
+    def are_in(self, targets: Sequence[memoryview]) -> bool:
+        """Whether this memory holds them, bit for bit."""
+        return are_same(self._parameters, targets)
+
+
 class Shadow:
     """A second copy of parameters, refreshed at a step boundary.
 

@@ -64,6 +64,7 @@ def _functions(module):
             yield name, _bare(value)
         elif inspect.isclass(value) and value.__module__ == module.__name__:
             for inner, method in vars(value).items():
+                method = method.fget if isinstance(method, property) else method
                 if isinstance(method, FunctionType):
                     yield f"{name}.{inner}", method
 

@@ -231,7 +231,9 @@ def left(bench, phase, attempt=1):
     bench.fail(attempt, Evidence(-9, PLACED, progressed=True, step=3, phase=phase))
 
 
-@pytest.mark.parametrize("phase", ["data", "step", "callbacks", "between", "busy"])
+@pytest.mark.parametrize(
+    "phase", ["data", "step", "callbacks", "between", "busy", "beginning", "opening", "closing", "ending"]
+)
 def test_a_script_that_leaves_its_training_undone_is_not_complete(bench, tmp_path, phase):
     """It ends with status 0 and has trained nothing, whoever supervises it then, until it has trained."""
     left(bench, phase)

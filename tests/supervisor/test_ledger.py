@@ -106,6 +106,30 @@ def test_a_completed_step_clears_a_state():
     assert ledger.trial is None
 
 
+@pytest.mark.parametrize("phase", ["beginning", "opening", "closing", "ending"])
+@pytest.mark.parametrize("poison", Poison)
+def test_an_exception_where_no_step_is_under_way_blames_no_step_and_no_state(phase, poison):
+    """In hooks around a call or an epoch: another state, or another batch, would come to the same place."""
+    failure = Incident(EXCEPTION, "TypeError: no begin", 1, at_start=True, step=24, phase=phase)
+    ledger = Ledger()
+    for attempt in (1, 2):
+        finding = failed(begin(ledger, 24, "memory"), failure, attempt, poison)
+        assert (finding.action, finding.stop) == ("", "")
+        ledger = finding.ledger
+    assert ledger.origin == Origin()
+    stop = failed(begin(ledger, 24, "memory"), failure, 3, poison).stop
+    assert stop == "the script after step 24 has failed three times in the same way"
+
+
+def test_a_crash_where_no_step_is_under_way_leaves_no_batch_out():
+    """The state is tried twice, as any other; the step after it never began."""
+    crash = Incident(FAULT, "it crashed: SIGSEGV", 139, at_start=True, step=24, phase="script")
+    first = failed(begin(Ledger(), 24, "memory"), crash, 1, Poison.SKIP_BATCH)
+    second = failed(begin(first.ledger, 24, "memory"), crash, 2, Poison.SKIP_BATCH)
+    assert second.ledger.origin.skipped == ()
+    assert second.ledger.origin.shunned == (Shun(24, 2),)
+
+
 def test_kills_from_outside_blame_nobody():
     """Preemptions, however many, set no state aside and poison no step."""
     ledger = Ledger()
