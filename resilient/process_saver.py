@@ -31,6 +31,7 @@ import tenacity
 from resilient import isolated, mirrored
 from resilient.config import WorkerConfig
 from resilient.errors import BusyError, LinkError, MirrorError, ResilientError
+from resilient.host import core_dumps
 from resilient.host.files import Files, Lock
 from resilient.host.world import World
 from resilient.link import Link
@@ -121,6 +122,7 @@ COMMAND = tuple(isolated.command("resilient.process_saver"))
 
 def main() -> None:
     """Commits what comes over the link until the link ends."""
+    core_dumps.forbid()
     # A Ctrl-C or a stop request is for the training; it decides what is still to be saved.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import mmap
@@ -48,6 +49,9 @@ class SharedMemory:
         if self.size_bytes < PAGE_BYTES:
             raise MirrorError(f"a memory of {self.size_bytes} bytes is no mirror")
         self._map = mmap.mmap(descriptor, self.size_bytes)
+        with contextlib.suppress(OSError):
+            # A training's core dump would hold the whole state once more for each slot.
+            self._map.madvise(mmap.MADV_DONTDUMP)
         self._view = memoryview(self._map)
 
     @classmethod

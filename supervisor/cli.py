@@ -37,7 +37,7 @@ from resilient.errors import (
     UnusableError,
     UsageError,
 )
-from resilient.host import streams
+from resilient.host import core_dumps, streams
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.ledger import Poison
@@ -81,6 +81,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit status."""
     streams.hold()
+    core_dumps.forbid()
     console = Console()
     try:
         options = parse(list(sys.argv[1:] if argv is None else argv))
@@ -234,6 +235,11 @@ def _parser() -> argparse.ArgumentParser:
         default=False,
         help="keep a second interpreter ready, so that a restart need not import (default: off)",
     )
+    failing.add_argument(
+        "--core-dumps",
+        action="store_true",
+        help="a training that crashes may leave a core dump, which holds the key (default: none)",
+    )
     telling = parser.add_argument_group("telling")
     telling.add_argument("--log-format", choices=("pretty", "json"), default="pretty")
     telling.add_argument("--quiet", action="store_true", help="only warnings and the last line")
@@ -292,9 +298,9 @@ def _program(values: argparse.Namespace, words: list[str]) -> Program:
         missing = "module" if values.module else "command" if values.no_python else "script"
         raise UsageError(f"no {missing} is named", hint="resilient-run SCRIPT [ARGS...]")
     if values.module or values.no_python:
-        return Program("module" if values.module else "command", tuple(words))
+        return Program("module" if values.module else "command", tuple(words), values.core_dumps)
     _demand_script(Path(words[0]))
-    return Program("script", tuple(words))
+    return Program("script", tuple(words), values.core_dumps)
 
 
 def _demand_script(script: Path) -> None:

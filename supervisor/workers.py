@@ -27,6 +27,7 @@ import psutil
 from resilient import isolated
 from resilient.config import LINK_FD_VARIABLE, WorkerConfig
 from resilient.errors import LinkError
+from resilient.host import core_dumps
 from resilient.host.cgroup import Group, Groups
 from resilient.link import Link
 from supervisor import vitals
@@ -52,6 +53,12 @@ class Program:
 
     kind: str  # "script", "module" or "command"
     words: tuple[str, ...]
+    core_dumps: bool = False  # whether a training may leave some; it holds the key
+
+    @property
+    def may_dump(self) -> bool:
+        """Whether it may leave core dumps. A command holds no key of ours."""
+        return self.core_dumps or self.kind == "command"
 
     def argv(self, door: int = -1) -> list[str]:
         """The command line of a worker; ``door`` lets a command into its group (see ``launch``)."""
@@ -191,6 +198,7 @@ class ProcessWorkers:
         self._groups = find_groups()
         self._group: Group | None = None
         self._old_groups: list[Group] = []
+        self._core_dumps = core_dumps.forbid()
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def end_orphans(self, grace_s: float) -> int:
@@ -230,6 +238,8 @@ class ProcessWorkers:
                 env=_environment(config, theirs.fileno()),
                 start_new_session=True,
             )
+            if self._program.may_dump:
+                self._core_dumps.allow(process.pid)
             assert process.stdout is not None
             assert process.stderr is not None
             stdin.started()

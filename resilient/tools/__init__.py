@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from resilient.errors import EXIT_USAGE, BusyError, ResilientError, UsageError
-from resilient.host import streams
+from resilient.host import core_dumps, streams
 from resilient.tools import adopt, control, explain, export, key, listing, pin, rekey, status, verify
 from resilient.tools.console import EXIT_BAD, Parser, close_quietly, note, prepared
 
@@ -38,6 +38,7 @@ a line.
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit status."""
     streams.hold()
+    core_dumps.forbid()
     if argv is None:
         # What a stopped command leaves behind is cleared away, as after Ctrl-C.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -42,11 +42,13 @@ class Supervised:
         python=sys.executable,
         program=("-m", "supervisor.cli"),
         before=None,
+        sealed=False,
     ):
         self.folder = folder
         self.script = folder / "script.py"
         self.script.write_text(textwrap.dedent(script))
-        words = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", *options]
+        sealing = [] if sealed else ["--no-encrypt"]
+        words = ["--run-dir", str(folder / "run"), *sealing, "--backoff", "0:0", *options]
         command = [str(python), *program, *words, str(self.script), *arguments]
         # A session of its own, so that a test that fails can clear everything away.
         self.process = subprocess.Popen(

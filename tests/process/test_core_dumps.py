@@ -1,0 +1,136 @@
+"""With core dumps allowed, and a real one where the system writes them to files: none holds a key."""
+
+from __future__ import annotations
+
+import base64
+import os
+import resource
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from supervised import DEADLINE_S, is_alive, wait_until
+
+from resilient import process_saver
+from resilient.codec.keys import manifest_key
+from resilient.config import Sealing, WorkerConfig
+from resilient.link import Link
+
+pytestmark = pytest.mark.process
+
+KEY = bytes(range(100, 132))
+FORMS = (KEY, KEY.hex().encode(), base64.b64encode(KEY), manifest_key(KEY))
+PATTERN = Path("/proc/sys/kernel/core_pattern")
+needs_files = pytest.mark.skipif(
+    "/" in PATTERN.read_text() or "|" in PATTERN.read_text(), reason="core dumps go elsewhere on this system"
+)
+
+TRAINING = """
+    import os, signal, sys, threading, time
+    from resilient.session import current
+    from resilient.shared_memory import SharedMemory
+    kept = SharedMemory.create(1 << 20)
+    # In the mirror alone: byte by byte, and from behind.
+    for i, letter in enumerate(b"rorrim a ni etats eht"):
+        kept.view(1000 - i, 1)[0] = letter
+    assert current().config.sealing.key is not None
+    print("process", os.getpid(), "is ready", flush=True)
+    threading.Event().wait()
+"""
+STATE = b"the state in a mirror"
+
+
+def allow_all():
+    """As a person does it who wants core dumps; whatever this process itself was told before."""
+    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    Path("/proc/self/coredump_filter").write_text("0x33")
+
+
+def can_have_all():
+    return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_CORE)[1] == resource.RLIM_INFINITY
+
+
+@pytest.fixture
+def run(supervise, tmp_path, request):
+    if not can_have_all():
+        pytest.skip("the hard limit of core dumps is too low")
+    key = tmp_path / "the-key"
+    key.write_bytes(KEY)
+    key.chmod(0o600)
+    options = ["--key-file", str(key), "--max-restarts", "0", *getattr(request, "param", ())]
+    run = supervise(TRAINING, *options, before=allow_all, sealed=True)
+    run.wait_for("is ready")
+    return run
+
+
+def worker_of(run):
+    return int(run.out().split()[1])
+
+
+def limit(pid):
+    """The soft limit of a process, as the kernel tells it."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return next(line.split()[4] for line in lines if line.startswith("Max core file size"))
+
+
+def dumps(folder):
+    return [path for path in folder.rglob("core*") if path.is_file()]
+
+
+@pytest.mark.parametrize("victim", ["worker", "supervisor"])
+def test_a_crash_leaves_no_core_dump(run, tmp_path, victim):
+    """A limit that keeps file and handler away, no memory for whoever makes one by hand; and really none."""
+    worker, supervisor = worker_of(run), run.process.pid
+    for pid in (worker, supervisor):
+        assert limit(pid) == "1"
+        assert int(Path(f"/proc/{pid}/coredump_filter").read_text(), 16) == 0
+    os.kill(worker if victim == "worker" else supervisor, signal.SIGSEGV)
+    run.end()
+    wait_until(lambda: not is_alive(worker), "the worker's end")
+    assert dumps(tmp_path) == []
+
+
+def test_a_saver_that_crashes_leaves_none_either(tmp_path, monkeypatch):
+    """The same of the process that seals, whoever has started it."""
+    if not can_have_all():
+        pytest.skip("the hard limit of core dumps is too low")
+    monkeypatch.chdir(tmp_path)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        saver = subprocess.Popen(
+            [*process_saver.COMMAND, str(theirs.fileno())], pass_fds=[theirs.fileno()], preexec_fn=allow_all
+        )
+    link = Link(ours)
+    sealing = Sealing("AES-GCM", KEY)
+    link.send(WorkerConfig(run_id="r", directory=tmp_path / "run", seed=1, sealing=sealing).to_message())
+    link.send({"type": "open"})
+    assert link.receive()[0]["error"] == ""
+    assert limit(saver.pid) == "1"
+    saver.send_signal(signal.SIGSEGV)
+    assert saver.wait(DEADLINE_S) == -signal.SIGSEGV
+    assert dumps(tmp_path) == []
+
+
+@needs_files
+@pytest.mark.parametrize("run", [("--core-dumps",)], indirect=True)
+def test_the_user_may_have_the_trainings(run, tmp_path):
+    """--core-dumps: the training leaves one, without the state in the mirror; the supervisor leaves none."""
+    assert "a core dump of the training holds the key" in run.err()
+    os.kill(worker_of(run), signal.SIGSEGV)
+    run.end()
+    found = dumps(tmp_path)
+    assert len(found) == 1
+    assert STATE not in found[0].read_bytes()
+    found[0].unlink()
+
+
+@needs_files
+def test_a_command_has_the_limits_of_whoever_starts_it(supervise, tmp_path):
+    """--no-python: it holds no key of ours, and crashes as it does without us."""
+    if not can_have_all():
+        pytest.skip("the hard limit of core dumps is too low")
+    run = supervise("kill -SEGV $$\n", "--max-restarts", "0", "--no-python", "sh", before=allow_all)
+    run.end()
+    assert len(dumps(tmp_path)) == 1
