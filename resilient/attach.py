@@ -141,6 +141,7 @@ class _Worker:
         step = self._course.watch.progress.step if self._course is not None and self._course.watch else 0
         kind = "interrupt" if isinstance(error, KeyboardInterrupt) else "exception"
         self._session.tell_incident(error, kind, step, "script")
+        self._session.flush()
 
     def _finish(self, status: int) -> None:
         if self._course is not None and self._course.watch is not None:
@@ -151,6 +152,7 @@ class _Worker:
                 self._course.tell_if_behind()
         complete = status == 0 and (self._course is None or self._course.complete)
         self._session.tell("finished", complete=complete, status=status)
+        self._session.flush()
 
     def _on_numpy(self, numpy: Any) -> None:
         assert self._session.config is not None

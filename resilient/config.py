@@ -10,7 +10,7 @@ import math
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,10 @@ class Shun:
         """Whether a state of this step that was made in this attempt is one of them."""
         return step >= self.step and attempt <= self.attempt
 
+    def includes(self, other: Shun) -> bool:
+        """Whether every state that the other one covers is covered by this one as well."""
+        return self.covers(other.step, other.attempt)
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -183,6 +187,17 @@ class Origin:
         if not isinstance(attempt, int) or any(rule.covers(step, attempt) for rule in self.shunned):
             return False
         return not (self.finite and isinstance(loss, float) and not math.isfinite(loss))
+
+    def shunning(self, rule: Shun) -> Origin:
+        """With one more rule. Those that say no more than it are dropped: the list is sent to each worker."""
+        if any(known.includes(rule) for known in self.shunned):
+            return self
+        kept = [known for known in self.shunned if not rule.includes(known)]
+        return replace(self, shunned=(*kept, rule))
+
+    def skipping(self, step: int) -> Origin:
+        """With the batch of one more step left out."""
+        return self if step in self.skipped else replace(self, skipped=(*self.skipped, step))
 
     def to_json(self) -> list[Any]:
         """The value as JSON."""

@@ -14,7 +14,10 @@ ResilientError
 │   └── UnusableError     checkpoints exist, and none of them can be used   (exit status 65)
 ├── MirrorError           memory of a worker that cannot be used: do without it
 │   └── NoSlotError       every slot is being committed: wait for a commit
-└── LinkError             the other side of the link is gone or talks nonsense
+├── LinkError             the other side of the link is gone: do without it
+│   └── NonsenseError     one message made no sense: leave it out, and go on listening
+├── TooLargeError         a message is too large for the link: shorten it
+└── StalledError          the other side of the link lives and does not read: try later
 """
 
 from __future__ import annotations
@@ -104,4 +107,16 @@ class NoSlotError(MirrorError):
 
 
 class LinkError(ResilientError):
-    """The link between worker and supervisor broke, or a message on it made no sense."""
+    """The link between worker and supervisor broke."""
+
+
+class NonsenseError(LinkError):
+    """A message on the link made no sense. The link itself is as it was."""
+
+
+class TooLargeError(ResilientError):
+    """A message has more bytes than any link takes."""
+
+
+class StalledError(ResilientError):
+    """Nobody has read at the other side of the link for so long as was waited."""

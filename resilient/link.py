@@ -1,8 +1,16 @@
 """The link between a supervisor and a worker: one ``SOCK_SEQPACKET`` socket pair.
 
-One JSON message per packet, with its ``type``; file descriptors travel beside it (``SCM_RIGHTS``). A packet
-is whole or absent, so two threads may send at once, and a process killed in the middle of a send leaves no
-half message behind. When the other side is gone, sending raises LinkError instead of a signal.
+One JSON message per packet, with its ``type``; file descriptors travel beside it (``SCM_RIGHTS``). A message
+that is too large for a packet goes in several (``parts``), its descriptors with the last one. A packet is
+whole or absent, and each part names its message: two threads may send at once, and a process killed in the
+middle of a send leaves nothing that could be taken for a message.
+
+What goes wrong is one of four errors, since it leads to four decisions:
+
+    LinkError       the other side is gone: do without it
+    NonsenseError   one message made no sense: leave it out, and go on listening
+    TooLargeError   this message is too large for any link: shorten it
+    StalledError    the other side lives and does not read: try later
 """
 
 from __future__ import annotations
@@ -17,9 +25,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from resilient.errors import LinkError
+from resilient import parts
+from resilient.errors import LinkError, NonsenseError, StalledError
 
 LIMIT_BYTES = 64 * 1024
+"""The size of a packet."""
+
 LIMIT_DESCRIPTORS = 4
 _DESCRIPTOR_BYTES = array.array("i").itemsize
 
@@ -29,6 +40,7 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        self._unfinished = parts.Unfinished()
 
     @classmethod
     def from_fd(cls, descriptor: int) -> Link:
@@ -43,31 +55,66 @@ class Link:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def send(self, message: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Sends one message. Raises LinkError when it is too large or the other side is gone."""
-        data = json.dumps(message).encode()
-        if len(data) > LIMIT_BYTES:
-            raise LinkError(f"a {message.get('type')} message of {len(data)} bytes is too large for the link")
-        try:
-            # A send through send_fds is the same call without any descriptors.
-            socket.send_fds(self._socket, [data], list(descriptors), socket.MSG_NOSIGNAL)
-        except OSError as error:
-            raise LinkError(f"the other side of the link is gone: {error}") from error
+    def send(
+        self, message: Mapping[str, Any], descriptors: Sequence[int] = (), patience_s: float | None = None
+    ) -> None:
+        """Sends one message.
+
+        Raises TooLargeError; LinkError when the other side is gone; StalledError when it has not read for
+        ``patience_s`` what was sent before, by default never. What was sent of a message by then is dropped.
+        """
+        end_s = None if patience_s is None else time.monotonic() + patience_s
+        *first, last = parts.split(json.dumps(message).encode(), LIMIT_BYTES)
+        for part in first:
+            self._send(part, (), end_s)
+        self._send(last, descriptors, end_s)
+
+    def _send(self, packet: bytes, descriptors: Sequence[int], end_s: float | None) -> None:
+        beside = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        )
+        while True:
+            try:
+                # Not socket.send_fds: it drops the flags, and SIGPIPE would end us before we could save.
+                self._socket.sendmsg([packet], beside, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+                return
+            except BlockingIOError:
+                left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
+                if not self._is_ready(select.POLLOUT, left_s) and end_s is not None:
+                    raise StalledError("the other side of the link does not read") from None
+            except OSError as error:
+                raise LinkError(f"the other side of the link is gone: {error}") from error
 
     def receive(self) -> tuple[dict[str, Any], list[int]]:
-        """Waits for one message and its descriptors. Raises LinkError at the end, and for nonsense."""
+        """Waits for one message and its descriptors. Raises LinkError at the end, and NonsenseError."""
+        while True:
+            if (received := self._take()) is not None:
+                return received
+
+    def _take(self) -> tuple[dict[str, Any], list[int]] | None:
+        """Waits for a packet: a message, or None for a part of one that is not complete yet."""
         try:
             data, beside, flags = self._receive()
         except OSError as error:
             raise LinkError(f"the link broke: {error}") from error
         descriptors = _descriptors(beside)
+        message = None
         try:
-            return _parse(data, flags), descriptors
-        except LinkError:
-            for descriptor in descriptors:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-            raise
+            message = self._assemble(data, flags)
+        finally:
+            if message is None:
+                for descriptor in descriptors:
+                    with contextlib.suppress(OSError):
+                        os.close(descriptor)
+        return None if message is None else (message, descriptors)
+
+    def _assemble(self, data: bytes, flags: int) -> dict[str, Any] | None:
+        if not data:
+            raise LinkError("the other side of the link is gone")
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise NonsenseError("a message on the link was cut off")
+        whole = self._unfinished.add(data) if parts.is_part(data) else data
+        return None if whole is None else _parse(whole)
 
     def _receive(self) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
         space_bytes = socket.CMSG_SPACE(LIMIT_DESCRIPTORS * _DESCRIPTOR_BYTES)
@@ -80,9 +127,12 @@ class Link:
             data, beside, flags, _ = self._socket.recvmsg(*limits)
         return data, beside, flags
 
-    def poll(self) -> tuple[dict[str, Any], list[int]] | None:
-        """A message that is there already; None when there is none. Raises as :meth:`receive` does."""
-        return self.receive() if self._is_readable(0.0) else None
+    def poll(self, timeout_s: float = 0.0) -> tuple[dict[str, Any], list[int]] | None:
+        """A message that is there, or comes in time; None for none. Raises as :meth:`receive` does."""
+        while self._is_ready(select.POLLIN, timeout_s):
+            if (received := self._take()) is not None:
+                return received
+        return None
 
     def wait(self, kind: str, timeout_s: float) -> bool:
         """Waits for a message of this type, and drops it; False when it did not come in time.
@@ -90,16 +140,17 @@ class Link:
         Others that come before it are dropped as well. Raises as :meth:`receive` does.
         """
         end_s = time.monotonic() + timeout_s
-        while self._is_readable(max(0.0, end_s - time.monotonic())):
-            if self.receive()[0]["type"] == kind:
+        while self._is_ready(select.POLLIN, max(0.0, end_s - time.monotonic())):
+            received = self._take()
+            if received is not None and received[0]["type"] == kind:
                 return True
         return False
 
-    def _is_readable(self, timeout_s: float) -> bool:
+    def _is_ready(self, events: int, timeout_s: float | None) -> bool:
         # Not select.select: it takes no descriptor above 1023, and who started us may have left many open.
         waiting = select.poll()
-        waiting.register(self._socket, select.POLLIN)
-        return bool(waiting.poll(timeout_s * 1000))
+        waiting.register(self._socket, events)
+        return bool(waiting.poll(None if timeout_s is None else timeout_s * 1000))
 
     def finish(self) -> None:
         """Says nothing more: the other side hears the end of the link, and can still be heard."""
@@ -117,15 +168,11 @@ def _descriptors(beside: Sequence[tuple[int, int, bytes]]) -> list[int]:
     return list(found)
 
 
-def _parse(data: bytes, flags: int) -> dict[str, Any]:
-    if not data:
-        raise LinkError("the other side of the link is gone")
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-        raise LinkError("a message on the link was cut off")
+def _parse(data: bytes) -> dict[str, Any]:
     try:
         message = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise LinkError(f"a message on the link is no JSON: {error}") from error
+        raise NonsenseError(f"a message on the link is no JSON: {type(error).__name__}") from error
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        raise LinkError("a message on the link has no type")
+        raise NonsenseError("a message on the link has no type")
     return message

@@ -127,13 +127,16 @@ class MirrorKeeper:
         if step <= self._safe_step:
             return 0
         self._ask(_Asked(held.mirror, held.slot, reason, True), held.boundary)
-        if not self.wait():
+        if not self._wait(self._means.remote.wait_while_awake):
             return 0
         self._safe_step = step
         return step
 
     def wait(self) -> bool:
-        succeeded = self._remotely(self._means.remote.wait)
+        return self._wait(self._means.remote.wait)
+
+    def _wait(self, remotely: Callable[[], bool]) -> bool:
+        succeeded = self._remotely(remotely)
         if succeeded is None:
             return self._commit_alone()
         self._asked = None
@@ -153,7 +156,12 @@ class MirrorKeeper:
         remote, own = self._means.remote, asked.mirror is self._mirror
 
         def ask() -> bool:
-            remote.wait()
+            if asked.failure:
+                remote.wait_while_awake()
+            else:
+                remote.wait()
+            if remote.busy:
+                return False
             if own:
                 asked.mirror.pin(asked.slot.number)
             remote.ask(asked, boundary.progress.epoch, None if own else asked.mirror)

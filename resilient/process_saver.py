@@ -30,14 +30,16 @@ import tenacity
 
 from resilient import isolated, mirrored
 from resilient.config import WorkerConfig
-from resilient.errors import BusyError, LinkError, MirrorError, ResilientError
+from resilient.errors import BusyError, LinkError, MirrorError, ResilientError, TooLargeError
 from resilient.host import core_dumps
 from resilient.host.files import Files, Lock
 from resilient.host.world import World
 from resilient.link import Link
 from resilient.mirror import Mirror, Slot
+from resilient.parts import MOST_BYTES
 from resilient.saving import Committer, Saved, Snapshot
 from resilient.shared_memory import SharedMemory
+from resilient.shorten import fitting
 from resilient.store import layout
 from resilient.store.opening import open_store
 from resilient.store.weights import remove_temporaries
@@ -132,7 +134,12 @@ def main() -> None:
         saver = Saver(WorkerConfig.from_message(config), World())
         while True:
             message, descriptors = link.receive()
-            link.send(saver.answer(message, descriptors))
+            answer = saver.answer(message, descriptors)
+            try:
+                link.send(answer)
+            except TooLargeError:
+                # Its commit is done: whoever asked must hear of that, if not of each remark.
+                link.send(fitting(answer, MOST_BYTES))
 
 
 class Saver:

@@ -12,10 +12,13 @@ One save is under way at a time. Only the main thread receives. When the supervi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import psutil
 
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import StorageError
@@ -25,6 +28,10 @@ from resilient.link import Link
 from resilient.mirror import Mirror, Slot
 from resilient.saving import Saver
 from resilient.shared_memory import SharedMemory
+
+_LOOK_S = 1.0
+_STOPPED_LOOKS = 30
+"""One after the other: a debugger, or a shell that moves it into the background, stops it for a moment."""
 
 
 class Wanted(Protocol):
@@ -103,6 +110,19 @@ class RemoteSaver:
             self._hear(self._link.receive()[0])
         return self._succeeded
 
+    def wait_while_awake(self) -> bool:
+        """As :meth:`wait`, but not for a supervisor that stays stopped: a save may be under way then.
+
+        It holds the memory, and has it saved when it goes on: a worker that fails need not be there for that.
+        """
+        looks = 0
+        while self._flying and looks < _STOPPED_LOOKS:
+            received = self._link.poll(_LOOK_S)
+            if received is not None:
+                self._hear(received[0])
+            looks = looks + 1 if received is None and _is_stopped(os.getppid()) else 0
+        return self._succeeded and not self._flying
+
     def _hear(self, message: dict[str, Any]) -> None:
         if message["type"] == "done":
             self._flying = False
@@ -124,6 +144,13 @@ class MirrorMeans:
     failed: Callable[[int, str], None]
     clock: Clock
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.Error:
+        return False
 
 
 def _memory(mirror: Mirror) -> SharedMemory:

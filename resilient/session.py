@@ -31,9 +31,11 @@ from resilient.errors import (
 from resilient.host.world import World
 from resilient.link import Link
 from resilient.open_places import OpenPlaces, Place
+from resilient.outbox import Outbox
 from resilient.saving import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.settings import Settings
 from resilient.shared import Shared, recover_from
+from resilient.shorten import shortened
 from resilient.state.snapshot import Progress, Recovered, Tensor, decode_extra
 from resilient.store.entry import Entry
 from resilient.store.store import Store
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from resilient.mirroring import Mirroring
     from resilient.timeline import Timeline
 
+_MESSAGE_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 16_000
 _RECORD_S = 10.0
 
@@ -64,6 +67,7 @@ class Session:
         self.mirroring: Mirroring | None = None
         self.shared = shared or Shared()
         self.link = link
+        self._outbox = Outbox(link) if link is not None else None
         self._places = OpenPlaces(config, self.world, self.warn, lambda: self.shared.mirror is not None)
         self._savers: dict[tuple[Path, str, KeepPolicy, str | None], Saver] = {}
         self._warned: set[str] = set()
@@ -78,10 +82,13 @@ class Session:
 
     def tell(self, what: str, /, **fields: Any) -> None:
         """Sends the supervisor a message. Never raises: the training does not depend on being heard."""
-        if self.link is None:
-            return
-        with contextlib.suppress(LinkError):
-            self.link.send({"type": what, **fields})
+        if self._outbox is not None:
+            self._outbox.tell({"type": what, **fields})
+
+    def flush(self) -> None:
+        """This process is about to end: what could not be told yet is tried once more."""
+        if self._outbox is not None:
+            self._outbox.flush()
 
     def say(self, line: str) -> None:
         """One line to the person, where no supervisor does the talking."""
@@ -115,8 +122,9 @@ class Session:
             "incident",
             kind=kind,
             exception=type(error).__name__,
-            message=str(error)[:2000],
-            traceback="".join(lines)[-_TRACEBACK_CHARACTERS:],
+            # Head and tail: an exception's text begins with its reason, a traceback ends with it.
+            message=shortened(_text_of(error), _MESSAGE_CHARACTERS),
+            traceback=shortened("".join(lines), _TRACEBACK_CHARACTERS),
             step=step,
             phase=phase,
             loss_finite=loss_finite,
@@ -329,6 +337,14 @@ class Session:
             self.say(f"saved step {step} ({saved.snapshot.reason}) to {saved.path}")
         for remark in saved.remarks:
             self.warn(remark)
+
+
+def _text_of(error: BaseException) -> str:
+    """What an exception says; a class of the script's may fail to."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - the exception itself is what must be told
+        return f"<its text cannot be had: {type(failure).__name__}>"
 
 
 _current: Session | None = None

@@ -17,8 +17,10 @@ from typing import Any, Protocol
 
 from resilient.config import KeepPolicy, Sealing, WorkerConfig
 from resilient.errors import LinkError, MirrorError
+from resilient.link import LIMIT_BYTES
 from resilient.mirror import Mirror, Slot
 from resilient.shared_memory import SharedMemory
+from resilient.shorten import fitting
 from supervisor.readiness import Kind, Obstacle
 from supervisor.saver import Legacy, Outcome, Save, Saver
 from supervisor.workers import Worker
@@ -228,9 +230,10 @@ class Commits:
             raise
 
     def answer(self, worker: Worker, message: Mapping[str, Any]) -> None:
-        """Tells a worker something; one that has died does not hear it."""
+        """Tells a worker something; one that has died does not hear it. Raises StalledError."""
         with contextlib.suppress(LinkError, OSError):
-            worker.link.send(message)
+            # It waits for this, and is not waited for.
+            worker.link.send(fitting(message, LIMIT_BYTES), patience_s=0.0)
 
     # What the saver tells
 

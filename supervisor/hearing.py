@@ -11,7 +11,7 @@ from typing import Any
 from supervisor.attempt import Attempt
 from supervisor.journal import Journal
 from supervisor.judge import Judge
-from supervisor.launcher import fields_of
+from supervisor.launcher import NONSENSE, fields_of
 from supervisor.mishaps import Mishaps
 from supervisor.story import Story
 from supervisor.vocabulary import flaw
@@ -33,7 +33,7 @@ class Hearing:
 
     def understands(self, message: Mapping[str, Any]) -> bool:
         """Whether a message makes sense; one that does not is reported, once for each way not to."""
-        wrong = flaw(message)
+        wrong = str(message.get("text")) if message["type"] == NONSENSE else flaw(message)
         if wrong and wrong not in self._refused:
             self._refused.add(wrong)
             text = f"a message of the training made no sense, and was left out: {wrong}"

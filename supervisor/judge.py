@@ -158,9 +158,9 @@ class Judge:
             return
         self._history = replace(self._history, ledger=ledger)
         self._file.write(ledger)
-        for rule in ledger.origin.shunned[len(before.origin.shunned) :]:
+        for rule in [rule for rule in ledger.origin.shunned if rule not in before.origin.shunned]:
             self._journal.write("shunned", step=rule.step, attempt=rule.attempt, why=why)
-        for step in ledger.origin.skipped[len(before.origin.skipped) :]:
+        for step in [step for step in ledger.origin.skipped if step not in before.origin.skipped]:
             self._journal.write("poison", step=step, action="skip-batch", why=why)
 
 

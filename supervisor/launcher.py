@@ -11,13 +11,16 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from resilient.config import WorkerConfig
-from resilient.errors import LinkError
+from resilient.errors import LinkError, NonsenseError
 from resilient.heartbeat import Heartbeat
 from resilient.host.clock import Clock
 from resilient.store.rundir import RunDirectory
 from supervisor.attempt import Attempt
 from supervisor.standby import Standby
 from supervisor.workers import Worker, Workers, end, tell
+
+NONSENSE = "nonsense"
+"""The type of what stands in the place of a message that made no sense; ``text`` says why."""
 
 _MESSAGES_AT_ONCE = 200
 
@@ -126,10 +129,8 @@ class Launcher:
         try:
             # Not more at once: the other events get their turn however much a worker says.
             for _ in range(_MESSAGES_AT_ONCE):
-                received = worker.link.poll()
-                if received is None:
+                if not self._hear_next(worker):
                     return
-                self._audience.on_message(worker, *received)
         except LinkError:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(worker.link)
@@ -148,9 +149,21 @@ class Launcher:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(worker.link)
             with contextlib.suppress(LinkError):
-                while (received := worker.link.poll()) is not None:
-                    self._audience.on_message(worker, *received)
+                while self._hear_next(worker):
+                    pass
             worker.finish()
+
+    def _hear_next(self, worker: Worker) -> bool:
+        """Passes on the next message of a worker; False when there is none. Raises LinkError at the end."""
+        try:
+            received = worker.link.poll()
+        except NonsenseError as error:
+            # The link is as it was: whatever that was, the worker may be waiting for an answer to the next.
+            self._audience.on_message(worker, {"type": NONSENSE, "text": str(error)}, [])
+            return True
+        if received is not None:
+            self._audience.on_message(worker, *received)
+        return received is not None
 
 
 def fields_of(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _poisoned(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) 
     if poison is Poison.STOP:
         return Finding(ledger, stop=f"{why} (--on-poison stop)")
     if poison is Poison.SKIP_BATCH:
-        origin = replace(ledger.origin, skipped=(*ledger.origin.skipped, incident.culprit))
+        origin = ledger.origin.skipping(incident.culprit)
         ledger = replace(ledger, origin=origin, trial=None, open=False)
         return Finding(ledger, action=f"{why}: its batch is left out")
     return _roll_back(ledger, min(incident.step, ledger.from_step), attempt, why)
@@ -156,8 +156,7 @@ def _close(ledger: Ledger, attempt: int) -> Finding:
 
 def _roll_back(ledger: Ledger, step: int, attempt: int, why: str) -> Finding:
     """An older state than this step's is gone on from."""
-    origin = replace(ledger.origin, shunned=(*ledger.origin.shunned, Shun(step, attempt)))
-    ledger = replace(ledger, origin=origin, trial=None, open=False)
+    ledger = replace(ledger, origin=ledger.origin.shunning(Shun(step, attempt)), trial=None, open=False)
     return Finding(ledger, action=f"{why}: going back to an older state")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resilient.config import WorkerConfig
-from resilient.errors import LinkError, MirrorError
+from resilient.errors import LinkError, MirrorError, StalledError
 from resilient.mirror import Mirror, Slot
 from resilient.shared_memory import SharedMemory
 from supervisor.workers import Worker, end
@@ -290,10 +290,16 @@ class Saver:
             self._post(_request(self._flying), [_descriptor(self._flying.mirror)])
 
     def _post(self, message: Mapping[str, Any], descriptors: list[int] | None = None) -> None:
-        if self.child is not None:
-            with contextlib.suppress(LinkError):
-                # One that has died is found by its end, and asked for again.
-                self.child.link.send(message, descriptors or [])
+        if self.child is None:
+            return
+        try:
+            self.child.link.send(message, descriptors or [], patience_s=0.0)
+        except LinkError:
+            # One that has died is found by its end, and asked for again.
+            pass
+        except StalledError:
+            # So does one that does not read: what it has in hand is asked of another one.
+            self.child.signal(signal.SIGKILL)
 
     def _hear(self, message: Mapping[str, Any]) -> None:
         """Raises LinkError for what answers nothing that was asked."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resilient.config import WorkerConfig
-from resilient.errors import LinkError
+from resilient.errors import LinkError, NonsenseError
 from resilient.host.memory import available_bytes
 from supervisor.workers import Worker, end
 
@@ -91,8 +91,12 @@ class Standby:
         try:
             while self._worker is not None and (received := self._worker.link.poll()) is not None:
                 self._tell(received[0])
+        except NonsenseError:
+            # It may be of use all the same; the rest is heard in the next round.
+            return
         except LinkError:
-            self._selector.unregister(self._worker.link)
+            if self._worker is not None:
+                self._selector.unregister(self._worker.link)
 
     def _on_end(self) -> None:
         worker = self._worker

@@ -26,11 +26,12 @@ import psutil
 
 from resilient import isolated
 from resilient.config import LINK_FD_VARIABLE, WorkerConfig
-from resilient.errors import LinkError
+from resilient.errors import LinkError, StalledError, TooLargeError
 from resilient.host import core_dumps
 from resilient.host.cgroup import Group, Groups
 from resilient.link import Link
 from supervisor import vitals
+from supervisor.hand import in_hand
 from supervisor.orphans import end_orphans
 from supervisor.outlet import Outlet
 from supervisor.output import Log, Pump
@@ -42,6 +43,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SWEEP_S = 5.0
 _GROUP_S = 1.0
 """For what the kernel holds there is the sweep's own patience; it tells their names."""
+
+_CONFIG_S = 10.0
+"""For a worker to read its configuration, where that is more than the kernel keeps for it."""
 
 _DRAIN_S = 5.0
 """For its last output to be read: it is in the kernel already, unless the disk of the log is slow."""
@@ -225,7 +229,7 @@ class ProcessWorkers:
         self, config: WorkerConfig, log: Path, group: Group | None = None, *, waits: bool = False
     ) -> ProcessWorker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with _in_hand() as hand, theirs, _door(group if self._program.kind == "command" else None) as door:
+        with in_hand() as hand, theirs, _door(group if self._program.kind == "command" else None) as door:
             hand.link = Link(ours)
             hand.stdin = stdin = self._stdin.share(waits=waits)
             hand.process = process = subprocess.Popen(
@@ -263,7 +267,7 @@ class ProcessWorkers:
     def spawn_saver(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with _in_hand() as hand, theirs:
+        with in_hand() as hand, theirs:
             hand.link = Link(ours)
             hand.process = process = subprocess.Popen(
                 [*isolated.command("resilient.process_saver"), str(theirs.fileno())],
@@ -280,8 +284,7 @@ class ProcessWorkers:
             hand.pumps = [said]
             said.start()
             worker = ProcessWorker(process, hand.link, [])
-        with contextlib.suppress(LinkError):
-            worker.link.send(config.to_message())
+        _send_config(worker, config)
         return worker
 
     def sweep(self, spared: Collection[int] = ()) -> list[int]:
@@ -323,12 +326,23 @@ class ProcessWorkers:
 
 
 def tell(worker: Worker, config: WorkerConfig, descriptors: Sequence[int]) -> None:
-    """Sends a worker its configuration and the memory it shares. It waits for that before anything else."""
+    """Sends a worker its configuration and the memory it shares. It waits for that before anything else.
+
+    Raises OSError when it cannot be had to take it; then it is ended.
+    """
     if isinstance(worker, ProcessWorker):
         worker.enter_attempt()
-    with contextlib.suppress(LinkError):
-        # One that has died already is found by its end.
-        worker.link.send(config.to_message(), descriptors)
+    _send_config(worker, config, descriptors)
+
+
+def _send_config(worker: Worker, config: WorkerConfig, descriptors: Sequence[int] = ()) -> None:
+    try:
+        with contextlib.suppress(LinkError):
+            # One that has died already is found by its end.
+            worker.link.send(config.to_message(), descriptors, patience_s=_CONFIG_S)
+    except (StalledError, TooLargeError) as error:
+        end(worker)
+        raise OSError(f"it does not take its configuration: {error}") from error
 
 
 def end(worker: Worker) -> None:
@@ -341,36 +355,6 @@ def end(worker: Worker) -> None:
     ended.poll(_SWEEP_S * 1000)
     worker.reap()
     worker.finish()
-
-
-@dataclass
-class _Hand:
-    """What has been taken in hand to start a process, before there is a worker that it belongs to."""
-
-    link: Link | None = None
-    process: subprocess.Popen[bytes] | None = None
-    pumps: Sequence[Pump] = ()
-    stdin: Share | None = None
-
-
-@contextlib.contextmanager
-def _in_hand() -> Iterator[_Hand]:
-    """Lets go of everything if not all of it can be had: a process that nobody looks after must not live."""
-    hand = _Hand()
-    try:
-        yield hand
-    except BaseException:
-        if hand.process is not None:
-            hand.process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                hand.process.wait(_SWEEP_S)
-        for pump in hand.pumps:
-            pump.finish(_DRAIN_S)
-        if hand.stdin is not None:
-            hand.stdin.end()
-        if hand.link is not None:
-            hand.link.close()
-        raise
 
 
 @contextlib.contextmanager

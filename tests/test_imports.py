@@ -20,7 +20,8 @@ LAYERS = [
     ["resilient.codec"],
     ["resilient.store"],
     ["resilient.retention", "resilient.schedule"],
-    ["resilient.shared_memory", "resilient.mirror", "resilient.heartbeat", "resilient.link"],
+    ["resilient.shared_memory", "resilient.mirror", "resilient.heartbeat"],
+    ["resilient.parts", "resilient.link", "resilient.shorten", "resilient.outbox"],
     ["resilient.signals", "resilient.stacks", "resilient.dataset_workers", "resilient.phases"],
     ["resilient.settings", "resilient.state"],
     ["resilient.saving", "resilient.mirrored", "resilient.process_saver"],
@@ -36,7 +37,7 @@ LAYERS = [
     ["resilient.attach", "resilient.shadows"],
     ["resilient.tools"],
 ]
-SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:9] for name in layer]
+SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:10] for name in layer]
 MAY_READ_ENVIRONMENT = {"resilient/config.py", "supervisor/workers.py"}
 FRAMEWORKS = {"mindspore", "numpy"}
 

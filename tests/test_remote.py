@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from slots import GCM, descriptors, rank_mirror, write
 
+from resilient import remote
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import LinkError, StorageError
 from resilient.link import Link
@@ -187,3 +191,24 @@ def test_without_a_supervisor_every_question_is_an_error(ends):
         with pytest.raises(LinkError):
             act()
     assert mirror.memory.descriptor >= 0
+
+
+def test_a_worker_that_fails_does_not_wait_for_a_supervisor_that_was_stopped(ends, monkeypatch):
+    """It holds the memory, and saves it when it is woken; one that is only slow is waited for."""
+    saver, supervisor = ends
+    child = subprocess.Popen(["sleep", "1000"])
+    monkeypatch.setattr(remote, "_LOOK_S", 0.01)
+    monkeypatch.setattr(os, "getppid", lambda: child.pid)
+    try:
+        saver.ask(Wanted(Slot(0, 1, 1)), 1, None)
+        slow = threading.Timer(0.5, supervisor.send, [{"type": "done", "error": ""}])
+        slow.start()
+        assert saver.wait_while_awake()
+        saver.ask(Wanted(Slot(0, 1, 1)), 1, None)
+        child.send_signal(signal.SIGSTOP)
+        assert not saver.wait_while_awake()
+        assert saver.busy
+    finally:
+        child.kill()
+        child.wait()
+    assert not remote._is_stopped(child.pid)

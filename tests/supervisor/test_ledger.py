@@ -237,3 +237,17 @@ def test_a_ledger_that_makes_no_sense_is_begun_anew(content, tmp_path):
     (tmp_path / "trials.json").write_bytes(content)
     assert file.read() == file.read() == Ledger()
     assert len(heard) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6)), max_size=12))
+def test_rules_that_say_nothing_new_are_not_kept(rules):
+    """Whatever was shunned in whatever order: the same states are, by the fewest rules that say so."""
+    origin = Origin()
+    for step, attempt in rules:
+        origin = origin.shunning(Shun(step, attempt))
+    for step in range(8):
+        for attempt in range(8):
+            covered = any(Shun(*rule).covers(step, attempt) for rule in rules)
+            assert origin.allows(step, {"attempt": attempt}) != covered
+    kept = origin.shunned
+    assert not any(a.includes(b) for a in kept for b in kept if a is not b)

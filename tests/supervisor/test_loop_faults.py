@@ -17,9 +17,10 @@ from played import OPENED, committed, mirror_with
 from test_loop_lives import PlayedWorkers, Theatre
 
 from chaos.children import PlayedWorker
-from resilient.config import KeepPolicy, Sealing
+from resilient.config import KeepPolicy, Origin, Sealing, WorkerConfig
 from resilient.errors import LinkError
 from resilient.store import rundir
+from supervisor import workers
 from supervisor.machine import State
 from supervisor.mishaps import MOST_IN_A_ROW, Broken
 
@@ -282,3 +283,28 @@ def test_what_could_not_be_saved_in_the_end_is_named(tmp_path):
         theatre.supervisor._farewell._spawn_saver = lambda config: refuse(config, None)
         theatre.supervisor.break_down(Broken())
         assert "step 7 was left in memory, and could NOT be saved" in events(theatre, "ended")[-1]["lost"]
+
+
+def test_a_packet_that_is_no_message_does_not_end_the_link(tmp_path):
+    """It is reported; the worker's next request is answered as if nothing had been."""
+    with stage(tmp_path) as theatre:
+        for packet in (b"garbage", b"{}", b"\0part"):
+            theatre.worker.other._socket.send(packet)
+        theatre.resume(5)
+        theatre.settle()
+        assert theatre.worker.hear() == ({"type": "recorded"}, [])
+        assert len(events(theatre, "warning")) == 3
+        assert all("was left out" in event["text"] for event in events(theatre, "warning"))
+
+
+@pytest.mark.parametrize("why", ["it reads nothing", "too large"])
+def test_a_worker_that_cannot_be_told_what_to_do_is_none(monkeypatch, why):
+    """It would wait for ever for its configuration: it is ended, and that is a start that has failed."""
+    monkeypatch.setattr(workers, "_CONFIG_S", 0.0)
+    rules = 100_000 if why == "it reads nothing" else 2_000_000
+    origin = Origin(skipped=tuple(range(10**9, 10**9 + rules)))
+    worker = MortalWorker()
+    with pytest.raises(OSError, match="does not take its configuration"):
+        workers.tell(worker, WorkerConfig("run-1", Path("/run"), 0, origin=origin), [])
+    assert worker.signals == [signal.SIGKILL]
+    assert worker.finished

@@ -170,3 +170,14 @@ def test_a_store_that_cannot_be_opened_again_fails_what_waits_for_it(bench):
     assert bench.told == [(1, "locked"), (2, "locked")]
     assert not bench.saver.busy
     assert bench.settlings == 1
+
+
+def test_an_answer_with_very_many_remarks_is_heard(held):
+    """Thousands of files could not be removed: the commit is done all the same, and asked for once."""
+    held.commit(held.mirror, held.slots[2])
+    assert held.asked == [3]
+    remarks = [f"step_{number}.ckpt could not be removed: Read-only file system" for number in range(3000)]
+    held.children.last.other.send(committed(3, remarks=remarks), patience_s=0.0)
+    held.saver.on_message()
+    assert held.told == [(3, "step_3.ckpt")]
+    assert not held.saver.busy

@@ -1,0 +1,45 @@
+"""What it takes to start a process: all of it can be had, or none of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from resilient.link import Link
+from supervisor.output import Pump
+from supervisor.standard_input import Share
+
+_KILLED_S = 5.0
+_DRAIN_S = 5.0
+
+
+@dataclass
+class Hand:
+    """What has been taken in hand to start a process, before there is a worker that it belongs to."""
+
+    link: Link | None = None
+    process: subprocess.Popen[bytes] | None = None
+    pumps: Sequence[Pump] = ()
+    stdin: Share | None = None
+
+
+@contextlib.contextmanager
+def in_hand() -> Iterator[Hand]:
+    """Lets go of everything if not all of it can be had: a process that nobody looks after must not live."""
+    hand = Hand()
+    try:
+        yield hand
+    except BaseException:
+        if hand.process is not None:
+            hand.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                hand.process.wait(_KILLED_S)
+        for pump in hand.pumps:
+            pump.finish(_DRAIN_S)
+        if hand.stdin is not None:
+            hand.stdin.end()
+        if hand.link is not None:
+            hand.link.close()
+        raise
