@@ -156,6 +156,11 @@ class Link:
         """Says nothing more: the other side hears the end of the link, and can still be heard."""
         self._socket.shutdown(socket.SHUT_WR)
 
+    def is_over(self, within_s: float = 0.0) -> bool:
+        """Whether the other side is gone, or goes in that time; what it has said last may still be there."""
+        # Asked for nothing, the kernel tells of the end alone.
+        return self._is_ready(0, within_s)
+
     def close(self) -> None:
         self._socket.close()
 

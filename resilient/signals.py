@@ -161,6 +161,32 @@ class SaveRequests:
         self._note()
 
 
+class PipeGuard:
+    """Keeps a training from dying of SIGPIPE when its supervisor has died: it has to save first.
+
+    With the supervisor go the pipes that the output is written to. A script that has given the signal its
+    default back means pipes of its own: while the supervisor lives, it dies of them as it wants to.
+    ``is_gone()`` tells whether the supervisor has died.
+    """
+
+    def __init__(self, is_gone: Callable[[], bool]) -> None:
+        self._is_gone = is_gone
+
+    def install(self) -> None:
+        """Takes the place of the default, where it is that; again after the script has set it."""
+        if _on_main_thread() and _signal.getsignal(signal.SIGPIPE) == signal.SIG_DFL:
+            signal.signal(signal.SIGPIPE, self._handle)
+
+    def restore(self) -> None:
+        """Puts the default back."""
+        if _on_main_thread() and _signal.getsignal(signal.SIGPIPE) == self._handle:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_gone():
+            die_of(number)
+
+
 def ignore_save_requests() -> None:
     """There is nothing to save (yet). Called first of all in a process that somebody may send one to."""
     signal.signal(SAVE_SIGNAL, signal.SIG_IGN)

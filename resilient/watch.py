@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from mindspore import nn
 
@@ -20,8 +21,11 @@ from resilient.recorder import Recorder
 from resilient.remote import RemoteSaver
 from resilient.session import Session
 from resilient.settings import Settings
-from resilient.signals import SaveRequests, SignalGuard
+from resilient.signals import PipeGuard, SaveRequests, SignalGuard
 from resilient.state.snapshot import Progress
+
+_ITS_END_S = 1.0
+"""A supervisor that dies lets go of its pipes a moment before it lets go of the link."""
 
 
 class Watch:
@@ -51,6 +55,8 @@ class Watch:
         self.recorder.on_bad_loss = self._on_bad_loss
         self._warned_of_loss = False
         self._requests = SaveRequests(self.recorder.request_save)
+        link = session.link
+        self._pipes = PipeGuard(partial(link.is_over, _ITS_END_S)) if link is not None else None
 
     @property
     def trained(self) -> Sequence[nn.Cell]:
@@ -82,6 +88,8 @@ class Watch:
         """Stands in front of handlers that were installed meanwhile (OnRequestExit does, in its hooks)."""
         if self._guarding:
             self.guard.install()
+            if self._pipes is not None:
+                self._pipes.install()
 
     def failed(self, error: BaseException) -> None:
         """An exception leaves the training: saves the last completed step, and tells."""
@@ -146,6 +154,8 @@ class Watch:
     def _over(self) -> None:
         """What follows is no part of a training call."""
         self._requests.ignore()
+        if self._pipes is not None:
+            self._pipes.restore()
         self.heartbeat.beat(Beating.SCRIPT)
 
 

@@ -89,7 +89,8 @@ class Evidence:
     ``too_large_bytes`` where it took more memory than it may. ``oom_kills`` counts what the kernel has
     killed for memory meanwhile, in our group, ``kernel`` is what its log says about the worker's process,
     ``peak_bytes`` the most memory it was seen with. ``log_end`` are the last lines of its output.
-    ``unfinished`` tells whether attempts before it have left a training call in its middle.
+    ``unfinished`` tells whether attempts before it have left a training call in its middle, ``mute`` whether
+    it is another program than ours, which says nothing.
     """
 
     returncode: int | None
@@ -106,6 +107,7 @@ class Evidence:
     peak_bytes: int = 0
     log_end: str = ""
     unfinished: bool = False
+    mute: bool = True
 
     @property
     def leaves_unfinished(self) -> bool:
@@ -244,15 +246,13 @@ def _is_complete(told: Mapping[str, Mapping[str, Any]]) -> bool:
 def _clean_exit(evidence: Evidence) -> Incident:
     told = evidence.told
     # A command that does not speak to us (--no-python) is over when it says so by its status.
-    if "hello" not in told or _is_complete(told):
+    if ("hello" not in told and evidence.mute) or _is_complete(told):
         if evidence.unfinished and "place" not in told:
             cause = "the script has ended without the training that an earlier attempt has left in its middle"
             return Incident(MISMATCH, cause, EXIT_UNUSABLE, True, _HINTS[MISMATCH])
         return Incident(FINISHED, "finished", 0, step=evidence.step)
     cause = "the worker left with status 0 before the training was complete"
-    return _make(
-        evidence, LEFT_EARLY, cause, _HINTS[LEFT_EARLY], "exit status 0, in the middle of a training"
-    )
+    return _make(evidence, LEFT_EARLY, cause, _HINTS[LEFT_EARLY], "exit status 0, without a word of its end")
 
 
 def _signalled(evidence: Evidence, number: int) -> Incident:

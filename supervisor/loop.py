@@ -148,8 +148,8 @@ class Supervisor:
     def step(self, wait_s: float | None) -> None:
         """Waits so long for an event, for ever with None, and deals with what there is."""
         for key, _ in self._selector.select(wait_s):
-            # One handler may have closed what the next one is about.
-            if key.fd in self._selector.get_map():
+            # One handler may have closed what the next one is about, and its number may be another's by now.
+            if self._selector.get_map().get(key.fd) is key:
                 with self._mishaps.contained(f"what descriptor {key.fd} told", MOST_IN_A_ROW):
                     key.data()
         self._timers.fire(self._mishaps.timer)

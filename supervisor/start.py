@@ -155,7 +155,8 @@ def _watch_over(
     journal.write("run", run_id=record.run_id, command=list(options.program.words), pid=os.getpid())
     if record.status == rundir.RUNNING:
         journal.write("supervisor_lost", attempt=record.attempts)
-    plan = Plan(config, options.restart, options.grace_s, options.standby, options.limits)
+    limits = replace(options.limits, mute=options.program.kind == "command")
+    plan = Plan(config, options.restart, options.grace_s, options.standby, limits)
     mark = mark_of(directory)
     workers = ProcessWorkers(options.program, warn, lambda: Groups.available(mark), console.outlets, scribe)
     try:

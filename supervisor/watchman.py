@@ -42,11 +42,12 @@ _REMEDIES = {
 @dataclass(frozen=True)
 class Limits:
     """How long a worker may be silent (``hang_s``: None as the run itself teaches, 0 for ever), and how much
-    memory it may take (None: any).
+    memory it may take (None: any). A ``mute`` one is another program than ours, and never says anything.
     """
 
     hang_s: float | None = None
     memory_bytes: int | None = None
+    mute: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ class Watchman:
         return self._look_for_life(attempt)
 
     def _look_for_life(self, attempt: Attempt) -> Finding | None:
-        # Any other command than a worker of ours never beats.
-        if self._liveness is None or self._liveness.next_look_s is None or not attempt.speaks:
+        # Any other command than a worker of ours never beats. Ours may hang before it has said a word.
+        if self._liveness is None or self._liveness.next_look_s is None or self._is_mute:
             return None
         now_s = self._clock.monotonic()
         if now_s < self._liveness.next_look_s:
@@ -152,10 +153,13 @@ class Watchman:
         """In how many seconds to look again."""
         next_s = _LOOK_S if self._limits.memory_bytes is None else _MEMORY_LOOK_S
         # One that never says a word is not looked at for its beats: that look would be due for ever.
-        mute = self._attempt is None or not self._attempt.speaks
-        if mute or self._liveness is None or self._liveness.next_look_s is None:
+        if self._is_mute or self._liveness is None or self._liveness.next_look_s is None:
             return next_s
         return min(next_s, max(0.05, self._liveness.next_look_s - self._clock.monotonic()))
+
+    @property
+    def _is_mute(self) -> bool:
+        return self._limits.mute and not (self._attempt is not None and self._attempt.speaks)
 
     def _vitals(self) -> Vitals | None:
         assert self._attempt is not None
@@ -175,6 +179,7 @@ class Watchman:
         worker = attempt.workers[0]
         return Evidence(
             returncode=attempt.code if code is None else code,
+            mute=self._limits.mute,
             told=attempt.told,
             sent=attempt.sent,
             progressed=attempt.progressed,

@@ -30,7 +30,7 @@ from resilient.errors import LinkError, StalledError, TooLargeError
 from resilient.host import core_dumps
 from resilient.host.cgroup import Group, Groups
 from resilient.link import Link
-from supervisor import vitals
+from supervisor import reaping, vitals
 from supervisor.hand import in_hand
 from supervisor.orphans import end_orphans
 from supervisor.outlet import Outlet
@@ -297,7 +297,7 @@ class ProcessWorkers:
         # Each round finds what was started while the last one was at it.
         for _ in range(20):
             children = ourselves.children(recursive=True)
-            left = [child for child in children if child.pid not in spared and _alive(child)]
+            left = [child for child in children if child.pid not in spared and reaping.is_alive(child)]
             if not left:
                 return []
             for child in left:
@@ -318,11 +318,7 @@ class ProcessWorkers:
 
     def reap_orphans(self, workers: Collection[int]) -> None:
         """Collects dead children that have become ours; the workers, by pid, are collected elsewhere."""
-        with contextlib.suppress(ChildProcessError):
-            while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                if dead.si_pid in workers:
-                    return
-                os.waitpid(dead.si_pid, os.WNOHANG)
+        reaping.reap(workers)
 
 
 def tell(worker: Worker, config: WorkerConfig, descriptors: Sequence[int]) -> None:
@@ -369,17 +365,6 @@ def _door(group: Group | None) -> Iterator[int]:
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _alive(process: psutil.Process) -> bool:
-    """Whether a process still runs; a zombie that has become our child is reaped here."""
-    try:
-        if process.status() != psutil.STATUS_ZOMBIE:
-            return True
-        os.waitpid(process.pid, os.WNOHANG)
-    except (psutil.Error, ChildProcessError):
-        pass
-    return False
 
 
 def _environment(config: WorkerConfig, descriptor: int) -> dict[str, str]:

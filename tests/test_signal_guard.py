@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +102,34 @@ def test_what_comes_in_a_step_waits_for_its_end(theatre):
     assert theatre.send() == ["library"]
     theatre.guard.at_boundary()
     assert theatre.happened == ["library", "saved", "died"]
+
+
+BROKEN_PIPE = """if True:
+    import os, signal, socket, sys
+    from resilient.link import Link
+    from resilient.signals import PipeGuard
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link, reading_writing = Link(ours), os.pipe()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    guard = PipeGuard(lambda: link.is_over(0.1))
+    guard.install()
+    os.close(reading_writing[0])
+    if sys.argv[1] == "gone":
+        theirs.close()
+    try:
+        os.write(reading_writing[1], b"words")
+    except BrokenPipeError:
+        print("it saves")
+    guard.restore()
+    print(signal.getsignal(signal.SIGPIPE) == signal.SIG_DFL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("supervisor", "code", "said"), [("gone", 0, "it saves\nTrue\n"), ("alive", -signal.SIGPIPE, "")]
+)
+def test_a_broken_pipe_ends_no_training_that_has_to_save_first(supervisor, code, said):
+    """SIGPIPE at its default means the script's own pipes, and not those that died with the supervisor."""
+    command = [sys.executable, "-c", BROKEN_PIPE, supervisor]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (code, said), done.stderr

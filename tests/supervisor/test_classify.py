@@ -102,3 +102,9 @@ def test_before_the_first_step_is_at_the_start():
     """An attempt that completed no step failed at its start, however it ended."""
     assert classify(Evidence(-9, HELLO)).at_start
     assert not classify(Evidence(-9, HELLO, progressed=True)).at_start
+
+
+def test_a_worker_of_ours_that_never_said_a_word_has_not_finished():
+    """Status 0 of any other command is its word; ours would have said that the training is complete."""
+    assert classify(Evidence(0)).kind == FINISHED
+    assert classify(Evidence(0, mute=False)).kind == LEFT_EARLY

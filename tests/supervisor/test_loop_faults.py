@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import signal
 import tempfile
 import threading
@@ -308,3 +309,53 @@ def test_a_worker_that_cannot_be_told_what_to_do_is_none(monkeypatch, why):
         workers.tell(worker, WorkerConfig("run-1", Path("/run"), 0, origin=origin), [])
     assert worker.signals == [signal.SIGKILL]
     assert worker.finished
+
+
+def test_what_was_ready_under_a_number_is_not_what_has_it_now(tmp_path):
+    """Two are ready at once; the first one's handler closes the second, and its number is another's now."""
+    with stage(tmp_path) as theatre:
+        selector, called = theatre.supervisor._selector, []
+        pipes = [os.pipe() for _ in range(2)]
+        for _, writing in pipes:
+            os.write(writing, b"!")
+
+        def handle(mine, other):
+            called.append(mine)
+            selector.unregister(mine)
+            if other not in called:
+                selector.unregister(other)
+                os.dup2(fresh, other)
+                selector.register(other, selectors.EVENT_READ, lambda: called.append("somebody else's"))
+
+        fresh, keep = os.pipe()
+        a, b = (reading for reading, _ in pipes)
+        selector.register(a, selectors.EVENT_READ, lambda: handle(a, b))
+        selector.register(b, selectors.EVENT_READ, lambda: handle(b, a))
+        theatre.supervisor.step(0)
+        assert called in ([a], [b])
+        for descriptor in {a, b, fresh, keep, *(writing for _, writing in pipes)}:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("state", ["S", "T"])
+def test_a_hang_before_the_first_word_is_seen(tmp_path, state):
+    """The interpreter hangs in an import, or was stopped: it is woken, asked to end, and started again."""
+    theatre = Theatre(tmp_path)
+    try:
+        theatre.settle()
+        while "hello" in theatre.supervisor._launcher.present.told:
+            # Every third one of the played ones never says a word.
+            theatre.worker.die(-signal.SIGKILL)
+            theatre.pass_s(10)
+        silent = theatre.worker
+        silent.state = state
+        theatre.pass_s(660)
+        assert {signal.SIGCONT, signal.SIGTERM} <= set(silent.signals)
+        assert signal.SIGQUIT not in silent.signals
+        assert "hang" in [line["event"] for line in map(json.loads, journal_of(theatre))]
+    finally:
+        theatre.close()
+
+
+def journal_of(theatre):
+    return theatre.directory.journal.read_text().splitlines()

@@ -19,7 +19,9 @@ def test_a_mute_command_does_not_keep_the_supervisor_awake(tmp_path, memory_byte
     """However long it runs, the next look is a second or more away, and it finds no hang."""
     clock = SteppedClock()
     world = World(clock=clock)
-    watchman = Watchman(Limits(1.0, memory_bytes), RunDirectory(tmp_path, world), KeepPolicy(), world)
+    watchman = Watchman(
+        Limits(1.0, memory_bytes, mute=True), RunDirectory(tmp_path, world), KeepPolicy(), world
+    )
     worker, page = PlayedWorker(), Heartbeat.create()
     watchman.begin(Attempt(1, [worker], clock.monotonic(), page))
     for _ in range(100):
