@@ -29,7 +29,8 @@ from resilient import isolated, shadows, signals, stacks
 from resilient import session as sessions
 from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, MirrorError, UsageError
-from resilient.heartbeat import Heartbeat, Phase
+from resilient.heartbeat import Heartbeat, Outcome, Phase
+from resilient.host.descriptors import out_of_reach
 from resilient.link import Link
 from resilient.mirror import Mirror
 from resilient.session import Session
@@ -63,7 +64,7 @@ def _begin_session() -> Session:
         raise UsageError("this is a supervisor's worker", hint="run the script with resilient-run")
     forget_link()
     _die_with_parent()
-    link = Link.from_fd(descriptor)
+    link = Link.from_fd(out_of_reach(descriptor))
     message, descriptors = link.receive()
     if message["type"] == "stand_by":
         _prepare(link)
@@ -89,9 +90,12 @@ def _prepare(link: Link) -> None:
 def _shared(descriptors: Sequence[int]) -> Shared:
     """The memory that came with the configuration: the heartbeat's page, and the last attempt's mirror."""
     shared = Shared(Heartbeat(descriptors[0])) if descriptors else Shared()
+    # What is mapped needs no descriptor, and what is not open no script can close.
+    shared.heartbeat.close()
     for descriptor in descriptors[1:]:
         try:
             shared.mirror = Mirror.of(descriptor)
+            shared.mirror.close()
         except MirrorError as error:
             print(f"resilient: the memory of the last attempt cannot be used: {error}", file=sys.stderr)
     return shared
@@ -151,6 +155,9 @@ class _Worker:
             if status == 0:
                 self._course.tell_if_behind()
         complete = status == 0 and (self._course is None or self._course.complete)
+        ended = Outcome.ENDED | (Outcome.COMPLETE if complete else Outcome.NONE)
+        trained = Outcome.TRAINED if self._session.has_trained else Outcome.NONE
+        self._heartbeat.end(ended | trained)
         self._session.tell("finished", complete=complete, status=status)
         self._session.flush()
 

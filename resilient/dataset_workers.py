@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from resilient.heartbeat import Heartbeat, Phase
+from resilient.host.descriptors import out_of_reach
 
 _PATIENCE_S = 5.0
 _LOOK_S = 0.5
@@ -100,7 +101,8 @@ class Lookout:
         """Listens from now on. Of the wake-up descriptor there is one: a script's own stays in its place."""
         if self._descriptor >= 0 or threading.current_thread() is not threading.main_thread():
             return
-        self._descriptor, theirs = os.pipe2(os.O_CLOEXEC)
+        # A script that closes ours would get the kernel's bytes in a file of its own.
+        self._descriptor, theirs = map(out_of_reach, os.pipe2(os.O_CLOEXEC))
         os.set_blocking(theirs, False)
         before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
         if before != -1:

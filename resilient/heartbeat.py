@@ -4,6 +4,7 @@ The supervisor makes them for each attempt and looks into them when it wants to 
 number is one aligned word of 64 bits, so that a reader never sees half of one. The words lie in rows of 64:
 
     row 0          word 0: phase (Phase)   1: newest completed step   2: monotonic time of the last beat, ns
+                   word 3: how the script has ended (Outcome), 0 while it has not
     row 1 + phase  word n: how often a beat in this phase was followed by the next one after less than 2^n ns,
                    and not less than 2^(n-1)
 
@@ -28,10 +29,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from resilient.host.mapping import map_shared
+
 _ROW_WORDS = 64
 _ROWS = 16
 PAGES_BYTES = _ROWS * _ROW_WORDS * 8
-_PHASE, _STEP, _TIME = 0, 1, 2
+_PHASE, _STEP, _TIME, _OUTCOME = 0, 1, 2, 3
 _ALL_BITS = 2**64 - 1
 
 
@@ -58,6 +61,17 @@ class Phase(enum.IntEnum):
 assert len(Phase) < _ROWS
 
 
+class Outcome(enum.IntFlag):
+    """How a script has ended: what its last message says too, for a worker that has no link any more."""
+
+    NONE = 0
+    ENDED = 1
+    COMPLETE = 2
+    """No training was left in its middle."""
+    TRAINED = 4
+    """It came to a training call."""
+
+
 @dataclass(frozen=True)
 class Beat:
     """The last beat: ``step`` is the newest completed one, 0 before the first; ``at_ns`` monotonic time."""
@@ -72,7 +86,10 @@ class Heartbeat:
 
     def __init__(self, descriptor: int = -1) -> None:
         self.descriptor = descriptor
-        self._words = memoryview(mmap.mmap(descriptor, PAGES_BYTES)).cast("Q")
+        memory = (
+            memoryview(mmap.mmap(-1, PAGES_BYTES)) if descriptor < 0 else map_shared(descriptor, PAGES_BYTES)
+        )
+        self._words = memory.cast("Q")
         self._row = 0
         self._last_ns = 0
 
@@ -104,6 +121,16 @@ class Heartbeat:
             words[_STEP] = step
         words[_TIME] = now_ns
         words[_PHASE] = phase
+
+    def end(self, outcome: Outcome) -> None:
+        """Says how the script has ended."""
+        self._words[_OUTCOME] = outcome
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the script has ended, as far as it was said. Bits that nobody knows are left out."""
+        known = Outcome.ENDED | Outcome.COMPLETE | Outcome.TRAINED
+        return Outcome(self._words[_OUTCOME] & known)
 
     @property
     def phase(self) -> Phase:

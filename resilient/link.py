@@ -27,6 +27,7 @@ from typing import Any
 
 from resilient import parts
 from resilient.errors import LinkError, NonsenseError, StalledError
+from resilient.host.descriptors import identity
 
 LIMIT_BYTES = 64 * 1024
 """The size of a packet."""
@@ -41,6 +42,7 @@ class Link:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._unfinished = parts.Unfinished()
+        self._identity = identity(end.fileno())
 
     @classmethod
     def from_fd(cls, descriptor: int) -> Link:
@@ -63,6 +65,7 @@ class Link:
         Raises TooLargeError; LinkError when the other side is gone; StalledError when it has not read for
         ``patience_s`` what was sent before, by default never. What was sent of a message by then is dropped.
         """
+        self._demand_ours()
         end_s = None if patience_s is None else time.monotonic() + patience_s
         *first, last = parts.split(json.dumps(message).encode(), LIMIT_BYTES)
         for part in first:
@@ -93,6 +96,7 @@ class Link:
 
     def _take(self) -> tuple[dict[str, Any], list[int]] | None:
         """Waits for a packet: a message, or None for a part of one that is not complete yet."""
+        self._demand_ours()
         try:
             data, beside, flags = self._receive()
         except OSError as error:
@@ -147,6 +151,7 @@ class Link:
         return False
 
     def _is_ready(self, events: int, timeout_s: float | None) -> bool:
+        self._demand_ours()
         # Not select.select: it takes no descriptor above 1023, and who started us may have left many open.
         waiting = select.poll()
         waiting.register(self._socket, events)
@@ -160,6 +165,14 @@ class Link:
         """Whether the other side is gone, or goes in that time; what it has said last may still be there."""
         # Asked for nothing, the kernel tells of the end alone.
         return self._is_ready(0, within_s)
+
+    def _demand_ours(self) -> None:
+        """Raises LinkError when somebody has closed the descriptor: the number may be another file's now."""
+        number = self._socket.fileno()
+        if number < 0 or identity(number) != self._identity:
+            # Without closing it: that would be the other file.
+            self._socket.detach()
+            raise LinkError("the link was closed by somebody else in this process")
 
     def close(self) -> None:
         self._socket.close()

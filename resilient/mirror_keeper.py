@@ -1,7 +1,7 @@
 """Holds boundaries in the mirror, and has its slots committed by the saver.
 
-A boundary costs one copy of the state. When the supervisor is gone there is nobody to ask: then this process
-commits by itself, as it would without a mirror.
+A boundary costs one copy of the state. When the supervisor is gone, or the script has closed the link to it,
+there is nobody to ask: then this process commits by itself, as it would without a mirror.
 """
 
 from __future__ import annotations
@@ -80,7 +80,10 @@ class MirrorKeeper:
         return held.boundary if held is not None and held.mirror.is_still(held.slot) else None
 
     def wants(self, *, is_step: bool) -> bool:
-        if self._remotely(self._means.remote.listen) and not self._means.remote.busy:
+        heard = self._remotely(self._means.remote.listen)
+        if heard is None and self._asked is not None:
+            self._commit_alone()
+        elif heard and not self._means.remote.busy:
             self._asked = None
         return self._pace.wants(is_step=is_step)
 
@@ -96,7 +99,7 @@ class MirrorKeeper:
 
     def accepts(self) -> bool:
         # What comes while a commit is under way waits for a boundary after it: the newer state is better.
-        return self._waits or not self._means.remote.busy
+        return self._waits or self._alone is not None or not self._means.remote.busy
 
     def matches(self, boundary: Boundary) -> bool:
         if self._held is None or self._held.boundary is not boundary:
@@ -168,7 +171,9 @@ class MirrorKeeper:
             return True
 
         self._asked = asked
-        self._remotely(ask)
+        if self._remotely(ask) is None:
+            # Now: a script that has closed our link goes on training, and a later save would take its place.
+            self._commit_alone()
 
     def _remotely(self, act: Callable[[], bool]) -> bool | None:
         """What comes of asking the supervisor; None when there is none any more."""

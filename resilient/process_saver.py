@@ -32,6 +32,7 @@ from resilient import isolated, mirrored
 from resilient.config import WorkerConfig
 from resilient.errors import BusyError, LinkError, MirrorError, ResilientError, TooLargeError
 from resilient.host import core_dumps
+from resilient.host.descriptors import out_of_reach
 from resilient.host.files import Files, Lock
 from resilient.host.world import World
 from resilient.link import Link
@@ -101,7 +102,7 @@ class ProcessCommit:
         with theirs:
             command = [*COMMAND, str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        self._link = Link(ours)
+        self._link = Link.from_fd(out_of_reach(ours.detach()))
         self._link.send(self._config.to_message())
         return self._link
 

@@ -79,9 +79,12 @@ class RemoteSaver:
     def hand_over(self, mirror: Mirror) -> bool:
         """Tells which mirror is the rank's from now on. Raises LinkError."""
         if mirror is not self._theirs:
-            self._link.send({"type": "mirror"}, [_memory(mirror).descriptor])
-            if self._theirs is not None:
-                _memory(self._theirs).close()
+            memory = _memory(mirror)
+            try:
+                self._link.send({"type": "mirror"}, [memory.descriptor])
+            finally:
+                # It is mapped here, and open there: what is not open no script can close.
+                memory.close()
             self._theirs = mirror
         return True
 

@@ -71,6 +71,7 @@ class Session:
         self._places = OpenPlaces(config, self.world, self.warn, lambda: self.shared.mirror is not None)
         self._savers: dict[tuple[Path, str, KeepPolicy, str | None], Saver] = {}
         self._warned: set[str] = set()
+        self.has_trained = False
         self._told_step = False
         self._told_error: BaseException | None = None
 
@@ -136,6 +137,7 @@ class Session:
         """Where these settings say that checkpoints go."""
         with self._telling_errors():
             place = self._places.open(settings)
+        self.has_trained = True
         if place != self.place:
             self.place = place
             self.tell("place", directory=str(place.root))

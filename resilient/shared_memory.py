@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
-import mmap
 import os
 from typing import Protocol
 
 from resilient.errors import MirrorError
+from resilient.host.mapping import map_shared
 
 PAGE_BYTES = 4096
 
@@ -48,11 +47,7 @@ class SharedMemory:
         self.size_bytes = os.fstat(descriptor).st_size
         if self.size_bytes < PAGE_BYTES:
             raise MirrorError(f"a memory of {self.size_bytes} bytes is no mirror")
-        self._map = mmap.mmap(descriptor, self.size_bytes)
-        with contextlib.suppress(OSError):
-            # A training's core dump would hold the whole state once more for each slot.
-            self._map.madvise(mmap.MADV_DONTDUMP)
-        self._view = memoryview(self._map)
+        self._view = map_shared(descriptor, self.size_bytes)
 
     @classmethod
     def create(cls, size_bytes: int) -> SharedMemory:
@@ -83,7 +78,7 @@ class SharedMemory:
         no byte; others may be writing meanwhile.
         """
         start = offset // PAGE_BYTES * PAGE_BYTES
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self._map)) + start
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._view)) + start
         # Not mmap.madvise: it would hold up every other thread of the interpreter.
         ctypes.CDLL(None).madvise(
             ctypes.c_void_p(address), ctypes.c_size_t(offset - start + size_bytes), _MADV_POPULATE_WRITE
@@ -92,8 +87,8 @@ class SharedMemory:
     def close(self) -> None:
         """Lets go of the descriptor.
 
-        The mapping, which has one of its own, goes with this object and the last view of it: somebody may
-        still read what it holds.
+        The mapping needs none. It goes with this object and the last view of it: somebody may still read what
+        it holds.
         """
         if self.descriptor >= 0:
             os.close(self.descriptor)

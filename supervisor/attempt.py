@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from resilient.heartbeat import Beat, Heartbeat
+from resilient.heartbeat import Beat, Heartbeat, Outcome
 from supervisor.workers import Worker
 
 
@@ -14,7 +14,7 @@ class Attempt:
 
     ``number`` counts from 1 over the whole run. Of what the workers say, ``step`` is the newest completed
     one, ``resumed_step`` the one they go on from, or are about to, ``failed_step`` the newest one that could
-    not be saved.
+    not be saved. ``is_mute`` tells that a worker lives and has no link any more.
     """
 
     def __init__(self, number: int, workers: list[Worker], began_s: float, heartbeat: Heartbeat) -> None:
@@ -26,6 +26,7 @@ class Attempt:
         self.resumed_step = 0
         self.failed_step = 0
         self.saved: Mapping[str, Any] | None = None
+        self.is_mute = False
         self._told: dict[str, Mapping[str, Any]] = {}
         self._sent: set[int] = set()
         self._codes: dict[int, int] = {}
@@ -71,9 +72,18 @@ class Attempt:
         return "hello" in self._told
 
     @property
+    def has_ended_unheard(self) -> bool:
+        """Whether its script has come to an end that no message has told of."""
+        return "finished" not in self._told and bool(self.heartbeat.outcome & Outcome.ENDED)
+
+    @property
     def told(self) -> Mapping[str, Mapping[str, Any]]:
-        """The last message of each type."""
-        return self._told
+        """The last message of each type; how one has ended that could not say it stands in its heartbeat."""
+        if not self.has_ended_unheard:
+            return self._told
+        outcome = self.heartbeat.outcome
+        found = {"finished": {"type": "finished", "complete": bool(outcome & Outcome.COMPLETE)}}
+        return {**self._told, **found, **({"place": {}} if outcome & Outcome.TRAINED else {})}
 
     @property
     def sent(self) -> frozenset[int]:

@@ -137,6 +137,13 @@ class Commits:
         assert isinstance(mirror.memory, SharedMemory)
         return [mirror.memory.descriptor]
 
+    def leave_to_worker(self) -> None:
+        """A worker cannot ask us any more: the saver leaves, so that it gets the lock and commits by itself.
+
+        The memory stays: the worker goes on writing into it.
+        """
+        self._saver.close_when_idle()
+
     def save_newer(self, durable_step: int, reason: str, *, failure: bool) -> None:
         """The workers have ended: what they had completed and not saved is saved for them."""
         slot = self._saver.newer_than(durable_step)

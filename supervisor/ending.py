@@ -20,15 +20,23 @@ class Ending:
     record: str
 
 
-def conclude(judge: Judge, attempt: Attempt | None, stop_signal: int, story: Story, lost: str = "") -> Ending:
+def conclude(
+    judge: Judge,
+    attempt: Attempt | None,
+    stop_signal: int,
+    story: Story,
+    lost: str = "",
+    on_disk: int | None = None,
+) -> Ending:
     """The end of a run, told to the person; ``stop_signal`` is 0 where nobody asked for it.
 
     ``lost`` says what is not on disk, though it was complete: it goes with the supervisor's memory.
+    ``on_disk`` is the step that was found there; None where nobody could look: then what was heard counts.
     """
-    incident, durable_step = judge.incident, judge.durable_step
+    incident, durable_step = judge.incident, judge.durable_step if on_disk is None else on_disk
     if incident.kind == FINISHED and attempt is not None:
         # Complete is a run whose last state is on disk as well.
-        if lost or attempt.failed_step > durable_step:
+        if lost or attempt.failed_step > max(durable_step, judge.durable_step):
             story.unsaved(max(attempt.failed_step, attempt.step), durable_step, lost)
             return Ending(EXIT_STOPPED, rundir.STOPPED)
         story.complete(attempt, durable_step)

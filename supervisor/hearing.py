@@ -47,6 +47,15 @@ class Hearing:
             self._journal.write("standby", **fields_of(message))
             self._story.standby(message)
 
+    def tell_mute(self, attempt: Attempt) -> None:
+        """A worker says nothing more, and lives."""
+        self._journal.write("link_lost", attempt=attempt.number)
+        self._story.mute()
+
+    def find(self, step: int, on_disk: int | None) -> None:
+        """What a mute worker has done, as its heartbeat and the disk say (see ``Judge.found``)."""
+        self._judge.found(step, on_disk)
+
     def hear(self, message: Mapping[str, Any], attempt: Attempt | None, react: Callable[[], None]) -> None:
         """Takes note of a message; of a worker that lives it is one of this ``attempt``.
 

@@ -13,6 +13,7 @@ from supervisor.classify import FINISHED, Evidence, death_reason
 from supervisor.commits import Commits
 from supervisor.judge import Judge
 from supervisor.mishaps import Broken, Mishaps
+from supervisor.muteness import Muteness
 from supervisor.restart import Verdict
 from supervisor.watchman import Watchman
 
@@ -23,7 +24,10 @@ class Inquest:
     ``stop_signal`` is the one that has asked for the end of the run; 0 for none.
     """
 
-    def __init__(self, judge: Judge, commits: Commits, watchman: Watchman, mishaps: Mishaps) -> None:
+    def __init__(
+        self, judge: Judge, commits: Commits, watchman: Watchman, muteness: Muteness, mishaps: Mishaps
+    ) -> None:
+        self._muteness = muteness
         self._judge = judge
         self._commits = commits
         self._watchman = watchman
@@ -32,6 +36,8 @@ class Inquest:
 
     def hold(self, attempt: Attempt, code: int | None = None) -> Verdict:
         """Judges a group that is over; ``code`` is how it ended, where it cannot be reaped. Raises Broken."""
+        with self._mishaps.contained("what no message has told"):
+            self._muteness.on_over(attempt)
         try:
             evidence = self._watchman.evidence(attempt, code)
         except Exception as error:  # noqa: BLE001 - how it ended is enough for a judgment

@@ -83,6 +83,15 @@ class Judge:
         if source != "memory" and (self.durable_step == 0 or step < self.durable_step):
             self._history = replace(self._history, durable_step=step, judged_step=step)
 
+    def found(self, step: int, on_disk: int | None) -> None:
+        """A worker could not tell what it did: the newest step that it has completed, and the one on disk.
+
+        0 for none, None where that is not known.
+        """
+        if step:
+            self._keep(trials.good(self._history.ledger))
+        self._history = replace(self._history, durable_step=max(self.durable_step, on_disk or 0))
+
     def judge(self, evidence: Evidence, *, stopping: bool) -> None:
         """An attempt is over: why, and what follows."""
         self._judged = self._attempt

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from resilient.config import WorkerConfig
@@ -38,7 +38,10 @@ class Audience(Protocol):
 
 
 class Launcher:
-    """Launches one group after the other. ``attempt`` is the newest, ``left`` are who would not die."""
+    """Launches one group after the other. ``attempt`` is the newest, ``left`` are who would not die.
+
+    ``on_silence`` hears of a worker whose link has ended; most often it is about to end as well.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Launcher:
         self._audience = audience
         self.attempt: Attempt | None = None
         self.left: list[int] = []
+        self.on_silence: Callable[[Worker], None] = lambda worker: None
 
     @property
     def present(self) -> Attempt:
@@ -134,6 +138,7 @@ class Launcher:
         except LinkError:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(worker.link)
+            self.on_silence(worker)
 
     def _on_end(self) -> None:
         attempt = self.present

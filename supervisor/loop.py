@@ -1,9 +1,8 @@
 """The loop: waits for the next event, and does what the machine's table says.
 
-It sleeps until one of these: a worker's pidfd (it has ended), its link (it says something), a signal
-(through the wake-up descriptor), or a timer. Nothing is polled but the heartbeat, seldom. Judgments are
-made elsewhere: whether a worker hangs (``watchman``), why an attempt ended and whether another follows
-(``judge``), whether the machine is fit for one (``readiness``), what is said about it (``story``).
+It sleeps until a worker ends (its pidfd) or says something (its link), a signal comes, or a timer is due.
+Judgments are made elsewhere: whether a worker hangs (``watchman``), why an attempt ended and what follows
+(``judge``), whether the machine is fit for another (``readiness``), what is said about it (``story``).
 """
 
 from __future__ import annotations
@@ -33,11 +32,13 @@ from supervisor.launcher import Launcher
 from supervisor.ledger import TrialFile
 from supervisor.machine import Action, Event, Machine, State
 from supervisor.mishaps import MOST_IN_A_ROW, Broken, Mishaps, words_of
+from supervisor.muteness import Muteness
 from supervisor.pause import Pause
 from supervisor.plan import Plan
 from supervisor.readiness import Obstacle
 from supervisor.rescue import Rescue
 from supervisor.restart import Verdict
+from supervisor.shelf import Shelf
 from supervisor.standby import Standby
 from supervisor.story import Story
 from supervisor.timers import Timers
@@ -79,7 +80,9 @@ class Supervisor:
         self._hearing = Hearing(self._judge, journal, self._watchman, story, self._mishaps)
         self._standby = Standby(workers.spawn_standby, self._selector, self._hearing.standby, story.trouble)
         self._launcher = Launcher(directory, workers, self._standby, self._selector, world.clock, self)
-        self._inquest = Inquest(self._judge, self._commits, self._watchman, self._mishaps)
+        self._shelf = Shelf(plan.worker, world, lambda: (self._record.checkpoints, self._judge.origin))
+        muteness = Muteness(self._timers, self._launcher, self._commits, self._hearing, self._shelf)
+        self._inquest = Inquest(self._judge, self._commits, self._watchman, muteness, self._mishaps)
         self._stop_signal = 0
         self._end_s = self._killed_s = 0.0
         self._rescue = Rescue(self._timers, world.clock, self._commits, self._judge, self)
@@ -140,8 +143,7 @@ class Supervisor:
         for act in (self._commits.close, self._standby.close, self._launcher.clear_away):
             with self._mishaps.contained("the clearing away"):
                 act()
-        if self._launcher.left:
-            self._tell_left(self._launcher.left)
+        self._tell_left(self._launcher.left)
 
     # Waiting
 
@@ -269,8 +271,7 @@ class Supervisor:
         self._timers.cancel("watch")
         with self._mishaps.contained("the clearing away"):
             self._launcher.clear_away(self._commits.pids)
-        if self._launcher.left:
-            self._tell_left(self._launcher.left)
+        self._tell_left(self._launcher.left)
         with self._mishaps.contained("the last words of an attempt"):
             self._launcher.finish()
         if self._machine.state is State.SAVING:
@@ -286,12 +287,10 @@ class Supervisor:
     # What the table asks for: between two groups
 
     def _wait(self) -> None:
-        delay_s = self._judge.verdict.delay_s
-        assert delay_s is not None
-        self._pause.begin(delay_s)
-        self._story.restarting(
-            self._judge.incident, self._judge.verdict, self._launcher.attempt, self._commits.kept_step
-        )
+        verdict, attempt = self._judge.verdict, self._launcher.attempt
+        assert verdict.delay_s is not None
+        self._pause.begin(verdict.delay_s)
+        self._story.restarting(self._judge.incident, verdict, attempt, self._commits.kept_step)
 
     def look_around(self) -> Obstacle | None:
         """What of the machine stands in the way of another group."""
@@ -365,8 +364,9 @@ class Supervisor:
         self._judge.give_up("the kernel holds one of its processes")
 
     def _tell_left(self, pids: list[int]) -> None:
-        self._story.left_behind(pids)
-        self._journal.write("left_behind", processes=[f"process {pid}" for pid in pids])
+        if pids:
+            self._story.left_behind(pids)
+            self._journal.write("left_behind", processes=[f"process {pid}" for pid in pids])
 
     # ... and the end
 
@@ -385,7 +385,8 @@ class Supervisor:
     def _finish(self) -> None:
         self._timers.cancel_all()
         lost = self._commits.unsaved(self._judge.durable_step)
-        ending = conclude(self._judge, self._launcher.attempt, self._stop_signal, self._story, lost)
+        attempt, number = self._launcher.attempt, self._stop_signal
+        ending = conclude(self._judge, attempt, number, self._story, lost, self._shelf.newest_step())
         self.status = ending.status
         self._update(status=ending.record)
         self._journal.write("ended", status=self.status, **({"lost": lost} if lost else {}))

@@ -118,6 +118,13 @@ class Story:
         """What had hung goes on."""
         self._console.say("the training moves again, and goes on")
 
+    def mute(self) -> None:
+        """A worker's script has closed the link to us."""
+        self._console.warn(
+            "warning: the script has closed a descriptor that was not its own, the training's link to the "
+            "supervisor: the training goes on and saves by itself, and less of it is shown here"
+        )
+
     def killing(self) -> None:
         """The workers are killed."""
         self._console.warn("the workers are killed now")

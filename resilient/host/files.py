@@ -22,6 +22,7 @@ from typing import Protocol
 
 from resilient.errors import BusyError, StorageError
 from resilient.host.behind import WriteBehind
+from resilient.host.descriptors import identity, out_of_reach
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
@@ -192,6 +193,7 @@ class DiskLock:
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
         self._path = path
+        self._identity = identity(descriptor)
 
     @property
     def descriptor(self) -> int:
@@ -207,6 +209,9 @@ class DiskLock:
     def release(self) -> None:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
+            if identity(descriptor) != self._identity:
+                # A script has closed it, and may have a file of its own under the number.
+                return
             with contextlib.suppress(OSError):
                 # Closing is not enough: a forked child has the same open file, and with it the lock.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -306,7 +311,7 @@ class DiskFiles:
             except OSError:
                 os.close(descriptor)
                 raise
-            return DiskLock(descriptor, path)
+            return DiskLock(out_of_reach(descriptor), path)
 
     def free_bytes(self, directory: Path) -> int:
         with storage_errors("stat file system", directory):

@@ -50,8 +50,8 @@ def test_a_mirror_that_is_being_committed_stays_until_then(held):
     held.answer(committed(2))
     assert old.memory.descriptor == -1
     del old
-    # Its own, and its mapping's.
-    assert len(descriptors()) == before - 2
+    # Its own; its mapping has none.
+    assert len(descriptors()) == before - 1
 
 
 def test_memory_that_came_with_a_request_is_closed_when_it_is_answered(held):
