@@ -14,6 +14,7 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import pkgutil
 import random
 import signal
 import sys
@@ -213,7 +214,7 @@ class _Program:
             __loader__=self._loader,
             __spec__=self._spec,
             __package__=self._spec.parent if self._spec is not None else None,
-            __cached__=None,
+            __cached__=self._spec.cached if self._spec is not None else None,
             __annotations__={},
             __builtins__=__builtins__,
         )
@@ -228,7 +229,7 @@ def _find(arguments: list[str]) -> _Program:
         raise UsageError("no script is named")
     first = arguments.pop(0)
     if first != "-m":
-        return _script(first)
+        return _application(first) if pkgutil.get_importer(first) is not None else _script(first)
     if not arguments:
         raise UsageError("-m needs the name of a module")
     return _module(arguments.pop(0))
@@ -244,6 +245,9 @@ def _script(path: str) -> _Program:
     _take_path(os.path.dirname(os.path.realpath(path)))
     # As the interpreter names it (3.9 and newer): absolute, and otherwise as it was given.
     name = os.path.join(os.getcwd(), path)
+    if path.endswith(".pyc"):
+        compiled = importlib.machinery.SourcelessFileLoader("__main__", name)
+        return _Program(lambda: _code_of(compiled, "__main__"), name, path, None, compiled)
     loader = importlib.machinery.SourceFileLoader("__main__", name)
 
     def code() -> CodeType:
@@ -251,6 +255,28 @@ def _script(path: str) -> _Program:
             return compile(source.read(), name, "exec", dont_inherit=True)
 
     return _Program(code, name, path, None, loader)
+
+
+def _application(path: str) -> _Program:
+    """A folder or an archive with a ``__main__``: it is the program's first place to import from."""
+    place = os.path.join(os.getcwd(), path)
+    _take_path(place)
+    if sys.path[:1] != [place]:
+        # Not even -P keeps this one off.
+        sys.path.insert(0, place)
+    spec = importlib.machinery.PathFinder.find_spec("__main__", [place])
+    if spec is None or not hasattr(spec.loader, "get_code"):
+        raise UsageError(f"can't find '__main__' module in {path!r}")
+    loader = spec.loader
+    return _Program(lambda: _code_of(loader, "__main__"), spec.origin or place, path, spec, loader)
+
+
+def _code_of(loader: Any, name: str) -> CodeType:
+    # No InspectLoader: a zipimporter does not say that it is one.
+    found: CodeType | None = loader.get_code(name)
+    if found is None:
+        raise ImportError(f"no code object available for {name}")
+    return found
 
 
 def _module(name: str) -> _Program:
@@ -263,17 +289,11 @@ def _module(name: str) -> _Program:
     except (ImportError, ValueError) as error:
         raise UsageError(f"cannot find module {name}: {error}") from error
     loader = spec.loader if spec is not None else None
-    if spec is None or not isinstance(loader, importlib.abc.InspectLoader):
+    if spec is None or not hasattr(loader, "get_code"):
         raise UsageError(f"there is no module named {name}")
 
-    def code() -> CodeType:
-        found = loader.get_code(name)
-        if found is None:
-            raise ImportError(f"no code object available for {name}")
-        return found
-
     origin = spec.origin or name
-    return _Program(code, origin, origin, spec, loader)
+    return _Program(lambda: _code_of(loader, name), origin, origin, spec, loader)
 
 
 # Imports

@@ -25,7 +25,9 @@ from __future__ import annotations
 EXIT_USAGE = 64
 EXIT_UNUSABLE = 65
 EXIT_BROKEN = 70
+EXIT_IO = 74
 EXIT_STOPPED = 75
+EXIT_INTERRUPTED = 130
 
 
 class ResilientError(Exception):

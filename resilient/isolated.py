@@ -52,7 +52,11 @@ def _run_console(module: str) -> int:
     guard()
     from importlib import import_module
 
-    status: int = import_module(module).main()
+    try:
+        status: int = import_module(module).main()
+    except KeyboardInterrupt:
+        print("resilient: interrupted", file=sys.stderr)
+        return 130
     return status
 
 

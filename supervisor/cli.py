@@ -30,10 +30,13 @@ from resilient.config import (
 )
 from resilient.errors import (
     EXIT_BROKEN,
+    EXIT_INTERRUPTED,
+    EXIT_IO,
     EXIT_UNUSABLE,
     EXIT_USAGE,
     BusyError,
     ResilientError,
+    StorageError,
     UnusableError,
     UsageError,
 )
@@ -66,8 +69,8 @@ examples:
   resilient-run -m package.train               run a module
 
 exit status: 0 the run is complete, 64 bad usage, 65 checkpoints exist and none can be used,
-70 resilient-run itself has failed, 75 stopped by request (the same command goes on),
-otherwise the script's own (128+N for signal N).
+70 resilient-run itself has failed, 74 the disk has failed, 75 stopped by request (the same
+command goes on), 130 Ctrl-C before anything was launched; otherwise the script's own (128+N for signal N).
 """
 
 
@@ -90,9 +93,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnusableError as error:
         console.warn(str(error))
         return EXIT_UNUSABLE
+    except (StorageError, OSError) as error:
+        # What the user has named may be as good as ever: the machine has failed.
+        console.warn(f"{error}; this is a failure of the machine: run the same command again without it")
+        return EXIT_IO
     except (UsageError, BusyError, ResilientError) as error:
         console.warn(str(error))
         return EXIT_USAGE
+    except KeyboardInterrupt:
+        # Once the loop runs, a Ctrl-C is one of its events.
+        console.warn("stopped by SIGINT before anything was launched; the same command begins or goes on")
+        return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever it is, it is not the script's
         traceback.print_exc()
         words = f"{type(error).__name__}: {error}"
@@ -304,12 +315,20 @@ def _program(values: argparse.Namespace, words: list[str]) -> Program:
 
 
 def _demand_script(script: Path) -> None:
-    if not script.exists():
+    try:
+        there, is_folder = script.exists(), script.is_dir()
+    except PermissionError as error:
+        raise UsageError(
+            f"{script} cannot be reached: {error.strerror}", hint="check its permissions"
+        ) from error
+    if not there:
         raise UsageError(f"there is no script {script}")
-    if not script.is_file():
-        raise UsageError(f"{script} is not a file")
     if not os.access(script, os.R_OK):
         raise UsageError(f"{script} cannot be read", hint="check its permissions")
+    if is_folder and not any((script / name).exists() for name in ("__main__.py", "__main__.pyc")):
+        raise UsageError(f"{script} is not a file, nor a folder with a __main__.py")
+    if not is_folder and not script.is_file():
+        raise UsageError(f"{script} is not a file")
 
 
 def _save_policy(values: argparse.Namespace) -> SavePolicy:

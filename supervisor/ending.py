@@ -41,7 +41,8 @@ def conclude(
             return Ending(EXIT_STOPPED, rundir.STOPPED)
         story.complete(attempt, durable_step)
         return Ending(0, rundir.COMPLETE)
-    if stop_signal:
+    # A run that was given up stays that, whoever asks for its end while it is saved: to requeue it is no use.
+    if stop_signal and not judge.has_given_up:
         story.stopped(stop_signal, durable_step, lost)
         return Ending(EXIT_STOPPED, rundir.STOPPED)
     story.gave_up(incident, judge.verdict, attempt, durable_step, lost)

@@ -33,8 +33,8 @@ def in_hand() -> Iterator[Hand]:
         yield hand
     except BaseException:
         if hand.process is not None:
-            hand.process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                hand.process.kill()
                 hand.process.wait(_KILLED_S)
         for pump in hand.pumps:
             pump.finish(_DRAIN_S)

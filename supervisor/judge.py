@@ -50,6 +50,12 @@ class Judge:
         spoilt = self.incident.kind == NUMERICAL
         return not spoilt and not any(rule.covers(step, self._judged) for rule in self.origin.shunned)
 
+    @property
+    def has_given_up(self) -> bool:
+        """Whether the run ends because of what has failed, and not because somebody has asked for its end."""
+        failed = self.incident.kind != FINISHED
+        return failed and self._is_persons_turn and self.verdict.delay_s is None
+
     # What happens to the run
 
     def open(self, attempts: int) -> str:

@@ -18,7 +18,8 @@ def directory_of(program: Program) -> Path:
     first, *others = program.words[: _script_words(program)]
     if program.kind == "module":
         return Path("runs") / first
-    names = [Path(first).stem or "run"]
+    # A folder may be named by dots alone.
+    names = [Path(first).stem.strip(".") or Path(os.path.abspath(first)).stem or "run"]
     if others and not _is_code(others):
         names.append(others[-1] if others[-2:-1] == ["-m"] else Path(others[-1]).stem)
     return Path("runs") / "-".join(names)

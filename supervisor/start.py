@@ -220,8 +220,21 @@ def _make_way(directory: RunDirectory, options: Options, console: Console) -> No
     # A worker that has outlived its supervisor may still be saving.
     with held(world, places, record.world_size if record is not None else 1):
         target = _free_name(root)
-        os.rename(root, target)
+        _move_aside(root, target, options)
     console.say(f"the run that was in {options.run_dir} is now in {target.name}, beside it")
+
+
+def _move_aside(root: Path, target: Path, options: Options) -> None:
+    """Raises UsageError where the run's directory stays where it is."""
+    try:
+        os.rename(root, target)
+    except OSError as error:
+        why = f"{options.run_dir} cannot be moved aside: {error.strerror}"
+        if error.errno in (errno.EBUSY, errno.EXDEV) or os.path.ismount(root):
+            why = f"{options.run_dir} cannot be moved aside: it is a mount point, or in use as one"
+        raise UsageError(
+            why, hint="name another --run-dir, a folder inside of it say, or move away yourself what is in it"
+        ) from error
 
 
 def _free_name(root: Path) -> Path:

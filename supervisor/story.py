@@ -131,7 +131,9 @@ class Story:
 
     def unkillable(self) -> None:
         """SIGKILL was sent, and has not come through; told once for each time that a restart is held up."""
-        self.held_up("the worker cannot be killed yet: it is frozen, or asleep in the kernel")
+        self.held_up(
+            "the worker cannot be killed yet: it is frozen, asleep in the kernel, or runs as another user"
+        )
 
     def left_behind(self, pids: list[int]) -> None:
         """Some processes did not die of SIGKILL."""

@@ -136,9 +136,12 @@ class ProcessWorker:
         pumps: list[Pump],
         enter: Callable[[int], None] | None = None,
         stdin: Share | None = None,
+        complain: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._process = process
         self._enter = enter
+        self._complain = complain
+        self._complained = False
         self._stdin = stdin
         self._pumps = pumps
         self.link = link
@@ -157,8 +160,18 @@ class ProcessWorker:
 
     def signal(self, number: int) -> None:
         # Through the pidfd: a number that has been given to another process since is not hit.
-        with contextlib.suppress(ProcessLookupError):
+        try:
             signal.pidfd_send_signal(self.end_fd, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            # A program that runs as another user (setuid, sudo): whatever it does, we cannot make it.
+            if not self._complained:
+                self._complained = True
+                self._complain(
+                    f"process {self.pid} runs as another user and takes no signals from us: "
+                    "stop it yourself, or run resilient-run as that user"
+                )
 
     def vitals(self) -> Vitals | None:
         found = vitals.read(self.pid)
@@ -252,7 +265,7 @@ class ProcessWorkers:
             hand.pumps = [Pump(source, to, kept) for source, to in zip(sources, self._outlets, strict=True)]
             for pump in hand.pumps:
                 pump.start()
-            return ProcessWorker(process, hand.link, hand.pumps, self._enter, stdin)
+            return ProcessWorker(process, hand.link, hand.pumps, self._enter, stdin, self._complain)
 
     def _group_of_attempt(self) -> Group | None:
         if self._group is None and self._groups is not None:

@@ -167,6 +167,10 @@ def _waiting(watch: Watch, event: Event) -> None:
 
 
 def _stop_requested(watch: Watch, event: Event) -> None:
+    verdict = watch.attempts[-1].verdict if watch.attempts else None
+    if verdict is not None and verdict.restart_in_s is None:
+        # The run was over by then, whatever it still had to save.
+        return
     watch.stop_signal = watch.stop_signal or event.text("signal") or "a signal"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import pytest
 
@@ -79,6 +81,42 @@ def test_a_module_sees_what_it_always_sees(tmp_path, module):
     (tmp_path / "package" / "__init__.py").write_text("")
     (tmp_path / "package" / "__main__.py").write_text(text)
     assert_alike(tmp_path, "-m", module, "argument", input="")
+
+
+@pytest.mark.parametrize("kind", ["app.zip", "app", "./app/", "script.pyc"])
+@pytest.mark.parametrize("flags", [(), ("-P",)], ids=["", "-P"])
+def test_an_application_sees_what_it_always_sees(tmp_path, kind, flags):
+    """A zip archive, a folder with a __main__, compiled code: as plain python runs them."""
+    if flags and sys.version_info < (3, 11):
+        pytest.skip("this interpreter has no -P")
+    code = textwrap.dedent(LOOK_AROUND) + "print(__cached__)\n"
+    if kind != "script.pyc":
+        code += "import beside\nprint(beside.__file__)\n"
+    (tmp_path / "app").mkdir()
+    files = {"app/__main__.py": code, "app/beside.py": "", "script.py": code}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+        for name in ("__main__.py", "beside.py"):
+            archive.write(tmp_path / "app" / name, name)
+    py_compile.compile(str(tmp_path / "script.py"), str(tmp_path / "script.pyc"))
+    expected = plain(tmp_path, *flags, kind, "--x", "1")
+    words = [*flags, "-m", "supervisor.cli", "--no-encrypt", "--run-dir", str(tmp_path / "run")]
+    found = plain(tmp_path, *words, kind, "--x", "1")
+    assert expected.returncode == found.returncode == 0, found.stderr
+    assert found.stdout == expected.stdout
+
+
+def test_an_application_is_started_again_as_it_was(tmp_path):
+    """The second attempt runs the same archive."""
+    code = "import os, sys\nprint(sys.argv)\nos.path.exists('x') or (open('x', 'w'), 1 / 0)\n"
+    with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+        archive.writestr("__main__.py", code)
+    words = ["-m", "supervisor.cli", "--no-encrypt", "--backoff", "0:0", "app.zip", "--x"]
+    done = plain(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['app.zip', '--x']\n" * 2
+    assert (tmp_path / "runs" / "app").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,14 @@ def test_memory_that_makes_no_sense_is_not_waited_for(supervise):
     assert run.end() == 0, run.err()
     assert len(events(run, "attempt")) == 2
     assert events(run, "waiting") == []
+
+
+def test_a_stop_while_a_run_is_saved_that_was_given_up_makes_no_stop_of_it(supervise):
+    """It ends with the script's own status: who requeues what was stopped would try it for ever."""
+    run = supervise(DIES, "--max-restarts", "0", "--grace", "2")
+    run.wait_for(f"the end waits: {NOT_SAVED}", "err")
+    run.send(signal.SIGTERM)
+    assert run.end() == 137
+    assert "giving up: " in run.err().splitlines()[-1]
+    assert NOT_SAVED in run.err().splitlines()[-1]
+    assert events(run, "ended")[-1]["status"] == 137

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rank_holder import rank_held
 
 from resilient.codec.keys import key_id
 from resilient.config import Sealing
-from resilient.errors import EXIT_UNUSABLE, EXIT_USAGE
+from resilient.errors import EXIT_IO, EXIT_UNUSABLE, EXIT_USAGE, StorageError, UsageError
 from resilient.host.world import World
 from resilient.store import layout
 from resilient.store.entry import Draft
 from resilient.store.opening import open_store
 from resilient.store.rekey import Rekey
 from resilient.store.rundir import RunDirectory
-from supervisor.cli import main
+from supervisor import cli
+from supervisor.cli import main, parse
+from supervisor.start import _move_aside
 
 STARTED = 9  # the status of the script: it was run
 OLD, NEW = b"\x01" * 32, b"\x02" * 32
@@ -213,3 +217,27 @@ def test_a_run_that_is_saved_into_is_not_moved_aside(tmp_path, script, capfd, pl
         assert main(words) == EXIT_USAGE
         assert f"process {pid}, a worker or a saver, still holds" in capfd.readouterr().err
         assert not (tmp_path / "run.archived-1").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [StorageError("read /run: Input/output error", errno=errno.EIO), OSError(5, "EIO")]
+)
+def test_a_disk_that_fails_is_no_bad_usage(monkeypatch, script, tmp_path, capfd, error):
+    """Nothing is wrong with the command: a status of its own, and one line that says so."""
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "supervise", fail)
+    assert main(["--run-dir", str(tmp_path / "run"), script]) == EXIT_IO
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "a failure of the machine" in said
+
+
+def test_a_run_on_a_mount_point_cannot_be_moved_aside(tmp_path):
+    """It is said what it is, and what to do."""
+    options = parse(["--run-dir", "/proc", "--no-python", "true"])
+    with pytest.raises(UsageError, match="is a mount point") as caught:
+        _move_aside(Path("/proc"), Path("/proc.archived-1"), options)
+    assert "a folder inside of it" in caught.value.hint
