@@ -5,12 +5,17 @@ complete; at ``Closing`` everything that belongs to the step has run: there lies
 call starts in the epoch it was in, its dataset at the batch after the last completed step. When all steps
 of an epoch were complete and its end was not (evaluation, the callbacks' end of the epoch), that end is run
 first.
+
+A callback may note at a begin what it needs at the end, so each end hook comes behind its begin hook in the
+same process: those of the call and of the epoch that was interrupted run again. What they have done when
+they ran first is part of the state already; so the state is put in once they have run, all of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +25,8 @@ from mindspore.train.callback import _CallbackManager
 
 from resilient.composition import Call
 from resilient.evaluating import EvaluationBeats, as_list
-from resilient.state import counters, pipeline, streams
+from resilient.state import capture, counters, pipeline, streams
+from resilient.state.resume import put_back
 from resilient.state.snapshot import Progress, Recovered
 from resilient.watch import Watch
 
@@ -77,6 +83,8 @@ class Passage:
         self.cut_short = False
         self._model = model
         self._over = False
+        self._has_begun = False
+        self._values: capture.Shadow | None = None
         self._streams_before: dict[str, object] = {}
         self._position = contextlib.ExitStack()
 
@@ -86,6 +94,7 @@ class Passage:
         bound.arguments["initial_epoch"] = self._first_epoch()
         with self._position:
             self._go_to_position()
+            self._keep_values()
             self._streams_before = streams.fingerprint()
             try:
                 return original(*bound.args, **bound.kwargs)
@@ -130,18 +139,63 @@ class Passage:
         parameters.epoch_num = self.arguments.epochs - self.arguments.initial_epoch
 
     def closed(self, context: Any) -> None:
-        """Every callback has begun: what they have reset is put back."""
-        if self.recovered is not None:
-            self._restore(self.recovered)
-        self.watch.begin()
-        if self.recovered is not None and self.progress.at_epoch_end and not self.progress.epoch_closed:
+        """Every callback has begun the call."""
+        epoch_is_due = self.progress.at_epoch_end and not self.progress.epoch_closed
+        if not self._is_inside_epoch():
+            self._begin()
+        if epoch_is_due:
+            self._open_epoch(context)
             self._finish_epoch(context)
-        if self.recovered is not None and (self._is_last() or context.get_stop_requested()):
+        is_left = epoch_is_due and context.get_stop_requested()
+        if self.recovered is not None and (self._is_last() or is_left):
+            self._tell_end(context.original_args())
             _CallbackManager(context.original_args().list_callback).on_train_end(context)
             self._over = True
             raise _CallOverError
 
+    def epoch_opens(self, context: Any) -> None:
+        """The script's callbacks are about to begin an epoch."""
+        if not self._has_begun:
+            # For them it begins at its first step.
+            steps = self.arguments.steps_per_epoch
+            context.original_args().cur_step_num = (self.progress.call_step - 1) // steps * steps
+        self.watch.recorder.epoch_opens()
+
+    def epoch_is_open(self, context: Any) -> None:
+        """They have: that of the epoch that was interrupted is the last that had to run again."""
+        if self._has_begun:
+            self.watch.recorder.epoch_is_open()
+            return
+        context.original_args().cur_step_num = self.progress.call_step
+        self._begin()
+
+    def _is_inside_epoch(self) -> bool:
+        """Whether the recovered state lies behind the begin of an epoch, and before its end."""
+        if self.recovered is None:
+            return False
+        # As it was saved: a batch that is left out may be the first of an epoch.
+        saved = self.recovered.saved_progress
+        return saved.call_step > 0 and not (saved.at_epoch_end and saved.epoch_closed)
+
+    def _keep_values(self) -> None:
+        """The recovered values are in the network: a copy, for when the begin hooks have run."""
+        if self.recovered is not None:
+            cells = [*self.call.trained, *itertools.chain.from_iterable(self.call.others.values())]
+            covered = itertools.chain.from_iterable(cell.get_parameters() for cell in cells)
+            self._values = capture.Shadow(covered)
+            self._values.refresh()
+
+    def _begin(self) -> None:
+        """The boundary before the first step of this process: the recovered state, whatever hooks did."""
+        if self.recovered is not None:
+            self._restore(self.recovered)
+        self.watch.begin()
+        self._has_begun = True
+
     def _restore(self, recovered: Recovered) -> None:
+        assert self._values is not None
+        put_back(self._values)
+        self._values = None
         document = recovered.document
         counters.restore_callbacks(self.call.callbacks, document["callbacks"])
         counters.restore_loss_scale(self.call.scale_manager, document["loss_scale"])
@@ -151,12 +205,22 @@ class Passage:
         else:
             streams.resume(document)
 
-    def _finish_epoch(self, context: Any) -> None:
-        """The end of an epoch whose steps are all complete, as MindSpore's loop does it."""
+    def _open_epoch(self, context: Any) -> None:
+        """The begin hooks of an epoch whose steps are all complete, as MindSpore's loop runs them."""
         parameters = context.original_args()
+        parameters.cur_epoch_num = self.arguments.initial_epoch + self._whole_epochs()
+        _CallbackManager(parameters.list_callback).on_train_epoch_begin(context)
+
+    def _tell_end(self, parameters: Any) -> None:
+        """What callbacks find at the end of an epoch, or of the call, when its steps have run before."""
         parameters.cur_epoch_num = self.arguments.initial_epoch + self._whole_epochs()
         loss = self.recovered.document["loss"] if self.recovered is not None else None
         parameters.net_outputs = None if loss is None else mindspore.Tensor(counters.from_json(loss))
+
+    def _finish_epoch(self, context: Any) -> None:
+        """The end of an epoch whose steps are all complete, as MindSpore's loop does it."""
+        parameters = context.original_args()
+        self._tell_end(parameters)
         manager = _CallbackManager(parameters.list_callback)
         self._model._eval_during_train(self.arguments.validation, parameters, manager)
         manager.on_train_epoch_end(context)
@@ -175,7 +239,7 @@ class _Opening(EvaluationBeats):
         self._passage.opened(run_context)
 
     def on_train_epoch_begin(self, run_context: Any) -> None:
-        self._passage.watch.recorder.epoch_opens()
+        self._passage.epoch_opens(run_context)
 
     def on_train_step_begin(self, run_context: Any) -> None:
         self._passage.watch.recorder.step_begins()
@@ -199,7 +263,7 @@ class _Closing(Callback):  # type: ignore[misc]
         self._passage.closed(run_context)
 
     def on_train_epoch_begin(self, run_context: Any) -> None:
-        self._passage.watch.recorder.epoch_is_open()
+        self._passage.epoch_is_open(run_context)
 
     def on_train_step_end(self, run_context: Any) -> None:
         step, cut = run_context.original_args().cur_step_num, run_context.get_stop_requested()

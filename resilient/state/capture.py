@@ -139,9 +139,13 @@ class Shadow:
 
     def matches(self) -> bool:
         """Whether the present values are those of the copy, bit for bit."""
-        return self.whole and all(
-            np.array_equal(as_bytes(values(p)), as_bytes(self._copies[id(p)])) for p in self._parameters
-        )
+        return self.whole and next(self.changed(), None) is None
+
+    def changed(self) -> Iterator[Parameter]:
+        """The parameters whose present values are not those of the copy."""
+        for parameter in self._parameters:
+            if not np.array_equal(as_bytes(values(parameter)), as_bytes(self._copies[id(parameter)])):
+                yield parameter
 
     def values(self, parameter: Parameter) -> np.ndarray[Any, Any]:
         """The copy of a parameter's values."""

@@ -8,6 +8,7 @@ the way.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import mindspore
 import numpy as np
@@ -38,6 +39,12 @@ def restore_network(cells: capture.Cells, state: Mapping[str, Tensor]) -> None:
         _write(parameter, state[name])
 
 
+def put_back(shadow: capture.Shadow) -> None:
+    """Gives parameters the values of their copies again, where they have changed."""
+    for parameter in shadow.changed():
+        _put(parameter, shadow.values(parameter))
+
+
 def _differences(targets: Mapping[str, Parameter], state: Mapping[str, Tensor]) -> Iterator[str]:
     for name, parameter in targets.items():
         if name not in state:
@@ -53,7 +60,11 @@ def _differences(targets: Mapping[str, Parameter], state: Mapping[str, Tensor]) 
 
 def _write(parameter: Parameter, tensor: Tensor) -> None:
     target = capture.values(parameter)
-    source = np.frombuffer(tensor.data, dtype=np.uint8).view(target.dtype).reshape(target.shape)
+    _put(parameter, np.frombuffer(tensor.data, dtype=np.uint8).view(target.dtype).reshape(target.shape))
+
+
+def _put(parameter: Parameter, source: np.ndarray[Any, Any]) -> None:
+    target = capture.values(parameter)
     if mindspore.get_context("device_target") == "CPU" and target.flags.writeable:
         target[...] = source
     else:

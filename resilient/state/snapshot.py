@@ -186,6 +186,12 @@ class Recovered:
         """The file of stock MindSpore's that the state comes from; None for one of our own."""
         return self.document.get("adopted")
 
+    @property
+    def saved_progress(self) -> Progress:
+        """The boundary that was saved; ``progress`` lies a step further where a batch is left out."""
+        fields = self.document.get("progress")
+        return self.progress if fields is None else _progress(fields)
+
     def of_network(self, ordinal: int, known: Container[str] = ()) -> dict[str, Tensor]:
         """The values of one network's parameters by name; empty when the state holds none of them.
 
