@@ -30,6 +30,7 @@ from supervisor.vocabulary import flaw
 from supervisor.workers import Worker, end
 
 _KILLED_S = 5.0
+_COMMIT_S = 120.0
 _REASON = "supervisor"
 
 
@@ -59,7 +60,12 @@ class Farewell:
         self._safe_step = durable_step
         self._journal.write("broken", error=words_of(error), traceback=traceback_of(error))
         self._story.breaking(words_of(error.__cause__ or error))
-        lost = self._save(workers, commits.leave(), commits.patience_s)
+        commit_s, legacy = _COMMIT_S, Legacy(None, None, None, None)
+        with contextlib.suppress(Exception):
+            commit_s = commits.patience_s
+        with contextlib.suppress(Exception):
+            legacy = commits.leave()
+        lost = self._save(workers, legacy, commit_s)
         self._story.broken(self._safe_step, lost)
         more = {"lost": lost} if lost else {}
         self._journal.write("ended", status=EXIT_BROKEN, step=self._safe_step, **more)

@@ -32,6 +32,8 @@ FORMAT = 1
 _TRIALS = 2
 _HOPELESS = 3
 _LIMIT_BYTES = 1024 * 1024
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What JSON of another shape may raise: 1e999 is a number, and no whole one."""
 
 
 class Poison(enum.Enum):
@@ -182,7 +184,7 @@ class TrialFile:
             return _decode(json.loads(data))
         except FileNotFoundError:
             return Ledger()
-        except (StorageError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (StorageError, *_NONSENSE) as error:
             self._fail(f"{self._path.name} cannot be read, and is begun anew: {error}")
             return Ledger()
 

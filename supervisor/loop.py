@@ -93,7 +93,7 @@ class Supervisor:
             Action.WAIT: self._wait,
             Action.CANCEL_WAIT: lambda: self._timers.cancel("machine"),
             Action.WAIT_LONGER: self._wait_longer,
-            Action.TAKE_STACKS: self._take_stacks,
+            Action.TAKE_STACKS: lambda: self._hung.begin(self._launcher.present),
             Action.GO_ON: self._go_on,
             Action.END: self._end_group,
             Action.FORWARD: self._forward,
@@ -122,8 +122,9 @@ class Supervisor:
 
     def begin(self) -> None:
         """Launches the first group."""
-        if concluded := self._judge.open(self._record.attempts):
-            self._story.trouble(concluded)
+        with self._mishaps.contained("the record of earlier trials"):
+            if concluded := self._judge.open(self._record.attempts):
+                self._story.trouble(concluded)
         self._feed(Event.BEGIN)
 
     @property
@@ -306,9 +307,6 @@ class Supervisor:
         self._pause.go_on()
 
     # ... a group that is to make room for the next
-
-    def _take_stacks(self) -> None:
-        self._hung.begin(self._launcher.present)
 
     def _go_on(self) -> None:
         self._journal.write("moves")

@@ -61,14 +61,19 @@ class Log:
                 return
         self._pen.leave(self._path)
 
+    def fail(self, text: str) -> None:
+        """Says once what is wrong with keeping the output."""
+        if not self._complained:
+            self._complained = True
+            self._complain(text)
+
     def settle(self, timeout_s: float) -> None:
         """Waits until the file has what was written, unless its disk does not answer."""
         self._pen.wait(timeout_s)
 
     def _hear(self, reply: Reply) -> None:
-        if reply.number and not self._complained:
-            self._complained = True
-            self._complain(
+        if reply.number:
+            self.fail(
                 f"not all output can be kept, {self._path} cannot be written: {reply.error}; "
                 "the log says what is missing"
             )
@@ -122,11 +127,17 @@ class Pump:
     def _read(self) -> None:
         with contextlib.suppress(OSError):
             while data := os.read(self._source.fileno(), _CHUNK_BYTES):
-                self._log.write(data)
-                if self._target is not None:
-                    self._target.pass_on(data, self._may_wait)
-                self._waits = False
+                self._hand_on(data)
         self._close()
+
+    def _hand_on(self, data: bytes) -> None:
+        try:
+            self._log.write(data)
+            if self._target is not None:
+                self._target.pass_on(data, self._may_wait)
+        except Exception as error:  # noqa: BLE001 - who reads no more keeps the worker from saying anything
+            self._log.fail(f"some of the output is lost: {type(error).__name__}: {error}")
+        self._waits = False
 
     def _may_wait(self) -> bool:
         """Asked where there is no room."""

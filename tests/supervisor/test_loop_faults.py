@@ -21,7 +21,7 @@ from chaos.children import PlayedWorker
 from resilient.config import KeepPolicy, Origin, Sealing, WorkerConfig
 from resilient.errors import LinkError
 from resilient.store import rundir
-from supervisor import workers
+from supervisor import output, workers
 from supervisor.machine import State
 from supervisor.mishaps import MOST_IN_A_ROW, Broken
 
@@ -359,3 +359,40 @@ def test_a_hang_before_the_first_word_is_seen(tmp_path, state):
 
 def journal_of(theatre):
     return theatre.directory.journal.read_text().splitlines()
+
+
+@pytest.mark.parametrize("trials", ['{"format": 1, "trial": {"step": 1e999}}', "[]", '{"format": [', "null"])
+def test_a_record_of_trials_that_makes_no_sense_keeps_no_run_from_starting(tmp_path, trials):
+    """It is only advice: an attempt is launched all the same."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "trials.json").write_text(trials)
+    theatre = Theatre(tmp_path)
+    assert theatre.worker is not None
+    theatre.close()
+
+
+def test_a_farewell_whose_parts_fail_as_well_ends_the_worker_all_the_same(tmp_path):
+    """Nothing is known of the memory any more: the worker is asked to save by itself, and the end is said."""
+    with stage(tmp_path) as theatre:
+        worker = theatre.worker
+        fail(theatre.supervisor._commits, "leave", KeyError("x"), lasting=True)
+        theatre.supervisor.break_down(Broken())
+        assert signal.SIGTERM in worker.signals
+        assert events(theatre, "ended")[-1]["status"] == 70
+
+
+def test_a_log_that_fails_in_any_way_does_not_keep_the_worker_from_speaking(tmp_path):
+    """Its output is read on: a pipe that nobody reads would hold it up for ever."""
+    reading, writing = os.pipe()
+    said = []
+    log = output.Log(tmp_path / "log", said.append)
+    pump = output.Pump(os.fdopen(reading, "rb", buffering=0), None, log)
+    fail(log, "write", MemoryError(), lasting=True)
+    pump.start()
+    # Several times what the kernel keeps.
+    for _ in range(20):
+        os.write(writing, b"x" * 65536)
+    os.close(writing)
+    pump.finish(60.0)
+    assert not pump.reading
+    assert said == ["some of the output is lost: MemoryError: "]

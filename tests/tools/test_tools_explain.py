@@ -388,3 +388,28 @@ def test_a_journal_that_grows_is_read_once(tmp_path_factory, lines, chunk):
     whole = Journal(World().files, path)
     assert found == [event.fields for event in whole.events()]
     assert journal.torn == whole.torn
+
+
+def test_a_supervisor_that_failed_itself_is_told_as_that(tool, diary):
+    """Its fault, and not the training's; what it went on with is a note."""
+    begin(diary)("progress", attempt=1, step=1)
+    diary("mishap", what="a message", times=1, traceback="Traceback ...")
+    diary("broken", error="Broken: the transition failed", traceback="Traceback ...")
+    diary("saved", step=7, epoch=1, file="A_breakpoint.ckpt", reason="supervisor")
+    diary("ended", status=70, step=7)
+    story = flat(tool("explain", "run"))
+    assert "It was ended because the supervisor itself failed: Broken: the transition failed." in story
+    assert "Note: a message: a fault of resilient-run itself, which the run went on with" in story
+    assert "the supervisor ended the run for a fault of its own" in story
+    assert "it goes on after step 7" in story
+
+
+def test_a_stop_behind_the_end_is_not_why_it_ended(tool, diary):
+    """The run was given up, and somebody stopped it while it was saved."""
+    begin(diary)("progress", attempt=1, step=1)
+    diary("incident_judged", attempt=1, kind="exception", cause="ValueError: bad", status=1, reason="enough")
+    diary("stop_requested", signal="SIGTERM")
+    diary("ended", status=1)
+    story = flat(tool("explain", "run"))
+    assert "The supervisor gave up: enough." in story
+    assert "asked to stop" not in story
