@@ -8,7 +8,8 @@ lives: whatever it still has to write, nobody else works on the run until it is 
     order  <II length of the head, length of the data | head as JSON | data
     reply  <I  length                                 | JSON
 
-The order of the orders is kept. When the link ends, the desk leaves.
+The order of the orders is kept. When the link ends without a word the supervisor was killed, and the desk
+becomes the ``guardian`` of what it leaves behind.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import enum
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -31,7 +33,9 @@ from resilient.errors import StorageError
 from resilient.host.files import DIRECTORY_MODE, FILE_MODE
 from resilient.host.world import World
 from resilient.store import commit, layout
+from supervisor.guardian import Charge, Guardian
 
+_LOOK_S = 5.0
 _ORDER = struct.Struct("<II")
 _REPLY = struct.Struct("<I")
 
@@ -49,8 +53,10 @@ class Kind(enum.Enum):
     """Tell whether a file can be made in a directory."""
     LEAVE = "leave"
     """Close a file that was appended to."""
+    GUARD = "guard"
+    """From now on these are whom a dead supervisor would leave behind (``guardian``)."""
     REST = "rest"
-    """Everything else is in the shared file: do it, and leave."""
+    """The supervisor ends in order. Everything else is in the shared file: do it, and leave."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,20 @@ def read_reply(source: BinaryIO) -> Reply | None:
 class Desk:
     """Does what is ordered, and keeps the files open that are appended to."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, guardian: Guardian | None = None) -> None:
         self._world = world
+        self._guardian = guardian
         self._appended: dict[Path, _Appended] = {}
+
+    @property
+    def guards(self) -> bool:
+        """Whether somebody has to be looked after."""
+        return self._guardian is not None and self._guardian.is_needed
+
+    def look(self) -> None:
+        """Looks after them."""
+        if self._guardian is not None:
+            self._guardian.look()
 
     def do(self, order: Order) -> Reply:
         """Does one thing. Never raises for what a disk may do."""
@@ -107,6 +124,9 @@ class Desk:
                 replace(self._world, order.path, order.data)
             elif order.kind is Kind.PROBE:
                 return Reply(try_to_make(order.path))
+            elif order.kind is Kind.GUARD:
+                if self._guardian is not None:
+                    self._guardian.take(Charge.decode(order.data))
             elif order.kind is Kind.LEAVE:
                 self._leave(order.path)
             else:
@@ -268,9 +288,15 @@ def _serve(link: socket.socket, rest: int, kept: Collection[int]) -> None:
     status = 1
     try:
         _be_alone(kept)
-        desk = Desk(World())
-        _work(desk, link, rest)
+        guardian = Guardian()
+        desk = Desk(World(), guardian)
+        ended = _work(desk, link, rest)
         desk.close()
+        if not ended:
+            for descriptor in {*kept} - {link.fileno(), rest}:
+                # The run's lock: the next supervisor need not wait for us.
+                os.close(descriptor)
+            guardian.end_all()
         status = 0
     finally:
         # Nothing of what the supervisor does at its end is ours to do.
@@ -304,17 +330,33 @@ _DEAF = {
 }
 
 
-def _work(desk: Desk, link: socket.socket, rest: int) -> None:
+def _next(link: socket.socket, incoming: BinaryIO, desk: Desk) -> Order | None:
+    """The next order; None when the link has ended."""
+    waiting = select.poll()
+    waiting.register(link, select.POLLIN)
+    # One order is sent at a time: nothing is in the stream's buffer when we come here.
+    while not waiting.poll(_LOOK_S * 1000 if desk.guards else None):
+        desk.look()
+    return next(orders(incoming), None)
+
+
+def _work(desk: Desk, link: socket.socket, rest: int) -> bool:
+    """Does what is ordered; whether the supervisor has ended in order."""
+    incoming, ended = link.makefile("rb"), False
+    # A supervisor that leaves does not hear the reply; what it has said before it left still comes.
     with contextlib.suppress(OSError):
-        for order in orders(link.makefile("rb")):
-            if order.kind is Kind.REST:
-                break
-            reply = desk.do(order)
-            words = json.dumps([reply.number, reply.error]).encode()
-            link.sendall(_REPLY.pack(len(words)) + words)
-        else:
-            return
+        while not ended and (order := _next(link, incoming, desk)) is not None:
+            ended = order.kind is Kind.REST
+            if not ended:
+                _reply(link, desk.do(order))
     with os.fdopen(rest, "rb") as left:
         left.seek(0)
         for order in orders(left):
             desk.do(order)
+    return ended
+
+
+def _reply(link: socket.socket, reply: Reply) -> None:
+    words = json.dumps([reply.number, reply.error]).encode()
+    with contextlib.suppress(OSError):
+        link.sendall(_REPLY.pack(len(words)) + words)

@@ -27,6 +27,7 @@ from typing import BinaryIO, Protocol
 from resilient.host.world import World
 from supervisor import desk
 from supervisor.desk import Desk, Kind, Order, Reply
+from supervisor.guardian import Charge
 
 _LIMIT_BYTES = 16 * 1024 * 1024
 _LINES_LIMIT_BYTES = _LIMIT_BYTES + 4 * 1024 * 1024
@@ -167,14 +168,21 @@ class Scribe:
 
     def replace(self, path: Path, data: bytes) -> None:
         """Gives a file a new content. Of several that wait the newest is written."""
-        order = Order(Kind.REPLACE, path, data)
+        self._replace(Order(Kind.REPLACE, path, data), lambda reply: self._hear_replaced(path, reply))
+
+    def _replace(self, order: Order, heard: Heard) -> None:
+        """Gives an order in the place of one of its kind that waits, or at the end."""
         with self._changed:
             for position, job in enumerate(self._waiting):
-                if job.order is not None and job.order.kind is Kind.REPLACE and job.order.path == path:
-                    self._waiting_bytes += len(data) - len(job.order.data)
+                if job.order is not None and (job.order.kind, job.order.path) == (order.kind, order.path):
+                    self._waiting_bytes += len(order.data) - len(job.order.data)
                     self._waiting[position] = replace(job, order=order)
                     return
-            self._give(_Job(order, lambda reply: self._hear_replaced(path, reply)))
+            self._give(_Job(order, heard))
+
+    def guard(self, charge: Charge) -> None:
+        """From now on the desk ends these if we are killed. Of several that wait the newest counts."""
+        self._replace(Order(Kind.GUARD, Path(), charge.encode()), _nobody)
 
     def probe(self, place: Path) -> int:
         """The errno of making a file in a directory; waits for the answer."""
@@ -246,7 +254,9 @@ class Scribe:
             self._thread.join(_LEAVE_S)
         self._own.close()
         if self._link is not None:
-            # The desk leaves when both of these are closed.
+            with contextlib.suppress(OSError):
+                self._link.sendall(Order(Kind.REST, Path()).frame())
+            # The desk leaves then; or when both of these are closed.
             self._link.close()
             if self._replies is not None:
                 self._replies.close()

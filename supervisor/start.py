@@ -158,7 +158,14 @@ def _watch_over(
     limits = replace(options.limits, mute=options.program.kind == "command")
     plan = Plan(config, options.restart, options.grace_s, options.standby, limits)
     mark = mark_of(directory)
-    workers = ProcessWorkers(options.program, warn, lambda: Groups.available(mark), console.outlets, scribe)
+    workers = ProcessWorkers(
+        options.program,
+        warn,
+        lambda: Groups.available(mark),
+        console.outlets,
+        scribe,
+        grace_s=options.grace_s,
+    )
     try:
         if number := workers.end_orphans(options.grace_s):
             name = signal.Signals(number).name

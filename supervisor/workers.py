@@ -38,6 +38,7 @@ from supervisor.output import Log, Pump
 from supervisor.scribe import Scribe
 from supervisor.standard_input import Share, StandardInput
 from supervisor.vitals import Vitals
+from supervisor.wards import Wards
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SWEEP_S = 5.0
@@ -195,7 +196,8 @@ class ProcessWorkers:
 
     ``find_groups`` tells where control groups can be made; without them it is done by the process table.
     ``outlets`` are our own stdout and stderr, to which theirs are passed on. ``scribe`` writes their logs, in
-    a process that no sweep ends. ``stdin`` is the run's standard input.
+    a process that no sweep ends; it ends them after ``grace_s`` if we are killed. ``stdin`` is the run's
+    standard input.
     """
 
     def __init__(
@@ -206,7 +208,9 @@ class ProcessWorkers:
         outlets: tuple[Outlet, Outlet] | None = None,
         scribe: Scribe | None = None,
         stdin: StandardInput | None = None,
+        grace_s: float = 0.0,
     ) -> None:
+        self._wards = Wards(scribe, grace_s)
         self._stdin = stdin or StandardInput(complain)
         self._outlets = outlets or (Outlet(1), Outlet(2))
         self._scribe = scribe
@@ -228,12 +232,14 @@ class ProcessWorkers:
     def spawn(self, config: WorkerConfig, log: Path, descriptors: Sequence[int] = ()) -> ProcessWorker:
         """Starts a worker and sends it its configuration, and the memory it shares. Raises OSError."""
         worker = self._start(config, log, self._group_of_attempt())
+        self._wards.add(worker.pid)
         tell(worker, config, descriptors)
         return worker
 
     def spawn_standby(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         """Starts a worker that prepares itself and waits for its configuration. Raises OSError."""
         worker = self._start(config, log, waits=True)
+        self._wards.add(worker.pid)
         with contextlib.suppress(LinkError):
             worker.link.send({"type": "stand_by"})
         return worker
@@ -276,6 +282,7 @@ class ProcessWorkers:
         group = self._group_of_attempt()
         if group is not None:
             group.add(pid)
+            self._wards.enter(group)
 
     def spawn_saver(self, config: WorkerConfig, log: Path) -> ProcessWorker:
         """Starts a saver and sends it its configuration; ``log`` gets what it says. Raises OSError."""
@@ -297,6 +304,7 @@ class ProcessWorkers:
             hand.pumps = [said]
             said.start()
             worker = ProcessWorker(process, hand.link, [])
+            self._wards.add(worker.pid, saves=True)
         _send_config(worker, config)
         return worker
 

@@ -178,7 +178,7 @@ class Groups:
     def make(self) -> Group | None:
         """A new group, with our pid and mark in its name; None where that fails."""
         mark = f"-{self._mark}" if self._mark else ""
-        path = self._at / f"resilient-{os.getpid()}-{_born(os.getpid()) or 0}-{next(_numbers)}{mark}"
+        path = self._at / f"resilient-{os.getpid()}-{born_at(os.getpid()) or 0}-{next(_numbers)}{mark}"
         try:
             path.mkdir()
         except OSError:
@@ -210,7 +210,7 @@ class Groups:
         return found
 
 
-def _born(pid: int) -> int | None:
+def born_at(pid: int) -> int | None:
     """When a process began, in the kernel's ticks; None for one that is dead, a zombie too."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
@@ -221,7 +221,7 @@ def _born(pid: int) -> int | None:
 
 def _lives(pid: int, born: int) -> bool:
     if (_PROC / str(pid)).exists():
-        return _born(pid) == born
+        return born_at(pid) == born
     try:
         # Where /proc hides the processes of others (hidepid) they live all the same.
         os.kill(pid, 0)
