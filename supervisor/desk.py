@@ -30,7 +30,8 @@ from typing import BinaryIO
 
 from resilient.config import SAVE_SIGNAL
 from resilient.errors import StorageError
-from resilient.host.files import DIRECTORY_MODE, FILE_MODE
+from resilient.host import inside
+from resilient.host.files import Files, append_to
 from resilient.host.world import World
 from resilient.store import commit, layout
 from supervisor.guardian import Charge, Guardian
@@ -145,7 +146,9 @@ class Desk:
 
     def _append(self, order: Order) -> None:
         if order.path not in self._appended:
-            self._appended[order.path] = _Appended(order.path, whole_lines=order.kind is Kind.LINES)
+            self._appended[order.path] = _Appended(
+                self._world.files, order.path, whole_lines=order.kind is Kind.LINES
+            )
         self._appended[order.path].append(order.data, order.left_out_bytes)
 
     def _leave(self, path: Path) -> None:
@@ -156,7 +159,8 @@ class Desk:
 class _Appended:
     """A file that is appended to. The first write that can opens it; it says what is missing in it."""
 
-    def __init__(self, path: Path, *, whole_lines: bool) -> None:
+    def __init__(self, files: Files, path: Path, *, whole_lines: bool) -> None:
+        self._files = files
         self._path = path
         self._whole_lines = whole_lines
         self._torn = False
@@ -175,23 +179,22 @@ class _Appended:
                 self._write_lines(data)
             else:
                 self._write_output(data)
-        except OSError as error:
-            self._why = error.strerror or type(error).__name__
+        except (OSError, StorageError) as error:
+            self._why = _words(error)
             raise
 
     def close(self) -> None:
         if self._missing_bytes:
             # The last chance to say it.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, StorageError):
                 self.append(b"", 0)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def _open(self) -> int:
-        os.makedirs(self._path.parent, DIRECTORY_MODE, exist_ok=True)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self._path, flags, FILE_MODE)
+        self._files.make_directory(self._path.parent)
+        descriptor = append_to(self._path)
         if self._whole_lines:
             size = os.fstat(descriptor).st_size
             self._torn = bool(size) and os.pread(descriptor, 1, size - 1) != b"\n"
@@ -247,7 +250,10 @@ def replace(world: World, path: Path, data: bytes) -> None:
 def try_to_make(place: Path) -> int:
     """The errno of making a file there, 0 for none. The file has no name, and is gone whatever happens."""
     try:
-        os.close(os.open(place, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        with inside.way_to(place) as (name, folder):
+            link = 0 if folder is None else os.O_NOFOLLOW
+            flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC | link
+            os.close(os.open(name, flags, 0o600, dir_fd=folder))
     except OSError as error:
         # Not every file system knows files without a name.
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):

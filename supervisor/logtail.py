@@ -6,13 +6,17 @@ import contextlib
 import os
 from pathlib import Path
 
+from resilient.host import inside
+
 _BYTES = 64 * 1024
 
 
 def read(log: Path) -> str:
     """The last 64 KiB of a log; empty for one that cannot be read."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with inside.way_to(log) as (name, folder):
+            descriptor = os.open(name, flags, dir_fd=folder)
         try:
             start = max(0, os.fstat(descriptor).st_size - _BYTES)
             return os.pread(descriptor, _BYTES, start).decode("utf-8", "replace")

@@ -31,6 +31,7 @@ from supervisor.console import Console
 from supervisor.journal import Journal
 from supervisor.loop import Supervisor
 from supervisor.orphans import mark_of
+from supervisor.others import demand_ours
 from supervisor.plan import Plan
 from supervisor.scribe import Scribe
 from supervisor.story import Story
@@ -48,6 +49,7 @@ def supervise(options: Options, console: Console) -> int:
     try:
         lock = _lock(directory)
         try:
+            demand_ours(options.run_dir, console.warn)
             if options.fresh:
                 _make_way(directory, options, console)
                 lock.release()

@@ -30,6 +30,7 @@ from Crypto.Hash import SHA256
 from Crypto.Protocol.KDF import HKDF, scrypt
 
 from resilient.errors import KeySourceError
+from resilient.host import inside
 
 KEY_BYTES = {"AES-GCM": (32, 24, 16), "AES-CBC": (32, 24, 16), "SM4-CBC": (16,)}
 COMMAND_TIMEOUT_S = 60.0
@@ -128,7 +129,7 @@ def default_key(config_home: Path, mode: str) -> tuple[bytes, Path, bool]:
     """
     path = default_path(config_home, mode)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folders(path.parent)
         created = not os.path.lexists(path) and _make_key_file(path, max(KEY_BYTES[mode]))
     except OSError as error:
         hint = "name a key with --key-file"
@@ -232,11 +233,20 @@ def _without_newline(data: bytes) -> bytes:
     return data.removesuffix(b"\n").removesuffix(b"\r")
 
 
+def _make_folders(folder: Path) -> None:
+    """Makes a folder and those above it for us alone, whatever the umask: mkdir's ``parents`` takes 0777."""
+    if not folder.is_dir():
+        _make_folders(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            inside.make_directory(folder, 0o700)
+
+
 def _make_key_file(path: Path, size_bytes: int) -> bool:
     """Makes a key file unless there is one; returns whether it did. A reader never sees a part of it."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        inside.give_owner(descriptor, 0o600)
         with open(descriptor, "wb") as file:
             file.write(secrets.token_bytes(size_bytes).hex().encode() + b"\n")
             file.flush()

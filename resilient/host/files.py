@@ -4,8 +4,9 @@ Every path is a ``pathlib.Path``. Every ``OSError`` leaves as :class:`~resilient
 its errno, except the two that callers decide by: ``FileNotFoundError`` for a file that is not there (to open,
 read, rename, remove or look at) and ``FileExistsError`` for one that is (to create). A *folder* that is not
 there is no answer to anything: somebody has removed it, and that is a StorageError.
-Nothing follows a symbolic link in the last part of a path when writing: a link planted there by somebody
-else must not redirect a checkpoint.
+Nothing follows a symbolic link in the last part of a path when writing, and in no part below a run's
+directory (``inside``): a link planted there by somebody else must not redirect a checkpoint. Modes are 0600
+and 0700, whatever the umask.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from resilient.errors import BusyError, StorageError
+from resilient.host import inside
 from resilient.host.behind import WriteBehind
 from resilient.host.descriptors import identity, out_of_reach
 
@@ -225,12 +227,18 @@ class DiskFiles:
     def create(self, path: Path) -> DiskWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with storage_errors("create", path, FileExistsError):
-            return DiskWriter(os.open(path, flags, FILE_MODE), path)
+            with inside.way_to(path) as (name, folder):
+                descriptor = os.open(name, flags, FILE_MODE, dir_fd=folder)
+            inside.give_owner(descriptor, FILE_MODE)
+            return DiskWriter(descriptor, path)
 
     def open(self, path: Path) -> DiskReader:
         with storage_errors("open", path):
             # O_NONBLOCK: opening a FIFO that somebody left under a checkpoint's name must not hang.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            with inside.way_to(path) as (name, folder):
+                link = 0 if folder is None else os.O_NOFOLLOW
+                descriptor = os.open(name, flags | link, dir_fd=folder)
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 os.close(descriptor)
@@ -252,23 +260,28 @@ class DiskFiles:
             reader.close()
 
     def rename(self, source: Path, target: Path) -> None:
-        with storage_errors("rename", source):
-            os.rename(source, target)
+        ways = inside.way_to(source), inside.way_to(target)
+        with storage_errors("rename", source), ways[0] as (old, above), ways[1] as (new, below):
+            os.rename(old, new, src_dir_fd=above, dst_dir_fd=below)
 
     def remove(self, path: Path) -> None:
-        with storage_errors("remove", path):
-            os.unlink(path)
+        with storage_errors("remove", path), inside.way_to(path) as (name, folder):
+            os.unlink(name, dir_fd=folder)
 
     def names(self, directory: Path) -> list[str]:
         with storage_errors("list", directory):
             try:
-                return sorted(os.listdir(directory))
+                with inside.way_to(directory) as (name, folder):
+                    if folder is None:
+                        return sorted(os.listdir(directory))
+                    return _names_in(name, folder)
             except FileNotFoundError:
                 return []
 
     def identity(self, path: Path) -> Identity:
         with storage_errors("stat", path):
-            status = os.stat(path)
+            with inside.way_to(path) as (name, folder):
+                status = os.stat(name, dir_fd=folder, follow_symlinks=folder is None)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", str(path))
             return Identity(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -276,32 +289,37 @@ class DiskFiles:
     def make_directory(self, path: Path) -> None:
         missing = []
         with storage_errors("make directory", path, ()):
-            while not path.is_dir():
+            while not inside.keep_to_us(path):
                 missing.append(path)
                 path = path.parent
             for directory in reversed(missing):
                 with contextlib.suppress(FileExistsError, FileNotFoundError):
-                    os.mkdir(directory, DIRECTORY_MODE)
+                    inside.make_directory(directory, DIRECTORY_MODE)
                 if not os.path.lexists(directory):
                     # A file system like /proc, where nobody makes directories; or the parent has just gone.
                     raise OSError(errno.EPERM, "no directory can be made there", str(directory))
-                if not directory.is_dir():
+                if not inside.keep_to_us(directory):
                     raise OSError(errno.ENOTDIR, "exists and is not a directory", str(directory))
                 self.sync_directory(directory.parent)
 
     def sync_directory(self, path: Path) -> None:
         with storage_errors("sync directory", path, ()):
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with inside.way_to(path) as (name, folder):
+                descriptor = inside.open_folder(name, folder, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 
     def lock(self, path: Path, owner: bytes = b"") -> DiskLock:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        # O_NONBLOCK: whatever has this name must not be waited for.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         with storage_errors("lock", path, ()):
-            descriptor = os.open(path, flags, FILE_MODE)
+            with inside.way_to(path) as (name, folder):
+                descriptor = os.open(name, flags, FILE_MODE, dir_fd=folder)
             try:
+                _demand_regular(descriptor, path)
+                inside.give_owner(descriptor, FILE_MODE)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, owner, 0)
@@ -317,6 +335,34 @@ class DiskFiles:
         with storage_errors("stat file system", directory):
             status = os.statvfs(directory)
             return status.f_bavail * status.f_frsize
+
+
+def append_to(path: Path) -> int:
+    """A descriptor that appends to a file of a run, which is made where it is missing. Raises OSError."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with inside.way_to(path) as (name, folder):
+        descriptor = os.open(name, flags, FILE_MODE, dir_fd=folder)
+    try:
+        _demand_regular(descriptor, path)
+        inside.give_owner(descriptor, FILE_MODE)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _names_in(name: Path, folder: int) -> list[str]:
+    # As opendir(3) opens it.
+    descriptor = inside.open_folder(name, folder, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return sorted(os.listdir(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _demand_regular(descriptor: int, path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 @contextlib.contextmanager
@@ -338,6 +384,7 @@ def _hint(code: int | None) -> str:
         errno.EDQUOT: "the disk quota is used up",
         errno.EACCES: "check the permissions",
         errno.EPERM: "check the permissions",
+        errno.ELOOP: "inside a run nothing is opened through a symbolic link; put there what it leads to",
         errno.EROFS: "the file system is mounted read-only",
         errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from resilient.config import Sealing
+from resilient.host import inside
 from resilient.host.world import World
 from resilient.store import layout
 from resilient.store.store import Store
@@ -21,6 +22,7 @@ def open_store(
     allow_plain: bool = False,
 ) -> Store:
     """The store of one run and rank below ``root``; see :class:`~resilient.store.store.Store`."""
+    inside.confine(root)
     return Store(
         layout.checkpoint_directory(root, rank),
         quarantine=layout.quarantine_directory(root),

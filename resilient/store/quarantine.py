@@ -97,7 +97,7 @@ class Quarantine:
             return ""
         except StorageError as error:
             # Larger than any reason of ours, or no file at all: somebody else's, and no trouble of the disk.
-            if error.errno in (errno.EFBIG, errno.EINVAL):
+            if error.errno in (errno.EFBIG, errno.EINVAL, errno.ELOOP):
                 return ""
             raise
 

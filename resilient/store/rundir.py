@@ -19,6 +19,7 @@ from typing import Any
 
 from resilient.codec.keys import KEY_BYTES, SALT_BYTES
 from resilient.errors import BusyError, StorageError, UnusableError
+from resilient.host import inside
 from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.store import commit, layout
@@ -76,6 +77,7 @@ class RunDirectory:
 
     def __init__(self, root: Path, world: World, keep: Keep | None = None) -> None:
         self.root = root
+        inside.confine(root)
         self.keep = keep
         self._files = world.files
         self._clock = world.clock

@@ -86,6 +86,21 @@ static int is_watched(const char *path)
     return armed && path && !strncmp(path, plan.folder, length) && (path[length] == '/' || !path[length]);
 }
 
+/* The whole path of a name in an open folder, in `whole`: what is opened step by step is seen as well. */
+static const char *whole_path(int folder, const char *path, char *whole)
+{
+    char link[64], above[4096];
+    if (!armed || !path || path[0] == '/' || folder == AT_FDCWD)
+        return path;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+    ssize_t size = readlink(link, above, sizeof above - 1);
+    if (size < 0)
+        return path;
+    above[size] = 0;
+    snprintf(whole, 2 * 4096, "%s/%s", above, path);
+    return whole;
+}
+
 /* A copy of the path of a descriptor within the folder, or NULL. */
 static char *path_of(int descriptor)
 {
@@ -163,7 +178,9 @@ static ino_t inode_of(int descriptor)
 
 static int open_watched(const char *path, int flags, mode_t mode)
 {
-    enum kind kind = flags & O_CREAT ? CREATE : flags & O_DIRECTORY ? OPEN_DIRECTORY : OPEN;
+    /* Whoever lists a folder opens it as opendir(3) does. */
+    int lists = flags & O_DIRECTORY && flags & O_NONBLOCK;
+    enum kind kind = flags & O_CREAT ? CREATE : lists ? LIST : flags & O_DIRECTORY ? OPEN_DIRECTORY : OPEN;
     struct operation operation = {.kind = kind, .path = path};
     enum action action = begin(&operation);
     int descriptor = IS_DONE(action) ? REAL(open)(path, flags, mode) : -1;
@@ -171,7 +188,7 @@ static int open_watched(const char *path, int flags, mode_t mode)
     if (action == FAIL_DONE && descriptor >= 0)
         REAL(close)(descriptor);
     descriptor = end(&operation, action, descriptor);
-    set_path(descriptor, path);
+    set_path(descriptor, lists ? NULL : path);
     return descriptor;
 }
 
@@ -187,7 +204,9 @@ static mode_t mode_in(int flags, va_list arguments)
         va_start(arguments, flags);                                                                        \
         mode_t mode = mode_in(flags, arguments);                                                           \
         va_end(arguments);                                                                                 \
-        return is_watched(path) ? open_watched(path, flags, mode) : REAL(name)(path, flags, mode);         \
+        if (flags & O_PATH || !is_watched(path))                                                           \
+            return REAL(name)(path, flags, mode);                                                          \
+        return open_watched(path, flags, mode);                                                            \
     }
 
 #define OPENAT_FUNCTION(name)                                                                              \
@@ -197,7 +216,12 @@ static mode_t mode_in(int flags, va_list arguments)
         va_start(arguments, flags);                                                                        \
         mode_t mode = mode_in(flags, arguments);                                                           \
         va_end(arguments);                                                                                 \
-        return is_watched(path) ? open_watched(path, flags, mode) : REAL(name)(folder, path, flags, mode); \
+        char whole[2 * 4096];                                                                              \
+        const char *found = whole_path(folder, path, whole);                                               \
+        /* A step on the way to a file is no operation. */                                                 \
+        if (flags & O_PATH || !is_watched(found))                                                          \
+            return REAL(name)(folder, path, flags, mode);                                                  \
+        return open_watched(found, flags, mode);                                                           \
     }
 
 OPEN_FUNCTION(open)
@@ -301,9 +325,10 @@ READ_FUNCTION(preadv64, (int descriptor, const struct iovec *parts, int number, 
 
 /* Names */
 
-#define NAME_FUNCTION(name, kind_, other, parameters, arguments)                                           \
+#define NAME_FUNCTION(name, kind_, other, parameters, found, arguments)                                    \
     int name parameters                                                                                    \
     {                                                                                                      \
+        found                                                                                              \
         if (!is_watched(path))                                                                             \
             return REAL(name) arguments;                                                                   \
         struct operation operation = {.kind = kind_, .path = path, .target = other};                       \
@@ -311,17 +336,27 @@ READ_FUNCTION(preadv64, (int descriptor, const struct iovec *parts, int number, 
         return end(&operation, action, IS_DONE(action) ? REAL(name) arguments : 0);                        \
     }
 
-NAME_FUNCTION(rename, RENAME, target, (const char *path, const char *target), (path, target))
-NAME_FUNCTION(renameat, RENAME, target, (int from, const char *path, int to, const char *target),
-              (from, path, to, target))
-NAME_FUNCTION(unlink, REMOVE, NULL, (const char *path), (path))
-NAME_FUNCTION(unlinkat, REMOVE, NULL, (int folder, const char *path, int flags), (folder, path, flags))
-NAME_FUNCTION(mkdir, MAKE_DIRECTORY, NULL, (const char *path, mode_t mode), (path, mode))
-NAME_FUNCTION(mkdirat, MAKE_DIRECTORY, NULL, (int folder, const char *path, mode_t mode), (folder, path, mode))
-NAME_FUNCTION(stat, STAT, NULL, (const char *path, struct stat *status), (path, status))
-NAME_FUNCTION(stat64, STAT, NULL, (const char *path, struct stat64 *status), (path, status))
-NAME_FUNCTION(lstat, STAT, NULL, (const char *path, struct stat *status), (path, status))
-NAME_FUNCTION(lstat64, STAT, NULL, (const char *path, struct stat64 *status), (path, status))
+#define IN_FOLDER(folder, name, path)                                                                      \
+    char room_for_##path[2 * 4096];                                                                        \
+    const char *path = whole_path(folder, name, room_for_##path)
+
+NAME_FUNCTION(rename, RENAME, target, (const char *path, const char *target), , (path, target))
+NAME_FUNCTION(renameat, RENAME, target, (int from, const char *old, int to, const char *new),
+              IN_FOLDER(from, old, path); IN_FOLDER(to, new, target);, (from, old, to, new))
+NAME_FUNCTION(unlink, REMOVE, NULL, (const char *path), , (path))
+NAME_FUNCTION(unlinkat, REMOVE, NULL, (int folder, const char *name_, int flags),
+              IN_FOLDER(folder, name_, path);, (folder, name_, flags))
+NAME_FUNCTION(mkdir, MAKE_DIRECTORY, NULL, (const char *path, mode_t mode), , (path, mode))
+NAME_FUNCTION(mkdirat, MAKE_DIRECTORY, NULL, (int folder, const char *name_, mode_t mode),
+              IN_FOLDER(folder, name_, path);, (folder, name_, mode))
+NAME_FUNCTION(stat, STAT, NULL, (const char *path, struct stat *status), , (path, status))
+NAME_FUNCTION(stat64, STAT, NULL, (const char *path, struct stat64 *status), , (path, status))
+NAME_FUNCTION(lstat, STAT, NULL, (const char *path, struct stat *status), , (path, status))
+NAME_FUNCTION(lstat64, STAT, NULL, (const char *path, struct stat64 *status), , (path, status))
+NAME_FUNCTION(fstatat, STAT, NULL, (int folder, const char *name_, struct stat *status, int flags),
+              IN_FOLDER(folder, name_, path);, (folder, name_, status, flags))
+NAME_FUNCTION(fstatat64, STAT, NULL, (int folder, const char *name_, struct stat64 *status, int flags),
+              IN_FOLDER(folder, name_, path);, (folder, name_, status, flags))
 
 DIR *opendir(const char *path)
 {
