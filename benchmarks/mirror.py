@@ -31,6 +31,7 @@ import mindspore as ms
 import numpy as np
 from peers import Bench, Network
 
+from resilient.belongings import Belongings
 from resilient.composition import Call, Composer
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
 from resilient.host.world import World
@@ -57,14 +58,15 @@ class Snapshots:
     def __init__(self, network: Any) -> None:
         settings = Settings(save=DEFAULT_SAVE, keep=DEFAULT_KEEP, asynchronous="mirror")
         self._call = Call(progress=Progress(0, 1, 100), ordinal=0, trained=[network], network=network)
-        self._composer = Composer(self._call, settings, 0, print)
+        self._composer = Composer(self._call, settings, 0, Belongings(print))
         layout = self._composer.mirror_layout("benchmark", 0)
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         means = MirrorMeans(
-            make=lambda meta_bytes: Mirror.make(layout, SLOTS, SharedMemory.create),
+            make=lambda meta_bytes, blob_bytes: Mirror.make(layout, SLOTS, SharedMemory.create),
             remote=RemoteSaver(Link(ours)),
             alone=lambda: self._no_saver(),
             failed=lambda step, error: self._not_held(error),
+            lacking=self._not_held,
             clock=World().clock,
         )
         self._keeper = MirrorKeeper(self._composer, means, 1, waits=False)

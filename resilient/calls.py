@@ -27,7 +27,8 @@ from resilient.passage import Arguments, Passage
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.state import capture, streams
-from resilient.state.unrestorable import callback_findings, network_findings, pipeline_findings
+from resilient.state.hidden import hidden_parameters
+from resilient.state.unrestorable import network_findings, pipeline_findings
 from resilient.timeline import Timeline, Way, timeline_of
 from resilient.watch import Watch
 
@@ -134,8 +135,13 @@ class Course:
         with self._session.telling_mismatch():
             start = timeline.start_call(arguments.steps_per_epoch, arguments.initial_epoch, retried)
             ordinal = timeline.enter(cells)
+        callbacks = [c for c in arguments.callbacks if not isinstance(c, CheckpointMonitor)]
+        things = hidden_parameters(cells)
+        self._session.belongings.meet(callbacks, {id(p): p.name for p in capture.parameters(cells)})
         if start.way is Way.SKIP:
             timeline.skip(start)
+            if timeline.recovered is not None:
+                self._session.belongings.restore_ended(timeline.recovered, start.ordinal, callbacks, things)
             return None
         self._warn_of_what_cannot_return(cells, arguments)
         recovered = timeline.recovered if start.way is Way.RESUME else None
@@ -149,10 +155,12 @@ class Course:
             network=getattr(model, "_network", None) or model.train_network,
             others=timeline.others(ordinal),
             call_streams=call_streams,
-            callbacks=[c for c in arguments.callbacks if not isinstance(c, CheckpointMonitor)],
+            callbacks=callbacks,
             scale_manager=getattr(model, "_loss_scale_manager", None),
             evaluations=timeline.evaluations,
             trail=timeline.trail,
+            things=things,
+            ended=timeline.ended,
         )
         if self.watch is not None:
             self.watch.close()
@@ -208,7 +216,6 @@ class Course:
         for finding in (
             *(finding for cell in cells for finding in network_findings(cell)),
             *pipeline_findings(arguments.dataset),
-            *callback_findings(arguments.callbacks, cells),
         ):
             self._session.warn(finding)
 

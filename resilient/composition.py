@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mindspore import nn
 
 from resilient import entries
+from resilient.belongings import Belongings, Kept
 from resilient.codec.record import Record
 from resilient.config import LOSS
 from resilient.errors import UsageError
@@ -17,7 +18,16 @@ from resilient.mirrored import Header
 from resilient.saving import Snapshot
 from resilient.settings import Settings
 from resilient.state import capture, counters, streams
-from resilient.state.snapshot import SECTION_LEFT_OUT, Progress, encode_extra, left_out
+from resilient.state.ended import Ended
+from resilient.state.snapshot import (
+    SECTION_KEPT,
+    SECTION_LEFT_OUT,
+    SECTION_STOCK,
+    Progress,
+    Recovered,
+    encode_extra,
+    left_out,
+)
 from resilient.state.trail import Trail
 from resilient.store import layout
 
@@ -28,7 +38,7 @@ class Boundary:
 
     progress: Progress
     streams: dict[str, Any]
-    callbacks: list[Any] = field(default_factory=list)
+    kept: Kept = field(default_factory=Kept)
     loss_scale: dict[str, Any] = field(default_factory=dict)
     outputs: Any = None
 
@@ -40,7 +50,8 @@ class Call:
     ``trained`` is what is being trained, ``network`` the part of it that the weights files hold, ``others``
     further networks of the run by ordinal, ``call_streams`` the random streams when the call began.
     ``evaluations`` are the run's results of evaluations so far, ``trail`` the random streams behind what is
-    over: they themselves, because they grow.
+    over, ``ended`` what finished calls have left: they themselves, because they grow. ``things`` are objects
+    outside the network that hold state, by key.
     """
 
     progress: Progress
@@ -53,6 +64,8 @@ class Call:
     scale_manager: Any = None
     evaluations: list[Any] = field(default_factory=list)
     trail: Trail = field(default_factory=Trail)
+    things: list[tuple[str, Any]] = field(default_factory=list)
+    ended: Ended = field(default_factory=Ended)
 
 
 class Composer:
@@ -60,25 +73,32 @@ class Composer:
 
     ``pipeline_draws`` are the random streams that the data pipeline was seen to draw from, so far;
     ``metrics`` the results of the newest evaluation, and the step whose state was evaluated. ``attempt`` is
-    0 without a supervisor. ``complain`` hears what cannot be saved with the rest.
+    0 without a supervisor. ``belongings`` know what lies beside the network.
     """
 
-    def __init__(self, call: Call, settings: Settings, attempt: int, complain: Callable[[str], None]) -> None:
+    def __init__(self, call: Call, settings: Settings, attempt: int, belongings: Belongings) -> None:
         self._call = call
-        self._complain = complain
+        self._belongings = belongings
         self._settings = settings
         self._attempt = attempt
         self.layout = capture.Layout(call.trained, settings.saved_network, call.others)
         self.pipeline_draws: set[str] = set()
         self.metrics: tuple[int, dict[str, float]] = (0, {})
-        self._stock_names = {p.name for section, p in self.layout.places if section == 0}
+        self._stock_names = {place.name for place in self.layout.places if place.section == SECTION_STOCK}
+        # Those of several networks may have one name; the section tells them apart.
+        self._trained = {f"{place.section}:{place.name}": place.parameter for place in self.layout.places}
+        self._trained_names = {id(parameter): name for name, parameter in self._trained.items()}
+        self.carries_blobs = True
+        belongings.meet(self._holders(), self._trained_names)
 
     def observe(self, progress: Progress, outputs: Any) -> Boundary:
         """The present state, as the boundary at ``progress``."""
         return Boundary(
             progress=progress,
             streams=streams.capture(),
-            callbacks=counters.callback_counters(self._call.callbacks, self._complain),
+            kept=self._belongings.capture(
+                self._call.callbacks, self._call.things, self._trained_names, self._call.ended
+            ),
             loss_scale=counters.loss_scale_counters(self._call.scale_manager),
             outputs=outputs,
         )
@@ -102,6 +122,19 @@ class Composer:
     def live(self) -> capture.Live:
         """All that is saved, as it is now."""
         return capture.Live(self.layout.parameters)
+
+    def restore(self, recovered: Recovered) -> None:
+        """Puts back what callbacks and things held at the boundary that is resumed from."""
+        self._belongings.restore(recovered, self._call.callbacks, self._call.things, self._trained)
+
+    def note_end(self, progress: Progress) -> None:
+        """The call is over: what it leaves is kept for attempts that do not run it again."""
+        if progress.call_finished:
+            left = self._belongings.at_end(self._call.callbacks, self._call.things, self._trained_names)
+            self._call.ended.add(progress.call, left, self._belongings.tell)
+
+    def _holders(self) -> list[Any]:
+        return [*self._call.callbacks, *(thing for _, thing in self._call.things)]
 
     def demand_savable(self, boundary: Boundary) -> None:
         """Raises UsageError, before any training, for what could not be saved later."""
@@ -140,7 +173,11 @@ class Composer:
             step_in_epoch=header.step_in_epoch,
             reason=reason,
             failure=failure,
-            records=(*self._with_merged(own, merged), *header.entries),
+            records=(
+                *self._with_merged(own, merged),
+                *self._blob_records(boundary.kept.blobs if shadow is None else shadow.blobs),
+                *header.entries,
+            ),
             extra=header.extra,
             weights={} if failure else self._weights(own, merged),
             info=header.info,
@@ -150,12 +187,17 @@ class Composer:
         """The whole of each parameter that automatic parallel has split, where the settings ask for it."""
         return self.layout.merged() if self._settings.integrated_save else {}
 
-    def mirror_layout(self, run_id: str, rank: int) -> MirrorLayout:
-        """What lies where in the slots of a mirror of this call."""
+    def blobs(self, boundary: Boundary) -> Sequence[capture.Bytes]:
+        """What callbacks and things hold in bulk, as long as there is memory for it."""
+        return boundary.kept.blobs if self.carries_blobs else ()
+
+    def mirror_layout(self, run_id: str, rank: int, blob_bytes: Sequence[int] = ()) -> MirrorLayout:
+        """What lies where in the slots of a mirror of this call, with blobs of these sizes."""
         tensors = [
             (r.name, r.dtype, r.dims, r.section, memoryview(r.data).nbytes) for r in self.layout.records(None)
         ]
-        number = {id(parameter): n for n, (_, parameter) in enumerate(self.layout.places)}
+        tensors += [(str(n), "UInt8", (size,), SECTION_KEPT, size) for n, size in enumerate(blob_bytes)]
+        number = {id(place.parameter): n for n, place in enumerate(self.layout.places)}
         weights = {
             kind: tuple(number[id(p)] for p in parameters if id(p) in number)
             for kind, parameters in self._chosen_weights().items()
@@ -164,8 +206,8 @@ class Composer:
 
     def _weights(self, own: list[Record], merged: dict[int, Record]) -> dict[str, tuple[Record, ...]]:
         """The weights files that go with a checkpoint, over the same memory."""
-        places = zip(self.layout.places, own, strict=True)
-        shown = {id(p): merged.get(id(p), record) for (_, p), record in places}
+        places = zip(self.layout.parameters, own, strict=True)
+        shown = {id(p): merged.get(id(p), record) for p, record in places}
         return {
             kind: tuple(replace(shown[id(p)], section=0) for p in parameters if id(p) in shown)
             for kind, parameters in self._chosen_weights().items()
@@ -182,12 +224,16 @@ class Composer:
 
     def _with_merged(self, own: list[Record], merged: dict[int, Record]) -> Iterator[Record]:
         """The records; of a split parameter stock gets the whole, and this rank's part travels beside it."""
-        for (_, parameter), record in zip(self.layout.places, own, strict=True):
+        for parameter, record in zip(self.layout.parameters, own, strict=True):
             if id(parameter) in merged:
                 yield merged[id(parameter)]
                 yield replace(record, section=SECTION_LEFT_OUT)
             else:
                 yield record
+
+    def _blob_records(self, blobs: Sequence[capture.Bytes]) -> Iterator[Record]:
+        for number, blob in enumerate(blobs):
+            yield capture.tensor_record(str(number), blob, "UInt8", SECTION_KEPT)
 
     def _score(self, boundary: Boundary) -> dict[str, Any]:
         """An evaluation only tells of the state that was evaluated, not of those after it."""
@@ -205,7 +251,7 @@ class Composer:
             "pipeline_draws": sorted(self.pipeline_draws),
             "evaluations": list(self._call.evaluations),
             "trail": self._call.trail.to_json(),
-            "callbacks": boundary.callbacks,
+            **boundary.kept.document,
             "loss_scale": boundary.loss_scale,
             "loss": entries.loss(boundary.outputs),
         }

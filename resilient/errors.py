@@ -13,7 +13,8 @@ ResilientError
 │   ├── ShunnedError      what could be used is not to be gone on from: the supervisor has set it aside
 │   └── UnusableError     checkpoints exist, and none of them can be used   (exit status 65)
 ├── MirrorError           memory of a worker that cannot be used: do without it
-│   └── NoSlotError       every slot is being committed: wait for a commit
+│   ├── NoSlotError       every slot is being committed: wait for a commit
+│   └── MirrorFullError   there is no memory for what has grown: leave it out
 ├── LinkError             the other side of the link is gone: do without it
 │   └── NonsenseError     one message made no sense: leave it out, and go on listening
 ├── TooLargeError         a message is too large for the link: shorten it
@@ -106,6 +107,10 @@ class MirrorError(ResilientError):
 
 class NoSlotError(MirrorError):
     """Every slot that could be written is pinned."""
+
+
+class MirrorFullError(MirrorError):
+    """There is no memory for a mirror that holds what a boundary consists of."""
 
 
 class LinkError(ResilientError):

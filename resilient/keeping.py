@@ -84,7 +84,7 @@ class ShadowKeeper:
         if self._shadow is not None:
             # A copy that is interrupted is no boundary.
             self.held = None
-            self._shadow.refresh()
+            self._shadow.refresh(self._composer.blobs(boundary))
             self.held = boundary
 
     def matches(self, boundary: Boundary) -> bool:

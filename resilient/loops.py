@@ -15,16 +15,18 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, FunctionType, ModuleType, TracebackType
 from typing import Any
 
-from mindspore import nn
+import mindspore
+from mindspore import Parameter, nn
 
 from resilient.composition import Call
 from resilient.config import SavePolicy
 from resilient.dataset_workers import registered
 from resilient.errors import UsageError
 from resilient.open_places import Place
+from resilient.seen import look_around
 from resilient.session import Session, current
 from resilient.settings import (
     Settings,
@@ -34,7 +36,8 @@ from resilient.settings import (
     keep_rules,
     sealing_of,
 )
-from resilient.state import pipeline, streams
+from resilient.state import capture, nest, pipeline, streams
+from resilient.state.hidden import hidden_parameters
 from resilient.state.snapshot import Recovered
 from resilient.state.unrestorable import network_findings, pipeline_findings
 from resilient.timeline import Mark, Timeline, Way, timeline_of
@@ -42,7 +45,7 @@ from resilient.watch import Watch
 
 
 def training(
-    *cells: nn.Cell,
+    *things: Any,
     directory: str | Path | None = None,
     prefix: str = "CKP",
     save_steps: int | None = None,
@@ -55,7 +58,15 @@ def training(
     enc_key: bytes | None = None,
     enc_mode: str = "AES-GCM",
 ) -> Training:
-    """Begins a training whose state is that of ``cells``: the network and its optimizer.
+    """Begins a training whose state is that of ``things``: the network, its optimizers, and what else holds
+    state.
+
+    Cells come with their parameters. Anything else that changes from round to round may be given too: loss
+    scalers and schedules of MindSpore's, Parameters, lists, dicts and arrays, objects of one's own (by their
+    attributes, or by their ``state_dict()`` and ``load_state_dict(state)``). They are saved at each boundary
+    and put back, into the same objects, before the first resumed round. What the loop can reach and was not
+    given is carried as well, if it holds Parameters or Tensors; one line says so. A variable that the loop
+    replaces, or that would take more memory than the training, is named instead.
 
     ``directory`` is where checkpoints go: the run's under ``resilient-run``, else ``./output``. A checkpoint
     is made every ``save_steps`` steps, or every ``save_seconds`` seconds (default 300), at the end and on
@@ -66,8 +77,12 @@ def training(
 
     Raises UsageError and ValueError for arguments that cannot be used.
     """
+    cells = tuple(thing for thing in things if isinstance(thing, nn.Cell))
     if not cells:
         raise UsageError("training needs the network, and the optimizer", hint="training(network, optimizer)")
+    others = [thing for thing in things if not isinstance(thing, nn.Cell)]
+    for thing in others:
+        _demand_holder(thing)
     if save_steps is not None and save_seconds is not None:
         raise ValueError("save_steps and save_seconds exclude each other; give one of them")
     registered.install()
@@ -85,7 +100,7 @@ def training(
         sealing=sealing_of(enc_key, enc_mode),
         asynchronous=asynchronous(async_save),
     )
-    return Training(session, settings, cells)
+    return Training(session, settings, cells, others)
 
 
 class Training:
@@ -94,10 +109,13 @@ class Training:
     ``step`` counts the completed steps over the whole run, restarts included.
     """
 
-    def __init__(self, session: Session, settings: Settings, cells: tuple[nn.Cell, ...]) -> None:
+    def __init__(
+        self, session: Session, settings: Settings, cells: tuple[nn.Cell, ...], others: list[Any]
+    ) -> None:
         self._session = session
         self._settings = settings
         self._cells = cells
+        self._others = others
         self._watch: Watch | None = None
         self._timeline: Timeline | None = None
         self._place: Place | None = None
@@ -177,9 +195,27 @@ class Training:
         if epochs < 1:
             raise UsageError(f"epochs must be at least 1; it is {epochs}")
         self._end_loop()
-        return self._loop(timeline, Batches(dataset, epochs))
+        things = self._things(sys._getframe(1), dataset, timeline)
+        return self._loop(timeline, Batches(dataset, epochs), things)
 
-    def _loop(self, timeline: Timeline, batches: Batches) -> Iterator[Any]:
+    def _things(self, frame: FrameType, dataset: Any, timeline: Timeline) -> list[tuple[str, Any]]:
+        """What holds state beside the cells: what was given, and what the loop in this frame can reach."""
+        hidden = hidden_parameters(self._cells)
+        given = [*self._cells, *self._others, *(value for _, value in hidden), self]
+        others = timeline.others(self._ordinal).values()
+        trained = {id(p): p.name for cells in (self._cells, *others) for p in capture.parameters(cells)}
+        trained |= {id(p): p.name for _, found in hidden for p in vars(found).values()}
+        seen = look_around(frame, given, trained, dataset)
+        for finding in seen.findings:
+            self._session.warn(finding)
+        if seen.remark:
+            self._session.remark(seen.remark)
+        things = [(f"#{number}", thing) for number, thing in enumerate(self._others)]
+        things += [*hidden, *seen.carried.items()]
+        self._session.belongings.meet((thing for _, thing in things), trained)
+        return things
+
+    def _loop(self, timeline: Timeline, batches: Batches, things: list[tuple[str, Any]]) -> Iterator[Any]:
         for finding in pipeline_findings(batches.dataset):
             self._session.warn(finding)
         call_streams = streams.capture()
@@ -187,6 +223,8 @@ class Training:
             start = timeline.start_call(batches.steps_per_epoch, 0)
         if start.way is Way.SKIP:
             timeline.skip(start)
+            if timeline.recovered is not None:
+                self._session.belongings.restore_ended(timeline.recovered, start.ordinal, (), things)
             return
         recovered = timeline.recovered if start.way is Way.RESUME else None
         if recovered is not None:
@@ -201,6 +239,8 @@ class Training:
             call_streams=call_streams,
             evaluations=timeline.evaluations,
             trail=timeline.trail,
+            things=things,
+            ended=timeline.ended,
         )
         watch = Watch(self._session, self._settings, call, resumed=recovered is not None)
         self._watch = watch
@@ -217,6 +257,8 @@ class Training:
         elif recovered is not None:
             # The first batch is there: the pipeline's threads have begun with the streams of the call.
             streams.resume(recovered.document)
+        if recovered is not None:
+            watch.restore(recovered)
         watch.begin()
         while batch is not None:
             watch.recorder.step_begins()
@@ -248,6 +290,16 @@ class Training:
 def _is_interactive() -> bool:
     """Whether a person works in this interpreter: then code that is run again is the same script, again."""
     return hasattr(sys, "ps1")
+
+
+def _demand_holder(thing: Any) -> None:
+    """Raises UsageError for what holds no state that could be put back into it."""
+    plain = isinstance(thing, (*nest.PLAIN, type, FunctionType, ModuleType))
+    if plain or (isinstance(thing, mindspore.Tensor) and not isinstance(thing, Parameter)):
+        raise UsageError(
+            f"training() cannot put a state back into a {type(thing).__name__}",
+            hint="keep it in a list, a dict, a Parameter or an object, and give that",
+        )
 
 
 def _number(value: Any) -> Any:

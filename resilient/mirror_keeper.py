@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resilient import mirrored
-from resilient.errors import LinkError, MirrorError, NoSlotError, ResilientError
+from resilient.errors import LinkError, MirrorError, MirrorFullError, NoSlotError, ResilientError
 from resilient.heartbeat import Phase
 from resilient.mirror import Mirror, Slot
-from resilient.mirrored import Header
 from resilient.pace import Pace
 from resilient.remote import MirrorMeans
 from resilient.saving import Saver, Snapshot
+from resilient.state.snapshot import SECTION_KEPT
 
 if TYPE_CHECKING:
     from resilient.composition import Boundary, Composer
@@ -90,7 +90,7 @@ class MirrorKeeper:
     def hold(self, boundary: Boundary) -> None:
         began_s = self._means.clock.monotonic()
         try:
-            mirror, slot = self._write(self._composer.header(boundary))
+            mirror, slot = self._write(boundary)
             self._held = _Held(boundary, mirror, slot)
         except (OSError, MirrorError, MemoryError) as error:
             # What was held before still is. No descriptor, no memory: none of the training's doing.
@@ -105,7 +105,8 @@ class MirrorKeeper:
         if self._held is None or self._held.boundary is not boundary:
             return False
         mirror, number = self._held.mirror, self._held.slot.number
-        return self._live.are_in([mirror.view(number, area) for area in mirror.layout.areas])
+        areas = [area for area in mirror.layout.areas if area.section != SECTION_KEPT]
+        return self._live.are_in([mirror.view(number, area) for area in areas])
 
     def commit(self, boundary: Boundary, reason: str) -> bool:
         if self._held is None or self._held.boundary is not boundary:
@@ -206,13 +207,10 @@ class MirrorKeeper:
 
     # Copying
 
-    def _write(self, header: Header) -> tuple[Mirror, Slot]:
-        meta = header.encode()
-        mirror = self._mirror
-        if mirror is None or not mirror.fits(meta):
-            mirror = self._means.make(len(meta))
+    def _write(self, boundary: Boundary) -> tuple[Mirror, Slot]:
+        mirror, meta = self._room(boundary)
         new = mirror is not self._mirror
-        slot = self._write_into(mirror, header.step, meta)
+        slot = self._write_into(mirror, boundary, meta)
         self._mirror = mirror
         if new:
             # Only now: until then the mirror that was there holds the newest boundary.
@@ -223,9 +221,30 @@ class MirrorKeeper:
                 pages.start()
         return mirror, slot
 
-    def _write_into(self, mirror: Mirror, step: int, meta: bytes) -> Slot:
+    def _room(self, boundary: Boundary) -> tuple[Mirror, bytes]:
+        """A mirror that this boundary fits into, and its meta; where memory is short, without its blobs."""
+        try:
+            return self._fitting(boundary)
+        except MirrorFullError as error:
+            if not self._composer.blobs(boundary):
+                raise
+            self._composer.carries_blobs = False
+            self._means.lacking(str(error))
+            return self._fitting(boundary)
+
+    def _fitting(self, boundary: Boundary) -> tuple[Mirror, bytes]:
+        meta = self._composer.header(boundary).encode()
+        sizes = [blob.size for blob in self._composer.blobs(boundary)]
+        mirror = self._mirror
+        if mirror is None or not mirror.fits(meta) or _blob_bytes(mirror) != sizes:
+            mirror = self._means.make(len(meta), sizes)
+        return mirror, meta
+
+    def _write_into(self, mirror: Mirror, boundary: Boundary, meta: bytes) -> Slot:
+        step, blobs = boundary.progress.step, self._composer.blobs(boundary)
+
         def fill(number: int) -> None:
-            self._live.copy_to([mirror.view(number, area) for area in mirror.layout.areas])
+            self._live.copy_to([mirror.view(number, area) for area in mirror.layout.areas], blobs)
 
         try:
             return mirror.write(step, meta, fill)
@@ -234,3 +253,7 @@ class MirrorKeeper:
             with self._means.heartbeat.during(Phase.SAVING):
                 self.wait()
             return mirror.write(step, meta, fill)
+
+
+def _blob_bytes(mirror: Mirror) -> list[int]:
+    return [area.size_bytes for area in mirror.layout.areas if area.section == SECTION_KEPT]

@@ -7,12 +7,12 @@ memory or of a saver, this process does, as it does without a supervisor.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from resilient.config import KeepPolicy, MirrorPolicy, Sealing
-from resilient.errors import LinkError, StorageError
+from resilient.errors import LinkError, MirrorFullError, StorageError
 from resilient.host.memory import available_bytes
 from resilient.mirror import META_BYTES, Mirror, MirrorLayout, needed_bytes
 from resilient.open_places import Place
@@ -36,22 +36,24 @@ class Mirroring:
         self._handed_over: tuple[Path, KeepPolicy, Sealing] | None = None
 
     def means(
-        self, settings: Settings, make_layout: Callable[[str, int], MirrorLayout]
+        self, settings: Settings, make_layout: Callable[[str, int, Sequence[int]], MirrorLayout]
     ) -> MirrorMeans | None:
         """What it takes to keep a mirror of one call; None where there can be none."""
         place = self._session.open(settings)
         assert self._session.config is not None
-        made = make_layout(place.run_id, self._session.config.rank)
+        layout = partial(make_layout, place.run_id, self._session.config.rank)
+        made = layout(())
         # A save that is not waited for takes a slot of its own.
         slots = self._policy.slots or (2 if settings.asynchronous is None else 3)
         if not (self._has_memory(made, slots) and self._hand_over(settings, place)):
             self._do_without(place)
             return None
         return MirrorMeans(
-            make=partial(self._mirror, made, slots),
+            make=partial(self._mirror, layout, slots),
             remote=self._remote,
             alone=partial(self._commit_alone, settings, place),
             failed=self._session.tell_failed_save,
+            lacking=self._tell_lacking,
             clock=self._session.world.clock,
             heartbeat=self._session.shared.heartbeat,
         )
@@ -92,13 +94,32 @@ class Mirroring:
             self._remote.leave()
         self._session.lock_rank(place)
 
-    def _mirror(self, made: MirrorLayout, slots: int, meta_bytes: int) -> Mirror:
-        """The mirror that is there, or a new one with room to grow: histories do."""
+    def _mirror(
+        self,
+        layout: Callable[[Sequence[int]], MirrorLayout],
+        slots: int,
+        meta_bytes: int,
+        blob_bytes: Sequence[int],
+    ) -> Mirror:
+        """The mirror that is there, or a new one with room to grow: histories do.
+
+        Raises MirrorFullError when what has come since the call began does not fit into memory.
+        """
         known = self._session.shared.mirror
+        made = layout(blob_bytes)
+        needed, there = needed_bytes(made, slots), available_bytes()
+        if blob_bytes and (known is None or known.layout != made) and needed > there - _SPARE_SHARE * there:
+            raise MirrorFullError(f"that takes {needed / 1e9:.1f} GB and {there / 1e9:.1f} GB are free")
         if known is None or known.layout != made or known.meta_bytes < meta_bytes:
             known = Mirror.make(made, slots, SharedMemory.create, max(META_BYTES, 2 * meta_bytes))
             self._session.shared.mirror = known
         return known
+
+    def _tell_lacking(self, why: str) -> None:
+        self._session.warn(
+            f"the arrays and tensors that callbacks and other objects hold are not kept in memory: {why}; "
+            "a restart begins with what the script makes of them"
+        )
 
     def _commit_alone(self, settings: Settings, place: Place) -> Saver:
         """The supervisor is gone: this process commits what there is, once the saver has ended."""

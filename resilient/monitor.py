@@ -17,6 +17,7 @@ from resilient.dataset_workers import registered
 from resilient.session import current
 from resilient.settings import KEEP_MAX, KEEP_MINUTES, SAVE_SECONDS, SAVE_STEPS, Settings
 from resilient.state import streams
+from resilient.state.hidden import hidden_parameters
 from resilient.timeline import Timeline
 from resilient.watch import Watch
 
@@ -129,6 +130,8 @@ def _plain_call(timeline: Timeline, parameters: Any) -> Call:
         scale_manager=parameters.get("loss_scale_mananger"),  # (MindSpore's spelling)
         evaluations=timeline.evaluations,
         trail=timeline.trail,
+        things=hidden_parameters([network]),
+        ended=timeline.ended,
     )
 
 

@@ -197,7 +197,7 @@ class Passage:
         put_back(self._values)
         self._values = None
         document = recovered.document
-        counters.restore_callbacks(self.call.callbacks, document["callbacks"])
+        self.watch.restore(recovered)
         counters.restore_loss_scale(self.call.scale_manager, document["loss_scale"])
         if self._is_last():
             # No pipeline is going to run, and what it drew it has drawn.

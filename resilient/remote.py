@@ -13,7 +13,7 @@ One save is under way at a time. Only the main thread receives. When the supervi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,17 +136,19 @@ class RemoteSaver:
 class MirrorMeans:
     """What it takes to keep a mirror.
 
-    ``make(meta bytes)`` gives a mirror with that much room: the one that is there, or a new one. ``remote``
-    asks the saver; ``alone`` makes the saver of this process, for when the supervisor is gone. ``failed``
-    tells that a step could not be held or saved, and why. ``heartbeat`` hears of waiting for the saver.
+    ``make(meta bytes, sizes of blobs)`` gives a mirror with that much room: the one that is there, or a new
+    one; it raises MirrorFullError where there is no memory for it. ``remote`` asks the saver; ``alone`` makes
+    the saver of this process, for when the supervisor is gone. ``failed`` tells that a step could not be held
+    or saved, and why, ``lacking`` that blobs are left out. ``heartbeat`` hears of waiting for the saver.
     """
 
-    make: Callable[[int], Mirror]
+    make: Callable[[int, Sequence[int]], Mirror]
     remote: RemoteSaver
     alone: Callable[[], Saver]
     failed: Callable[[int, str], None]
     clock: Clock
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    lacking: Callable[[str], None] = lambda why: None
 
 
 def _is_stopped(pid: int) -> bool:

@@ -8,6 +8,7 @@ the custom loop that needs it, and tells the person on stderr.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ from resilient.store.store import Store
 
 if TYPE_CHECKING:
     # It imports MindSpore, and a session begins before the script does.
+    from resilient.belongings import Belongings
     from resilient.mirroring import Mirroring
     from resilient.timeline import Timeline
 
@@ -75,6 +77,13 @@ class Session:
         self._told_step = False
         self._told_error: BaseException | None = None
 
+    @functools.cached_property
+    def belongings(self) -> Belongings:
+        """What callbacks and other objects of this process hold. (It imports MindSpore.)"""
+        from resilient.belongings import Belongings
+
+        return Belongings(self.warn)
+
     @property
     def supervised(self) -> bool:
         return self.config is not None
@@ -104,6 +113,13 @@ class Session:
         self._warned.add(text)
         self.tell("warning", text=text)
         self.say(f"warning: {text}")
+
+    def remark(self, text: str) -> None:
+        """Tells once what is good to know."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.tell("remark", text=text)
+            self.say(text)
 
     def tell_step(self, step: int) -> None:
         """Tells that the first step of this process is complete; the heartbeat says the rest."""

@@ -19,6 +19,7 @@ from resilient.session import Session
 from resilient.settings import Settings
 from resilient.state import capture, streams
 from resilient.state.counters import from_json, to_json
+from resilient.state.ended import Ended
 from resilient.state.resume import restore_network
 from resilient.state.snapshot import Progress, Recovered
 from resilient.state.trail import CALLS, EVALUATIONS, Trail
@@ -63,6 +64,7 @@ class Timeline:
         self.recovered: Recovered | None = None
         self.evaluations: list[Any] = []
         self.trail = Trail()
+        self.ended = Ended()
         self.places: set[Path] = set()
         self.in_loop = False
         self._recorded: list[Any] = []
@@ -90,6 +92,7 @@ class Timeline:
         self.recovered = recovered
         self._recorded = list(recovered.document["evaluations"])
         self.trail = Trail(recovered.document.get("trail"))
+        self.ended = recovered.ended()
         self._resuming = recovered.progress.call >= self._calls
         self._restore_known()
 
@@ -203,8 +206,7 @@ class Timeline:
     def _restore(self, ordinal: int, cells: capture.Cells) -> None:
         if self.recovered is None:
             return
-        names = {parameter.name for parameter in capture.parameters(cells)}
-        state = self.recovered.of_network(ordinal, names)
+        state = self.recovered.of_network(ordinal, capture.named(cells).keys())
         # Nothing is recorded of a network that the script had already let go of.
         if state or ordinal == self.recovered.document["network"]:
             restore_network(cells, state)

@@ -22,7 +22,7 @@ from resilient.remote import RemoteSaver
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.signals import PipeGuard, SaveRequests, SignalGuard
-from resilient.state.snapshot import Progress
+from resilient.state.snapshot import Progress, Recovered
 
 _ITS_END_S = 1.0
 """A supervisor that dies lets go of its pipes a moment before it lets go of the link."""
@@ -36,7 +36,7 @@ class Watch:
         self._call = call
         self._guarding = session.supervised or settings.exception_save
         attempt = session.config.attempt if session.config else 0
-        composer = Composer(call, settings, attempt, session.warn)
+        composer = self._composer = Composer(call, settings, attempt, session.belongings)
         self._keeper = _keeper(session, settings, composer, guards=self._guarding)
         self.heartbeat = session.shared.heartbeat
         self.recorder = Recorder(
@@ -66,6 +66,10 @@ class Watch:
     @property
     def progress(self) -> Progress:
         return self.recorder.progress
+
+    def restore(self, recovered: Recovered) -> None:
+        """Puts back what callbacks, and whatever else the call was given, held at the recovered boundary."""
+        self._composer.restore(recovered)
 
     def begin(self) -> None:
         """The boundary before the first step of this process."""
@@ -114,6 +118,7 @@ class Watch:
     def finished(self) -> None:
         """The call is over."""
         self.recorder.call_finished()
+        self._composer.note_end(self.progress)
         self._over()
 
     def stopped(self) -> None:

@@ -94,7 +94,7 @@ class Tensors:
         self.now = [0, 0, 0]
         self._strikes = strikes
 
-    def copy_to(self, targets) -> None:
+    def copy_to(self, targets, blobs=()) -> None:
         for number, target in enumerate(targets):
             if number == 1:
                 self._strikes.place()
@@ -111,7 +111,7 @@ class Shadow:
         self._tensors = tensors
         self.copy = [bytearray(8) for _ in tensors.now]
 
-    def refresh(self) -> None:
+    def refresh(self, blobs=()) -> None:
         self._tensors.copy_to(self.copy)
 
     def matches(self) -> bool:
@@ -150,6 +150,9 @@ class Composer:
 
     def live(self):
         return self._world.tensors
+
+    def blobs(self, boundary):
+        return ()
 
     def merged(self):
         return {}

@@ -102,7 +102,7 @@ class World:
     def _mirror_keeper(self):
         areas = place([(f"part {n}", "Int64", (), 0, 8) for n in range(3)])
 
-        def make(meta_bytes):
+        def make(meta_bytes, blob_bytes):
             if self.mirror is None:
                 layout = MirrorLayout("run", 0, "CKP", areas, {})
                 self.mirror = Mirror.make(layout, 2 if self.plan.waits else 3, SharedMemory.create, 4096)

@@ -23,7 +23,7 @@ LAYERS = [
     ["resilient.shared_memory", "resilient.mirror", "resilient.heartbeat"],
     ["resilient.parts", "resilient.link", "resilient.shorten", "resilient.outbox"],
     ["resilient.signals", "resilient.stacks", "resilient.dataset_workers", "resilient.phases"],
-    ["resilient.settings", "resilient.state"],
+    ["resilient.settings", "resilient.state", "resilient.belongings", "resilient.seen"],
     ["resilient.saving", "resilient.mirrored", "resilient.process_saver"],
     ["resilient.remote", "resilient.shared"],
     ["resilient.open_places"],

@@ -7,17 +7,17 @@ view is fetched anew for every copy, because ``set_data`` swaps the storage unde
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 from mindspore.train.serialization import _get_merged_param_data
 
 from resilient.codec.record import Record
-from resilient.errors import UsageError
 from resilient.state.snapshot import SECTION_LEFT_OUT, SECTION_OTHER, SECTION_STOCK, left_out
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -27,19 +27,40 @@ Cells = Sequence[nn.Cell]
 
 
 def parameters(cells: Cells) -> list[Parameter]:
-    """Every parameter of these cells (optimizer and counters included), once, in a stable order.
+    """Every parameter of these cells (optimizer and counters included), once, in a stable order."""
+    return list({id(p): p for cell in cells for p in cell.get_parameters()}.values())
 
-    Raises UsageError where two different parameters have one name: a file could hold only one of them.
+
+def named(cells: Cells) -> dict[str, Parameter]:
+    """The same, by the names that they have in a file.
+
+    Those are their own, except in a cell that brings a name which another parameter has taken: two optimizers
+    of one kind share most of theirs. All that such a cell adds gets a prefix, its class and how many of that
+    class there have been: "adam_2.global_step". (Within one cell a name that is taken gets a number.) The
+    parameters themselves keep their names: a compiled graph knows them by these.
     """
     found: dict[str, Parameter] = {}
+    known: set[int] = set()
+    counts: dict[str, int] = {}
     for cell in cells:
-        for parameter in cell.get_parameters():
-            if found.setdefault(parameter.name, parameter) is not parameter:
-                raise UsageError(
-                    f"two parameters are called {parameter.name!r}",
-                    hint="give one of the networks a prefix with update_parameters_name",
-                )
-    return list(found.values())
+        kind = type(cell).__name__.lower()
+        counts[kind] = counts.get(kind, 0) + 1
+        own = [p for p in parameters([cell]) if id(p) not in known]
+        names = [p.name for p in own]
+        if not found.keys().isdisjoint(names):
+            names = [f"{kind}_{counts[kind]}.{name}" for name in names]
+        for name, parameter in zip(names, own, strict=True):
+            found[_free(name, found)] = parameter
+            known.add(id(parameter))
+    return found
+
+
+def _free(name: str, taken: Mapping[str, Parameter]) -> str:
+    numbers = itertools.count(2)
+    free = name
+    while free in taken:
+        free = f"{name}_{next(numbers)}"
+    return free
 
 
 def values(parameter: Parameter) -> np.ndarray[Any, Any]:
@@ -68,15 +89,14 @@ def are_same(sources: Sequence[Parameter], targets: Sequence[memoryview]) -> boo
     )
 
 
-def copy_all(sources: Sequence[Parameter], targets: Sequence[memoryview]) -> None:
-    """Copies the present values of parameters into memory, one after the other; large ones in parallel.
+def copy_all(sources: Sequence[Parameter], blobs: Sequence[Bytes], targets: Sequence[memoryview]) -> None:
+    """Copies the present values of parameters into memory, one after the other, and the blobs behind them;
+    large ones in parallel.
 
     One thread does not fill the memory's bandwidth (10 to 12 GB/s of 15 on two cores, measured).
     """
-    pairs = [
-        (as_bytes(values(parameter)), np.frombuffer(target, np.uint8))
-        for parameter, target in zip(sources, targets, strict=True)
-    ]
+    arrays = [*(as_bytes(values(parameter)) for parameter in sources), *blobs]
+    pairs = [(array, np.frombuffer(target, np.uint8)) for array, target in zip(arrays, targets, strict=True)]
     pieces = [piece for source, target in pairs for piece in _pieces(source, target)]
     if len(pieces) > len(pairs):
         list(_copiers().map(lambda piece: np.copyto(*piece), pieces))
@@ -104,14 +124,15 @@ _MOST_THREADS = 4
 
 
 class Live:
-    """The present values of parameters, in a fixed order; the memory they are copied to has the same."""
+    """The present values of parameters, in a fixed order; the memory they are copied to has the same, and
+    behind them room for blobs."""
 
     def __init__(self, covered: Sequence[Parameter]) -> None:
         self._parameters = covered
 
-    def copy_to(self, targets: Sequence[memoryview]) -> None:
-        """Copies them."""
-        copy_all(self._parameters, targets)
+    def copy_to(self, targets: Sequence[memoryview], blobs: Sequence[Bytes] = ()) -> None:
+        """Copies them, and the blobs behind them."""
+        copy_all(self._parameters, blobs, targets)
 
     def are_in(self, targets: Sequence[memoryview]) -> bool:
         """Whether this memory holds them, bit for bit."""
@@ -128,13 +149,18 @@ class Shadow:
     def __init__(self, covered: Iterable[Parameter]) -> None:
         self._parameters = list({id(parameter): parameter for parameter in covered}.values())
         self._copies = {id(p): np.empty_like(values(p)) for p in self._parameters}
+        self.blobs: list[Bytes] = []
         self.whole = False
 
-    def refresh(self) -> None:
-        """Copies the present values."""
+    def refresh(self, blobs: Sequence[Bytes] = ()) -> None:
+        """Copies the present values, and the blobs that go with them."""
         self.whole = False
         for parameter in self._parameters:
             np.copyto(self._copies[id(parameter)], values(parameter))
+        if [blob.size for blob in blobs] != [blob.size for blob in self.blobs]:
+            self.blobs = [np.empty_like(blob) for blob in blobs]
+        for target, blob in zip(self.blobs, blobs, strict=True):
+            np.copyto(target, blob)
         self.whole = True
 
     def matches(self) -> bool:
@@ -152,6 +178,24 @@ class Shadow:
         return self._copies[id(parameter)]
 
 
+def _shown(own: Mapping[str, Parameter], saved: nn.Cell | None) -> dict[str, Parameter]:
+    """What stock shall find in the file: what is trained has one name, whoever else names it."""
+    names = {id(parameter): name for name, parameter in own.items()}
+    shown: dict[str, Parameter] = {}
+    for name, parameter in (named([saved]) if saved is not None else own).items():
+        if not left_out(parameter.name):
+            shown[_free(names.get(id(parameter), name), shown)] = parameter
+    return shown
+
+
+class Place(NamedTuple):
+    """Where one parameter stands in the file: in which section, under which name."""
+
+    section: int
+    name: str
+    parameter: Parameter
+
+
 class Layout:
     """Which parameter goes to which section of the file.
 
@@ -161,19 +205,19 @@ class Layout:
 
     def __init__(self, trained: Cells, saved: nn.Cell | None, others: Mapping[int, Cells]) -> None:
         self._trained = trained
-        own = parameters(trained)
-        visible = [p for p in (parameters([saved]) if saved is not None else own) if not left_out(p.name)]
-        shown = {id(p) for p in visible}
-        self.places: list[tuple[int, Parameter]] = [(SECTION_STOCK, p) for p in visible]
-        self.places += [(SECTION_LEFT_OUT, p) for p in own if id(p) not in shown]
+        own = named(trained)
+        shown = _shown(own, saved)
+        ids = {id(p) for p in shown.values()}
+        self.places = [Place(SECTION_STOCK, name, p) for name, p in shown.items()]
+        self.places += [Place(SECTION_LEFT_OUT, name, p) for name, p in own.items() if id(p) not in ids]
         for ordinal, cells in others.items():
-            self.places += [(SECTION_OTHER + ordinal, p) for p in parameters(cells)]
-        mine = {id(p) for p in own}
-        self.not_trained = [p.name for p in visible if id(p) not in mine]
+            self.places += [Place(SECTION_OTHER + ordinal, name, p) for name, p in named(cells).items()]
+        mine = {id(p) for p in own.values()}
+        self.not_trained = [name for name, p in shown.items() if id(p) not in mine]
 
     @property
     def parameters(self) -> list[Parameter]:
-        return [parameter for _, parameter in self.places]
+        return [place.parameter for place in self.places]
 
     def merged(self) -> dict[int, Record]:
         """The whole of each parameter that automatic parallel has split, by the parameter's id.
@@ -184,16 +228,16 @@ class Layout:
         merged = {}
         for cell in self._trained:
             split = getattr(cell, "parameter_layout_dict", None) or {}
-            for section, parameter in self.places:
+            for section, name, parameter in self.places:
                 if section == SECTION_STOCK and parameter.name in split:
                     whole = _get_merged_param_data(cell, split, parameter.name, Tensor(parameter), True)
                     if tuple(whole.shape) != tuple(parameter.shape):
                         array = np.ascontiguousarray(whole.asnumpy())
-                        merged[id(parameter)] = tensor_record(parameter.name, array, str(parameter.dtype))
+                        merged[id(parameter)] = tensor_record(name, array, str(parameter.dtype))
         return merged
 
     def records(self, shadow: Shadow | None) -> Iterator[Record]:
         """The records of a state, from the shadow, or from the live values without one."""
-        for section, parameter in self.places:
+        for section, name, parameter in self.places:
             array = values(parameter) if shadow is None else shadow.values(parameter)
-            yield tensor_record(parameter.name, array, str(parameter.dtype), section)
+            yield tensor_record(name, array, str(parameter.dtype), section)

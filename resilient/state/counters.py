@@ -1,4 +1,4 @@
-"""Counters outside the network that decide how training goes on: those of callbacks and loss scales."""
+"""Counters of loss scales outside the network, and numbers as JSON."""
 
 from __future__ import annotations
 
@@ -8,56 +8,22 @@ from typing import Any
 import mindspore
 import numpy as np
 
-# Counters of MindSpore's own callbacks that decide how training goes on.
-_CALLBACK_COUNTERS: Mapping[str, tuple[str, ...]] = {
-    "EarlyStopping": ("wait", "best", "stopped_epoch"),
-    "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
-    "History": ("history", "epoch"),
-    "LossMonitor": ("_last_print_time",),
-}
+# The callbacks whose counters earlier versions have saved.
+_CALLBACK_COUNTERS = ("EarlyStopping", "ReduceLROnPlateau", "History", "LossMonitor")
 _DOUBLE_BYTES = 8
 # Under this name what a callback says of itself.
 _STATE = "state_dict"
 _LOSS_SCALE_COUNTERS = ("loss_scale", "cur_iter", "last_overflow_iter", "increase_ratio", "decrease_ratio")
 
 
-def callback_counters(callbacks: list[Any], complain: Callable[[str], None]) -> list[Any]:
-    """The counters of each callback, in order, as JSON; null for those that keep none that we know.
-
-    A callback of the user's takes part by having ``state_dict()`` and ``load_state_dict(state)``: nests of
-    numbers, strings, arrays and Tensors. ``complain`` hears of one whose state cannot be taken: it is null.
-    """
-    return [_counters(callback, complain) for callback in callbacks]
-
-
-def _counters(callback: Any, complain: Callable[[str], None]) -> Any:
-    try:
-        if keeps_state(callback):
-            return {_STATE: to_json(callback.state_dict())}
-        names = _CALLBACK_COUNTERS.get(type(callback).__name__, ())
-        return {name: to_json(getattr(callback, name)) for name in names if hasattr(callback, name)} or None
-    except Exception as error:  # noqa: BLE001 - the script's own code: the training does not end by our asking
-        name = type(callback).__name__
-        complain(f"the state of the callback {name} cannot be saved: {type(error).__name__}: {error}")
-        return None
-
-
-def keeps_state(callback: Any) -> bool:
-    """Whether a callback takes part with a state of its own."""
-    return all(callable(getattr(callback, name, None)) for name in ("state_dict", "load_state_dict"))
-
-
-def restore_callbacks(callbacks: list[Any], counters: list[Any]) -> None:
-    """The inverse of :func:`callback_counters`; a list that changed is matched as far as it goes."""
-    for callback, state in zip(callbacks, counters, strict=False):
-        if state is None:
-            continue
-        if _STATE in state:
-            if keeps_state(callback):
-                callback.load_state_dict(from_json(state[_STATE]))
-        elif type(callback).__name__ in _CALLBACK_COUNTERS:
-            for name, value in state.items():
-                setattr(callback, name, from_json(value))
+def restore_callback(callback: Any, state: Mapping[str, Any]) -> None:
+    """Puts back what earlier versions have saved of a callback: its own state, or some counters."""
+    if _STATE in state:
+        if all(callable(getattr(callback, name, None)) for name in (_STATE, "load_state_dict")):
+            callback.load_state_dict(from_json(state[_STATE]))
+    elif type(callback).__name__ in _CALLBACK_COUNTERS:
+        for name, value in state.items():
+            setattr(callback, name, from_json(value))
 
 
 def loss_scale_counters(scale_manager: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def restore_network(cells: capture.Cells, state: Mapping[str, Tensor]) -> None:
     Raises MismatchError, naming the first differences, before anything is written when names, shapes or
     dtypes differ.
     """
-    targets = {p.name: p for p in capture.parameters(cells)}
+    targets = capture.named(cells)
     differences = list(_differences(targets, state))
     if differences:
         shown = "; ".join(differences[:_SHOWN_DIFFERENCES])
@@ -36,7 +36,7 @@ def restore_network(cells: capture.Cells, state: Mapping[str, Tensor]) -> None:
         ending = f"; and {more} more" if more > 0 else ""
         raise MismatchError(f"the network differs from the checkpoint's: {shown}{ending}", hint=_HINT)
     for name, parameter in targets.items():
-        _write(parameter, state[name])
+        write_parameter(parameter, state[name])
 
 
 def put_back(shadow: capture.Shadow) -> None:
@@ -58,7 +58,8 @@ def _differences(targets: Mapping[str, Parameter], state: Mapping[str, Tensor]) 
             yield f"the network has no {name!r}"
 
 
-def _write(parameter: Parameter, tensor: Tensor) -> None:
+def write_parameter(parameter: Parameter, tensor: Tensor) -> None:
+    """Writes a value into a parameter, which stays where it is in memory wherever that can be."""
     target = capture.values(parameter)
     _put(parameter, np.frombuffer(tensor.data, dtype=np.uint8).view(target.dtype).reshape(target.shape))
 

@@ -12,13 +12,16 @@ that travels beside them as the container's ``extra``:
      "pipeline_draws": which of Python's and NumPy's global streams the data pipeline was seen to draw from,
      "evaluations": results of the evaluations between training calls, in order (null: run it again),
      "trail":       random streams after each finished call and each evaluation (trail.py),
-     "callbacks":   counters of MindSpore's own stateful callbacks, in the order of the call's list,
+     "callbacks":   what callbacks hold, in the order of the call's list (belongings.py),
+     "things":      what a loop of the user's own was given beside its cells, "clocks" when that was,
+     "ended":       both, as the finished calls have left them: where that lies (ended.py),
      "loss_scale":  counters of a loss scale manager that lives in Python,
      "loss":        the last loss, for what runs at the end of an epoch,
      "adopted":     only in a state of stock MindSpore's: the name of its file (adopted_document)}
 
 Sections of the records: 0 is what stock reads, 1 the parameters of the same network that stock leaves out,
-2 + n the parameters of the run's n-th network when another one was being trained.
+2 + n the parameters of the run's n-th network when another one was being trained, 2**30 the blobs of what
+callbacks hold, by number.
 """
 
 from __future__ import annotations
@@ -29,11 +32,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from resilient.errors import CorruptError
+from resilient.state.ended import Ended
 
 FORMAT = 1
 SECTION_STOCK = 0
 SECTION_LEFT_OUT = 1
 SECTION_OTHER = 2
+SECTION_KEPT = 2**30
 
 # Stock leaves these out of its files: they are scratch space to it. Gradient accumulators are not scratch
 # space in the middle of an accumulation, so we carry them in a section of our own.
@@ -205,6 +210,19 @@ class Recovered:
         if self.adopted is not None:
             trained = {n: t for n, t in trained.items() if n in known or not _is_entry(t)}
         return {**trained, **self._section(SECTION_LEFT_OUT)}
+
+    def blobs(self) -> list[memoryview]:
+        """The blobs of what callbacks and things hold, in order."""
+        found = self._section(SECTION_KEPT)
+        return [found[str(number)].data.cast("B") for number in range(len(found))]
+
+    def ended(self) -> Ended:
+        """What the finished calls have left."""
+        place = self.document.get("ended")
+        blobs = self.blobs()
+        if place is None or place["t"] >= len(blobs):
+            return Ended()
+        return Ended(bytes(blobs[place["t"]][: place["length"]]))
 
     def after(self, ordinal: int) -> Recovered:
         """What is left once this network has its values: those of the others, in memory of their own.

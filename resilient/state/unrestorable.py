@@ -1,22 +1,19 @@
 """Finds what a resume cannot put back, so that the user is told before it matters.
 
-Three things: random streams that a kernel keeps to itself (on CPU: Dropout and the random operators), data
-pipelines whose Python code draws random numbers in several workers at once, and tensors that a callback keeps
-for itself (an average of the weights, the best ones so far).
+Two things: random streams that a kernel keeps to itself (on CPU: Dropout and the random operators), and data
+pipelines whose Python code draws random numbers in several workers at once.
 """
 
 from __future__ import annotations
 
 import inspect
-import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import mindspore
 from mindspore import nn
 
-from resilient.state import capture, counters
 from resilient.state.pipeline import node_functions, pipeline_nodes
 
 _DROPOUTS = re.compile(r"(Feature|Alpha)?Dropout(1d|2d|3d|Ext)?")
@@ -73,34 +70,6 @@ def pipeline_findings(dataset: Any) -> Iterator[str]:
                     f"{_name(function)} draws random numbers in {workers} workers of {type(node).__name__}: "
                     "their order changes from run to run; num_parallel_workers=1 makes it reproducible"
                 )
-
-
-def callback_findings(callbacks: Iterable[Any], trained: capture.Cells) -> Iterator[str]:
-    """A sentence for each attribute of a callback of the user's with tensors that no training call trains."""
-    known = {id(parameter) for parameter in capture.parameters(trained)}
-    for callback in callbacks:
-        kind = type(callback)
-        if kind.__module__.partition(".")[0] == "mindspore" or counters.keeps_state(callback):
-            continue
-        for name, value in getattr(callback, "__dict__", {}).items():
-            if any(id(tensor) not in known for tensor in _tensors(value)):
-                yield (
-                    f"{kind.__name__}.{name} holds tensors that are not trained: no checkpoint has them, "
-                    "and a restart begins with what the script makes them; a callback takes part by having "
-                    "state_dict() and load_state_dict(state)"
-                )
-
-
-def _tensors(value: Any) -> Iterator[Any]:
-    """The tensors of an attribute, those in a container and those of a network among them."""
-    if isinstance(value, mindspore.Tensor):
-        yield value
-    elif isinstance(value, nn.Cell):
-        yield from value.get_parameters()
-    elif isinstance(value, dict):
-        yield from itertools.chain.from_iterable(map(_tensors, list(value.values())))
-    elif isinstance(value, (list, tuple)):
-        yield from (item for item in value if isinstance(item, mindspore.Tensor))
 
 
 def _is_python(function: Any) -> bool:

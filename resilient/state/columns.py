@@ -1,0 +1,111 @@
+"""Long lists of one type, as arrays that grow with them: a history of losses costs little at each step.
+
+A list is looked at by what it points to, which the processor compares at memory speed: where it has only
+grown since it was last seen, only what is new is converted. The elements cannot change behind our back:
+numbers are immutable, and Tensors of one number are taken to be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from typing import Any
+
+import mindspore
+import numpy as np
+from mindspore import Parameter
+
+LEAST = 256
+"""A shorter list is written element by element."""
+
+_INT64 = range(-(2**63), 2**63)
+# Where a list object keeps the address of its elements, and how many there are before it: after the counter
+# of references, the type and the length (CPython 3.10 to 3.12).
+_ELEMENTS_AT = 3 * ctypes.sizeof(ctypes.c_void_p)
+
+
+@dataclass
+class _Column:
+    """One list: what it held when it was last seen, and its values in a buffer with room to grow."""
+
+    owner: list[Any]
+    of: str
+    dtype: str
+    seen: list[Any] = field(default_factory=list)
+    pointers: Any = None
+    buffer: Any = None
+    visited: bool = True
+
+
+class Columns:
+    """The long lists of one process."""
+
+    def __init__(self) -> None:
+        self._columns: dict[int, _Column] = {}
+
+    def begin(self) -> None:
+        """A boundary is looked at: those lists that the last one had no more are forgotten."""
+        self._columns = {key: column for key, column in self._columns.items() if column.visited}
+        for column in self._columns.values():
+            column.visited = False
+
+    def of(self, values: list[Any]) -> _Column | None:
+        """The list as a column; None where it is too short, or of several types."""
+        if len(values) < LEAST:
+            return None
+        column = self._columns.get(id(values))
+        if column is not None and _has_only_grown(column, values):
+            new = values[len(column.seen) :]
+        else:
+            kind = _kind(values[0])
+            if kind is None:
+                return None
+            column, new = _Column(values, *kind), values
+        if any(_kind(value) != (column.of, column.dtype) for value in new):
+            self._columns.pop(id(values), None)
+            return None
+        _extend(column, new)
+        column.visited = True
+        self._columns[id(values)] = column
+        return column
+
+
+def _has_only_grown(column: _Column, values: list[Any]) -> bool:
+    known = len(column.seen)
+    return len(values) >= known and np.array_equal(_pointers(values, known), column.pointers)
+
+
+def _pointers(values: list[Any], count: int) -> Any:
+    """The addresses of a list's first elements: a view of the list's own memory."""
+    address = ctypes.c_void_p.from_address(id(values) + _ELEMENTS_AT).value
+    row: Any = (ctypes.c_int64 * count).from_address(address or 0)
+    return np.frombuffer(row, np.int64)
+
+
+def _extend(column: _Column, new: list[Any]) -> None:
+    known, wanted = len(column.seen), len(column.seen) + len(new)
+    if column.buffer is None or wanted > len(column.buffer):
+        # Not in place: an older boundary may still look at the old one. Rooms are powers of two.
+        buffer = np.zeros(1 << (wanted - 1).bit_length(), column.dtype)
+        if known:
+            buffer[:known] = column.buffer[:known]
+        column.buffer = buffer
+    if new:
+        column.buffer[known:wanted] = [v.asnumpy() for v in new] if column.of == "tensor" else new
+        column.seen.extend(new)
+        column.pointers = _pointers(column.owner, wanted).copy()
+
+
+def _kind(value: Any) -> tuple[str, str] | None:
+    """The kind of a column that an element belongs to, and its dtype."""
+    kind = type(value)
+    if kind is float:
+        return "float", "<f8"
+    if kind is int:
+        return ("int", "<i8") if value in _INT64 else None
+    if isinstance(value, np.generic) and value.dtype.kind in "iufb":
+        return "numpy", value.dtype.str
+    if isinstance(value, mindspore.Tensor) and not isinstance(value, Parameter) and value.shape == ():
+        dtype = value.asnumpy().dtype
+        return ("tensor", dtype.str) if dtype.kind in "iufb" else None
+    return None
