@@ -11,6 +11,7 @@ and put back before the first resumed step. In the document:
 
 from __future__ import annotations
 
+import contextlib
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,7 +66,11 @@ class Belongings:
         known = self._beginnings.get(id(one))
         if known is not None and known[0]() is one:
             return known[1]
-        beginning = Beginning() if holder.keeps_state(one) else Beginning.of(one, trained)
+        beginning = Beginning()
+        if not holder.keeps_state(one):
+            # The script's own objects: whatever they do when they are looked at, the training begins.
+            with contextlib.suppress(Exception):
+                beginning = Beginning.of(one, trained)
         self._beginnings[id(one)] = _reference(one), beginning
         return beginning
 

@@ -26,7 +26,7 @@ from resilient.config import SavePolicy
 from resilient.dataset_workers import registered
 from resilient.errors import UsageError
 from resilient.open_places import Place
-from resilient.seen import look_around
+from resilient.seen import Seen, look_around
 from resilient.session import Session, current
 from resilient.settings import (
     Settings,
@@ -205,7 +205,11 @@ class Training:
         others = timeline.others(self._ordinal).values()
         trained = {id(p): p.name for cells in (self._cells, *others) for p in capture.parameters(cells)}
         trained |= {id(p): p.name for _, found in hidden for p in vars(found).values()}
-        seen = look_around(frame, given, trained, dataset)
+        try:
+            seen = look_around(frame, given, trained, dataset)
+        except Exception as error:  # noqa: BLE001 - the script's own objects: the training does not end by it
+            self._session.warn(f"what else the loop uses cannot be told: {type(error).__name__}: {error}")
+            seen = Seen()
         for finding in seen.findings:
             self._session.warn(finding)
         if seen.remark:

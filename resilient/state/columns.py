@@ -7,13 +7,20 @@ numbers are immutable, and Tensors of one number are taken to be.
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import mindspore
 import numpy as np
 from mindspore import Parameter
+
+from resilient.state import nest
+
+ROWS = "rows"
+"""A list of dicts or tuples of plain values: a line of JSON each."""
 
 LEAST = 256
 """A shorter list is written element by element."""
@@ -34,6 +41,7 @@ class _Column:
     seen: list[Any] = field(default_factory=list)
     pointers: Any = None
     buffer: Any = None
+    length: int = 0
     visited: bool = True
 
 
@@ -64,7 +72,10 @@ class Columns:
         if any(_kind(value) != (column.of, column.dtype) for value in new):
             self._columns.pop(id(values), None)
             return None
-        _extend(column, new)
+        if column.of == ROWS:
+            _extend_rows(column, new)
+        else:
+            _extend(column, new)
         column.visited = True
         self._columns[id(values)] = column
         return column
@@ -72,7 +83,12 @@ class Columns:
 
 def _has_only_grown(column: _Column, values: list[Any]) -> bool:
     known = len(column.seen)
-    return len(values) >= known and np.array_equal(_pointers(values, known), column.pointers)
+    if len(values) < known:
+        return False
+    if column.of == ROWS:
+        # They can be changed where they are, so each is compared with a copy of it.
+        return values[:known] == column.seen
+    return np.array_equal(_pointers(values, known), column.pointers)
 
 
 def _pointers(values: list[Any], count: int) -> Any:
@@ -84,16 +100,30 @@ def _pointers(values: list[Any], count: int) -> Any:
 
 def _extend(column: _Column, new: list[Any]) -> None:
     known, wanted = len(column.seen), len(column.seen) + len(new)
-    if column.buffer is None or wanted > len(column.buffer):
-        # Not in place: an older boundary may still look at the old one. Rooms are powers of two.
-        buffer = np.zeros(1 << (wanted - 1).bit_length(), column.dtype)
-        if known:
-            buffer[:known] = column.buffer[:known]
-        column.buffer = buffer
+    _make_room(column, wanted)
     if new:
         column.buffer[known:wanted] = [v.asnumpy() for v in new] if column.of == "tensor" else new
         column.seen.extend(new)
         column.pointers = _pointers(column.owner, wanted).copy()
+    column.length = wanted
+
+
+def _extend_rows(column: _Column, new: list[Any]) -> None:
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in new)
+    wanted = column.length + len(lines)
+    _make_room(column, wanted)
+    column.buffer[column.length : wanted] = np.frombuffer(lines, np.uint8)
+    column.seen.extend(copy.copy(row) for row in new)
+    column.length = wanted
+
+
+def _make_room(column: _Column, wanted: int) -> None:
+    """Not in place: an older boundary may still look at the old buffer. Rooms are powers of two."""
+    if column.buffer is None or wanted > len(column.buffer):
+        buffer = np.zeros(1 << (wanted - 1).bit_length(), column.dtype)
+        if column.length:
+            buffer[: column.length] = column.buffer[: column.length]
+        column.buffer = buffer
 
 
 def _kind(value: Any) -> tuple[str, str] | None:
@@ -108,4 +138,9 @@ def _kind(value: Any) -> tuple[str, str] | None:
     if isinstance(value, mindspore.Tensor) and not isinstance(value, Parameter) and value.shape == ():
         dtype = value.asnumpy().dtype
         return ("tensor", dtype.str) if dtype.kind in "iufb" else None
+    if kind is dict:
+        plain = all(type(key) is str and type(item) in nest.PLAIN for key, item in value.items())
+        return (ROWS, "|u1") if plain else None
+    if kind is tuple:
+        return (ROWS, "|u1") if all(type(item) in nest.PLAIN for item in value) else None
     return None

@@ -8,7 +8,8 @@ value and None are themselves. Everything else is an object with its kind under 
     {"k": "list", "n": 3, "v": [...]}           also "set", "deque"; "n" numbers what may be met again
     {"k": "tuple", "v": [...]}                  also "frozenset"; "named" (a named tuple) has its "class"
     {"k": "dict", "n": 4, "type": "OrderedDict", "v": [[key, value], ...]}
-    {"k": "column", "n": 5, "of": "float", "dtype": "<f8", "t": 0, "length": 40000}   a long list of one type
+    {"k": "column", "n": 5, "of": "float", "dtype": "<f8", "t": 0, "length": 40000}   a long list of one type,
+                                                or of "rows": dicts or tuples, a line of JSON each
     {"k": "leaf", "type": "datetime", "v": "2026-11-28T12:00:00"}                     see LEAVES
     {"k": "numpy", "dtype": "<f4", "b": base64}                a NumPy scalar
     {"k": "array", "n": 6, "dtype": "<f4", "shape": [2, 3], "b": base64}              small, or

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import collections
 import enum
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -97,6 +98,7 @@ class Reader:
             "int": values.tolist,
             "numpy": lambda: list(values),
             "tensor": lambda: [mindspore.Tensor(value) for value in values],
+            "rows": lambda: [_row(line) for line in values.tobytes().splitlines()],
         }
         target[:] = makers[node["of"]]()
         return target
@@ -273,6 +275,11 @@ class Reader:
             self.lost[path] = f"a {name.rpartition(':')[2]} cannot be made anew"
             return None
         return kind
+
+
+def _row(line: bytes) -> Any:
+    row = json.loads(line)
+    return tuple(row) if isinstance(row, list) else row
 
 
 def put(target: Any, name: str, value: Any) -> None:

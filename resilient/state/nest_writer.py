@@ -115,7 +115,7 @@ class Writer:
         if column is None:
             return {"k": "list", "n": number, "v": self._items(value, path)}
         kind = {"k": "column", "n": number, "of": column.of, "dtype": column.dtype}
-        return {**kind, "t": self._blob(column.buffer), "length": len(value)}
+        return {**kind, "t": self._blob(column.buffer), "length": column.length}
 
     def _tuple(self, value: tuple[Any, ...], path: str) -> Any:
         if nest.is_named_tuple(type(value)):

@@ -267,6 +267,27 @@ def test_a_long_list_is_exact_however_it_changes():
     assert type(again(tensors)[0]) is ms.Tensor
 
 
+def test_a_long_list_of_rows_is_exact_however_it_changes():
+    """A log of dicts or tuples: a row that is changed where it is, and rows with more than plain values."""
+    kept = columns.Columns()
+    values = [{"loss": n / 3, "epoch": n, "nan": float("nan")} for n in range(300)]
+    edits = (
+        lambda: values.extend({"loss": 0.5, "text": "\n"} for _ in range(300)),
+        lambda: values[4].update(loss=9.0),
+        lambda: values.__delitem__(slice(0, 20)),
+        lambda: values.append((1, "a", None)),
+    )
+    for edit in edits:
+        edit()
+        kept.begin()
+        assert kept.of(values).of == columns.ROWS
+        assert repr(again(values)) == repr(values)
+    values[3]["tensor"] = ms.Tensor(1.0)
+    kept.begin()
+    assert kept.of(values) is None
+    assert float(again(values)[3]["tensor"].asnumpy()) == 1.0
+
+
 def test_a_boundary_keeps_its_values_while_a_list_goes_on_growing():
     """The buffer that it looks at is not written over."""
     kept = columns.Columns()
