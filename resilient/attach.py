@@ -31,6 +31,7 @@ from resilient import session as sessions
 from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, MirrorError, UsageError
 from resilient.heartbeat import Heartbeat, Outcome, Phase
+from resilient.host import python_warnings
 from resilient.host.descriptors import out_of_reach
 from resilient.link import Link
 from resilient.mirror import Mirror
@@ -47,6 +48,7 @@ _OUR_FOLDER = str(Path(__file__).parent)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the script named by ``argv`` (by default the process's own); leaves as the script leaves."""
+    python_warnings.spare_ours()
     signals.ignore_save_requests()
     stacks.install()
     arguments = list(sys.argv[1:] if argv is None else argv)

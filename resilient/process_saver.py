@@ -31,7 +31,7 @@ import tenacity
 from resilient import isolated, mirrored
 from resilient.config import WorkerConfig
 from resilient.errors import BusyError, LinkError, MirrorError, ResilientError, TooLargeError
-from resilient.host import core_dumps
+from resilient.host import core_dumps, python_warnings
 from resilient.host.descriptors import out_of_reach
 from resilient.host.files import Files, Lock
 from resilient.host.world import World
@@ -125,6 +125,7 @@ COMMAND = tuple(isolated.command("resilient.process_saver"))
 
 def main() -> None:
     """Commits what comes over the link until the link ends."""
+    python_warnings.silence()
     core_dumps.forbid()
     # A Ctrl-C or a stop request is for the training; it decides what is still to be saved.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):

@@ -40,7 +40,7 @@ from resilient.errors import (
     UnusableError,
     UsageError,
 )
-from resilient.host import core_dumps, streams
+from resilient.host import core_dumps, python_warnings, streams
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.ledger import Poison
@@ -83,6 +83,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit status."""
+    if argv is None:
+        python_warnings.silence()
     streams.hold()
     core_dumps.forbid()
     console = Console()

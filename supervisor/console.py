@@ -12,9 +12,9 @@ import json
 from collections.abc import Iterator
 
 from supervisor import wakeup
-from supervisor.outlet import Outlet, write_line
+from supervisor.outlet import Outlet, outlets, write_line
 
-_STDOUT, _STDERR = 1, 2
+_STDERR = 2
 
 
 class Console:
@@ -34,13 +34,13 @@ class Console:
     @contextlib.contextmanager
     def with_outlets(self) -> Iterator[Console]:
         """The same console, whose reader is never waited for; what still is to be read at the end is."""
-        outlets = Outlet(_STDOUT), Outlet(_STDERR)
+        ours = outlets()
         try:
-            yield Console(self._log_format, self._quiet, outlets)
+            yield Console(self._log_format, self._quiet, ours)
         finally:
             # The run is over: a signal that stops it must not take its exit status away now.
             with wakeup.deaf():
-                for outlet in outlets:
+                for outlet in ours:
                     outlet.close()
 
     def say(self, text: str) -> None:

@@ -16,6 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from resilient.host.descriptors import identity
+
 _WAITING_BYTES = 16 * 1024 * 1024
 _SLACK_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 16 * 1024
@@ -26,21 +28,53 @@ _DRAIN_S = 60.0
 _MOMENT_S = 0.01
 
 
+class Line(bytes):
+    """A line of our own."""
+
+
+class Cursor:
+    """Where the output of one or two outlets stands: those that lead to one terminal, or one file, share it.
+
+    A line of ours begins on a line of its own, also behind a progress bar that has not come to its end.
+    """
+
+    def __init__(self) -> None:
+        # One writes at a time: of what two have written to one terminal nobody knows which came last.
+        self.turn = threading.Lock()
+        self.is_inside_line = False
+
+    def passed(self, data: bytes | memoryview) -> None:
+        """This was written."""
+        if data:
+            # A carriage return goes back over a line that is there: it ends none.
+            self.is_inside_line = data[-1:] != b"\n"
+
+
+def outlets(stdout: int = 1, stderr: int = 2) -> tuple[Outlet, Outlet]:
+    """Our stdout and stderr."""
+    cursor = Cursor()
+    apart = identity(stdout) != identity(stderr)
+    return Outlet(stdout, cursor=cursor), Outlet(stderr, cursor=Cursor() if apart else cursor)
+
+
 class Outlet:
     """Writes to a descriptor, in the order of what it is given. ``complain`` hears once that it cannot.
 
     ``limit_bytes`` is how much may wait before a worker has to.
     """
 
-    def __init__(self, descriptor: int, limit_bytes: int = _WAITING_BYTES) -> None:
+    def __init__(
+        self, descriptor: int, limit_bytes: int = _WAITING_BYTES, cursor: Cursor | None = None
+    ) -> None:
         self._descriptor = descriptor
+        self._cursor = cursor or Cursor()
         self._complained = False
         self.complain: Callable[[str], None] | None = None
         self._limit_bytes = limit_bytes
         self._may_skip = os.isatty(descriptor)
         self._changed = threading.Condition()
         # Of what was left out there is the size.
-        self._waiting: deque[bytes | int] = deque()
+        self._waiting: deque[bytes | Line | int] = deque()
         self._waiting_bytes = 0
         self._left_out_bytes = 0
         self._pieces = 0
@@ -65,7 +99,7 @@ class Outlet:
         with self._changed:
             if self._at_end or self._waiting_bytes > self._limit_bytes + 2 * _SLACK_BYTES:
                 return False
-            self._append(line)
+            self._append(Line(line))
             return True
 
     def look_again(self) -> None:
@@ -142,8 +176,11 @@ class Outlet:
             return data
 
     def _put(self, data: bytes) -> None:
-        if not self._note() or not self._write_all(data):
-            self._left_out_bytes += len(data)
+        with self._cursor.turn:
+            if isinstance(data, Line) and self._cursor.is_inside_line and not self._left_out_bytes:
+                self._write_all(b"\n")
+            if not self._note() or not self._write_all(data):
+                self._left_out_bytes += len(data)
 
     def _note(self) -> bool:
         """Tells what was left out before, if anything was; False where even that cannot be written."""
@@ -169,6 +206,7 @@ class Outlet:
             with self._changed:
                 self._pieces += 1
                 self._changed.notify_all()
+        self._cursor.passed(data)
         return True
 
     def _cannot(self, error: OSError) -> None:

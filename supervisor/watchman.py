@@ -82,6 +82,8 @@ class Watchman:
         self._too_large_bytes = 0
         self._scales = Scales(world.clock)
         self._oom_kills = 0
+        # Before the first launch; what is read at the end of an attempt is passed over at the next.
+        self._kernel_log = kernel_log.Bookmark()
 
     def begin(self, attempt: Attempt) -> None:
         """A group has been launched."""
@@ -188,7 +190,7 @@ class Watchman:
             silence=_silence(self._hang),
             too_large_bytes=self._too_large_bytes,
             oom_kills=max(0, (cgroup.oom_kills() or 0) - self._oom_kills),
-            kernel=kernel_log.kernel_says(worker.pid, attempt.began_s),
+            kernel=self._kernel_log.kernel_says(worker.pid),
             peak_bytes=self._scales.most.total_bytes,
             log_end=_end_of(self._directory.log(attempt.number)),
         )

@@ -19,8 +19,6 @@ _NAMESPACE = Path("/proc/self/ns/pid")
 _INITIAL_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 _RECORD_BYTES = 16 * 1024
 _MOST_RECORDS = 100_000
-_CLOCKS_APART_S = 1.0
-"""The log's clock is not disciplined as the monotonic one is."""
 
 _OOM = re.compile(r"[Oo]ut of memory.*: Killed process (?P<pid>[0-9]+) \(")
 _FAULTS = (
@@ -30,21 +28,58 @@ _FAULTS = (
 )
 
 
-def kernel_says(pids: int | Collection[int], since_s: float) -> str:
-    """The kernel's last word on these processes (or threads) since a reading of the monotonic clock.
+class Bookmark:
+    """A place in the log: what is written after it was made, or last moved, is looked at.
 
-    "" for none, and where the log cannot be read. A kill for memory goes before a fault.
+    No clock is compared: the log's own is not disciplined, and after months of uptime it differs from every
+    other by more than an attempt may last.
     """
-    wanted = {pids} if isinstance(pids, int) else set(pids)
-    return last_word(_records(), wanted, since_s)
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+        if readable():
+            with contextlib.suppress(OSError):
+                self._descriptor = _open()
+        self.move()
+
+    def move(self) -> None:
+        """Passes over all that is there."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.lseek(self._descriptor, 0, os.SEEK_END)
+
+    def kernel_says(self, pids: int | Collection[int]) -> str:
+        """The kernel's last word on these processes (or threads) since then; the next time, since now.
+
+        "" for none, and where the log cannot be read. A kill for memory goes before a fault.
+        """
+        wanted = {pids} if isinstance(pids, int) else set(pids)
+        return last_word(self._records(), wanted)
+
+    def _records(self) -> Iterator[bytes]:
+        """One record a read; what is written meanwhile does not keep us reading for ever."""
+        if self._descriptor < 0:
+            return
+        try:
+            for _ in range(_MOST_RECORDS):
+                # EPIPE: records were overwritten before we read them; the next read goes on after them.
+                with contextlib.suppress(BrokenPipeError):
+                    yield os.read(self._descriptor, _RECORD_BYTES)
+        except OSError:
+            # BlockingIOError is the end.
+            return
+
+    def close(self) -> None:
+        """Lets go of the log."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
-def last_word(records: Iterable[bytes], pids: Collection[int], since_s: float) -> str:
+def last_word(records: Iterable[bytes], pids: Collection[int]) -> str:
     """The last of the records that tells of the death of one of these processes. Pure."""
     killed = fault = ""
-    for at_s, text in filter(None, map(_parsed, records)):
-        if at_s < since_s - _CLOCKS_APART_S:
-            continue
+    for text in filter(None, map(_parsed, records)):
         if _names(_OOM, text, pids):
             killed = text
         elif any(_names(pattern, text, pids) for pattern in _FAULTS):
@@ -62,14 +97,13 @@ def readable() -> bool:
     return ours
 
 
-def _parsed(record: bytes) -> tuple[float, str] | None:
-    """The time in seconds, and the text without what a terminal would obey: a process names itself."""
+def _parsed(record: bytes) -> str:
+    """The text, without what a terminal would obey: a process names itself. "" for what is no record."""
     head, semicolon, text = record.partition(b";")
-    fields = head.split(b",")
-    if not semicolon or len(fields) < 3 or not fields[2].isdigit():
-        return None
+    if not semicolon or len(head.split(b",")) < 3:
+        return ""
     line = text.split(b"\n", 1)[0].decode("utf-8", "replace")
-    return int(fields[2][:18]) / 1e6, "".join(c if c.isprintable() else "?" for c in line)
+    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _names(pattern: re.Pattern[str], text: str, pids: Collection[int]) -> bool:
@@ -79,20 +113,3 @@ def _names(pattern: re.Pattern[str], text: str, pids: Collection[int]) -> bool:
 
 def _open() -> int:
     return os.open(_KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _records() -> Iterator[bytes]:
-    """One record a read; what is written meanwhile does not keep us reading for ever."""
-    if not readable():
-        return
-    descriptor = _open()
-    try:
-        for _ in range(_MOST_RECORDS):
-            # EPIPE: the oldest records were overwritten while we read; the next read goes on after them.
-            with contextlib.suppress(BrokenPipeError):
-                yield os.read(descriptor, _RECORD_BYTES)
-    except OSError:
-        # BlockingIOError is the end.
-        return
-    finally:
-        os.close(descriptor)

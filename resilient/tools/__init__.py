@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from resilient.errors import EXIT_USAGE, BusyError, ResilientError, UsageError
-from resilient.host import core_dumps, streams
+from resilient.host import core_dumps, python_warnings, streams
 from resilient.tools import adopt, control, explain, export, key, listing, pin, rekey, status, verify
 from resilient.tools.console import EXIT_BAD, Parser, close_quietly, note, prepared
 
@@ -37,6 +37,8 @@ a line.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit status."""
+    if argv is None:
+        python_warnings.silence()
     streams.hold()
     core_dumps.forbid()
     if argv is None:

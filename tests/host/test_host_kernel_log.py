@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient.host.kernel_log import kernel_says, last_word, readable
+from resilient.host import kernel_log
+from resilient.host.kernel_log import Bookmark, last_word, readable
 
 LOG = [
     b"6,11809,1000000,-;loop1: detected capacity change from 0 to 32768\n",
@@ -42,27 +43,37 @@ LOG = [
 )
 def test_the_line_about_a_process_is_found(pid, words):
     """By its number, whole: killed for memory, a segmentation fault, a protection fault, a trap."""
-    found = last_word(LOG, {pid}, 0.0)
+    found = last_word(LOG, {pid})
     assert words in found
     assert bool(words) == bool(found)
     assert found.isprintable()
 
 
-def test_what_was_before_is_another_process():
-    """A number is given again: only what was logged since then counts, give or take a second."""
-    assert last_word(LOG, {43}, 4.5) != ""
-    assert last_word(LOG, {43}, 5.5) == ""
+def test_no_clock_is_asked(monkeypatch):
+    """The log's clock drifts away from every other: what comes after a bookmark counts, whatever its time.
+
+    What was read is passed over the next time: a number is given again.
+    """
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    monkeypatch.setattr(kernel_log, "readable", lambda: True)
+    monkeypatch.setattr(kernel_log, "_open", lambda: reading)
+    bookmark = kernel_log.Bookmark()
+    os.write(writing, LOG[4])
+    assert "Killed process 42" in bookmark.kernel_says(42)
+    assert bookmark.kernel_says(42) == ""
+    bookmark.close()
+    os.close(writing)
 
 
 def test_a_kill_for_memory_goes_before_a_fault():
     """Several threads and processes may be asked for at once."""
-    assert "Killed process 42" in last_word(LOG, {42, 43, 44}, 0.0)
+    assert "Killed process 42" in last_word(LOG, {42, 43, 44})
 
 
 @given(st.lists(st.binary(max_size=60) | st.sampled_from(LOG).map(lambda line: line[3:])))
 def test_any_log_can_be_read(records):
     """Whatever stands there, there is an answer."""
-    assert isinstance(last_word(records, {41, 43}, 0.0), str)
+    assert isinstance(last_word(records, {41, 43}), str)
 
 
 def test_a_real_segmentation_fault_is_told_by_the_kernel():
@@ -72,8 +83,9 @@ def test_a_real_segmentation_fault_is_told_by_the_kernel():
     switch = Path("/proc/sys/debug/exception-trace")
     if switch.exists() and switch.read_text().strip() == "0":
         pytest.skip("this kernel is told not to log faults (debug.exception-trace)")
-    began_s = time.monotonic()
+    bookmark = Bookmark()
     child = subprocess.Popen([sys.executable, "-c", "import ctypes; ctypes.string_at(0)"])
     assert child.wait(60) == -signal.SIGSEGV
-    found = kernel_says(child.pid, began_s)
+    found = bookmark.kernel_says(child.pid)
     assert f"[{child.pid}]: segfault at 0" in found
+    assert Bookmark().kernel_says(child.pid) == "", "what was before is another process's"

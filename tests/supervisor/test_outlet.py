@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from supervisor.console import Console
-from supervisor.outlet import Outlet
+from supervisor.outlet import Outlet, outlets
 from supervisor.output import Log, Pump
 
 DEADLINE_S = 30.0
@@ -178,3 +178,44 @@ def test_a_disk_that_has_room_again_gets_the_output_again(tmp_path):
     out = b"".join(iter(lambda: os.read(reading, 65536), b""))
     os.close(reading)
     assert out == b"\n[4 bytes of output are not shown here; the log has them]\nshown\n"
+
+
+def shown(reading, size):
+    """So many bytes of what a terminal would show."""
+    data = b""
+    while len(data) < size:
+        data += os.read(reading, size - len(data))
+    return data
+
+
+@pytest.mark.parametrize("bar", [b"50%", b"\r50%", b"50%\r"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_line_of_ours_begins_on_a_line_of_its_own(bar, number):
+    """A progress bar that has not come to its end, on either stream of one terminal, is ended first."""
+    reading, writing = os.pipe()
+    ours = outlets(writing, os.dup(writing))
+    console = Console(outlets=ours)
+    ours[number].pass_on(bar)
+    assert shown(reading, len(bar)) == bar
+    console.say("saved")
+    assert shown(reading, 18) == b"\nresilient: saved\n"
+    console.say("again")
+    assert shown(reading, 17) == b"resilient: again\n"
+    ours[number].pass_on(b"whole\n")
+    assert shown(reading, 6) == b"whole\n"
+    console.say("at the end")
+    assert shown(reading, 22) == b"resilient: at the end\n"
+    for outlet in ours:
+        outlet.close()
+
+
+def test_what_goes_elsewhere_is_no_beginning_of_our_line():
+    """Where stdout leads to another place than stderr, a bar there changes nothing here."""
+    (out, to_out), (err, to_err) = os.pipe(), os.pipe()
+    ours = outlets(to_out, to_err)
+    ours[0].pass_on(b"50%")
+    assert shown(out, 3) == b"50%"
+    Console(outlets=ours).say("saved")
+    assert shown(err, 17) == b"resilient: saved\n"
+    for outlet in ours:
+        outlet.close()
