@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,15 +72,17 @@ class Composer:
     """Observes boundaries of one call, and composes what is saved of them.
 
     ``pipeline_draws`` are the random streams that the data pipeline was seen to draw from, so far;
-    ``metrics`` the results of the newest evaluation, and the step whose state was evaluated. ``attempt`` is
-    0 without a supervisor. ``belongings`` know what lies beside the network.
+    ``metrics`` the results of the newest evaluation, and the step whose state was evaluated. ``marks`` stand
+    in the info of each checkpoint. ``belongings`` know what lies beside the network.
     """
 
-    def __init__(self, call: Call, settings: Settings, attempt: int, belongings: Belongings) -> None:
+    def __init__(
+        self, call: Call, settings: Settings, marks: Mapping[str, Any], belongings: Belongings
+    ) -> None:
         self._call = call
         self._belongings = belongings
         self._settings = settings
-        self._attempt = attempt
+        self._marks = marks
         self.layout = capture.Layout(call.trained, settings.saved_network, call.others)
         self.pipeline_draws: set[str] = set()
         self.metrics: tuple[int, dict[str, float]] = (0, {})
@@ -239,8 +241,7 @@ class Composer:
         """An evaluation only tells of the state that was evaluated, not of those after it."""
         step, metrics = self.metrics
         score = entries.score(boundary.outputs, metrics if step == boundary.progress.step else {})
-        # Under a supervisor: which attempt made it, so that it can be told from the same step made again.
-        return {**score, "attempt": self._attempt} if self._attempt else score
+        return {**score, **self._marks}
 
     def _document(self, boundary: Boundary, entry_names: list[str]) -> dict[str, Any]:
         return {

@@ -219,8 +219,9 @@ class WorkerConfig:
     """What a supervised worker is told, over the link, before the script runs.
 
     ``seed`` is the run's seed, chosen once. ``directory`` is where checkpoints go unless the script
-    names another place. ``attempt`` counts from 1. ``allow_plain`` tells whether checkpoints of this run may
-    be unencrypted although there is a key now.
+    names another place. ``attempt`` counts from 1. ``accepted`` are the digests of the manifests that count
+    although they are not encrypted and there is a key now. ``saved_in`` are the directories that the run has
+    kept checkpoints in, once it has saved any: a worker that finds none there begins from zero nowhere.
     """
 
     run_id: str
@@ -232,7 +233,8 @@ class WorkerConfig:
     save: SavePolicy = DEFAULT_SAVE
     keep: KeepPolicy = DEFAULT_KEEP
     sealing: Sealing = Sealing()
-    allow_plain: bool = False
+    accepted: tuple[str, ...] = ()
+    saved_in: tuple[str, ...] = ()
     mirror: MirrorPolicy = MirrorPolicy(on=False)
     origin: Origin = Origin()
 
@@ -249,7 +251,8 @@ class WorkerConfig:
             "save": [self.save.every_steps, self.save.every_s],
             "keep": self.keep.to_json(),
             **self.sealing.to_message(),
-            "allow_plain": self.allow_plain,
+            "accepted": list(self.accepted),
+            "saved_in": list(self.saved_in),
             "mirror": [self.mirror.on, self.mirror.every, self.mirror.slots],
             "origin": self.origin.to_json(),
         }
@@ -266,7 +269,8 @@ class WorkerConfig:
             world_size=message["world_size"],
             save=SavePolicy(*message["save"]),
             keep=KeepPolicy.from_json(message["keep"]),
-            allow_plain=message["allow_plain"],
+            accepted=tuple(message["accepted"]),
+            saved_in=tuple(message["saved_in"]),
             mirror=MirrorPolicy(*message["mirror"]),
             sealing=Sealing.from_message(message),
             origin=Origin.from_json(message["origin"]),

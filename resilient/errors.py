@@ -8,6 +8,7 @@ ResilientError
 ├── CheckpointError       a checkpoint cannot be used
 │   ├── CorruptError      the bytes are not what was committed: quarantine, fall back to an older one
 │   ├── WrongKeyError     intact as far as can be told, sealed with another key: keep, ask for the key
+│   │   └── UnprovenError not encrypted where encryption is on: anybody could have written it
 │   ├── ForeignError      belongs to another run or rank: leave it alone
 │   ├── MismatchError     does not fit the network of the script: keep, tell the first differences
 │   ├── ShunnedError      what could be used is not to be gone on from: the supervisor has set it aside
@@ -83,6 +84,10 @@ class CorruptError(CheckpointError):
 
 class WrongKeyError(CheckpointError):
     """The checkpoint was sealed with a key that we were not given."""
+
+
+class UnprovenError(WrongKeyError):
+    """The checkpoint is not encrypted although the run is: no key vouches for it."""
 
 
 class ForeignError(CheckpointError):

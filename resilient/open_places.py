@@ -6,20 +6,22 @@ own, and this process has its lock.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resilient import process_saver
 from resilient.config import Sealing, WorkerConfig
-from resilient.errors import UsageError
+from resilient.errors import ForeignError, StorageError, UsageError
 from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.settings import Settings
-from resilient.store import layout
+from resilient.store import layout, presence
+from resilient.store.belief import is_proven
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
+from resilient.store.rundir import RunDirectory, RunRecord, has_manifests
 from resilient.store.store import Store
 from resilient.store.weights import remove_temporaries
 
@@ -59,6 +61,7 @@ class OpenPlaces:
         self._opened: dict[str, Place] = {}
         self._run_locks: dict[Path, Lock] = {}
         self._rank_locks: dict[Path, Lock] = {}
+        self._records: dict[Path, tuple[RunDirectory, RunRecord]] = {}
 
     def open(self, settings: Settings) -> Place:
         """The place that these settings name.
@@ -78,6 +81,24 @@ class OpenPlaces:
             )
         return place
 
+    def demand_fresh(self, place: Place) -> str:
+        """What there is to say where the run is about to begin from zero; see ``store.presence``.
+
+        Raises UnusableError where that would silently lose what it has saved.
+        """
+        files, config = self._world.files, self._config
+        saved_in = config.saved_in if config is not None else self._saved_alone(place.root)
+        own = config is not None and config.directory == place.root
+        others = [Path(name) for name in saved_in if os.path.realpath(name) not in self._opened]
+        unseen = tuple(other for other in others if has_manifests(files, other))
+        known = any(os.path.realpath(name) == os.path.realpath(place.root) for name in saved_in)
+        strange = sum(type(failure.error) is ForeignError for failure in place.store.survey().failures)
+        return presence.demand_fresh(place.root, strange, unseen, saved=bool(saved_in), known=known, own=own)
+
+    def _saved_alone(self, root: Path) -> tuple[str, ...]:
+        _, record = self._records.get(root, (None, None))
+        return (str(root),) if record is not None and record.saved else ()
+
     def _root(self, settings: Settings) -> Path:
         if settings.directory is not None:
             return settings.directory.absolute()
@@ -89,7 +110,7 @@ class OpenPlaces:
     def _open(self, root: Path, sealing: Sealing) -> Place:
         config = self._config
         try:
-            run_id = self._claim(root)
+            run_id = self._claim(root, sealing)
             rank, world_size = (config.rank, config.world_size) if config else (0, 1)
             store = open_store(
                 root,
@@ -98,7 +119,7 @@ class OpenPlaces:
                 run_id,
                 rank=rank,
                 world_size=world_size,
-                allow_plain=config is not None and config.allow_plain,
+                accepted=config.accepted if config is not None else (),
             )
             if not self._saver_works():
                 self._clean(root, rank, store)
@@ -108,18 +129,37 @@ class OpenPlaces:
             raise
         return Place(root, store, sealing, run_id)
 
-    def _claim(self, root: Path) -> str:
+    def _claim(self, root: Path, sealing: Sealing) -> str:
         """Locks what no supervisor has locked for us; the run that the directory belongs to."""
         if self._config is not None:
             if not self._saver_works():
                 self.lock_rank(root)
             return self._config.run_id
-        run = RunDirectory(root, self._world)
+        return self._claim_alone(root, sealing)
+
+    def _claim_alone(self, root: Path, sealing: Sealing) -> str:
+        """Without a supervisor: the directory's lock, and its record, which tells the run's id and no more.
+
+        Anybody may have changed it: each checkpoint is authenticated with that id under the script's key.
+        """
+        sealed_with = [sealing.key] if sealing.key is not None else []
+        run = RunDirectory(root, self._world, keys=sealed_with)
         self._run_locks[root] = run.lock()
         # Somebody else's run may keep checkpoints here as well.
         lock = layout.rank_lock(root, 0)
         self._rank_locks[root] = process_saver.take_lock(self._world.files, lock, _INSTANT_S)
-        return run.open().run_id
+        found = run.look(sealed_with)
+        record = found.record if found is not None else run.open()
+        if found is None or is_proven(found, sealed_with):
+            self._records[root] = run, record
+        return record.run_id
+
+    def acknowledge(self, path: Path) -> None:
+        """A checkpoint was saved: without a supervisor the record says so from then on."""
+        for root, (run, record) in list(self._records.items()):
+            if path.is_relative_to(root) and not record.saved:
+                with contextlib.suppress(StorageError):
+                    self._records[root] = run, run.write(replace(record, saved=True))
 
     def _clean(self, root: Path, rank: int, store: Store) -> None:
         """Clears away what writers that died have left."""
@@ -154,6 +194,7 @@ class OpenPlaces:
         return [found.root for found in closed]
 
     def _release(self, root: Path) -> None:
+        self._records.pop(root, None)
         for locks in (self._rank_locks, self._run_locks):
             lock = locks.pop(root, None)
             if lock is not None:

@@ -95,7 +95,8 @@ class ProcessCommit:
             mirror.close()
         answer, _ = link.receive()
         path = Path(answer["path"]) if answer["path"] else None
-        return Saved(snapshot, answer["seconds"], path, answer["error"], tuple(answer["remarks"]))
+        remarks, generation = tuple(answer["remarks"]), answer["generation"]
+        return Saved(snapshot, answer["seconds"], path, answer["error"], remarks, generation)
 
     def _start(self) -> Link:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -158,7 +159,7 @@ class Saver:
             config.run_id,
             rank=config.rank,
             world_size=config.world_size,
-            allow_plain=config.allow_plain,
+            accepted=config.accepted,
         )
         self._committer = Committer(store, config.directory, config.rank, config.keep, config.sealing, world)
 
@@ -206,7 +207,8 @@ class Saver:
             mirror.close()
         path = str(saved.path) if saved.path else ""
         outcome = _outcome(saved.seconds, path, saved.error, saved.remarks)
-        return {"type": "commit", "epoch": saved.snapshot.epoch, **outcome}
+        epoch, generation = saved.snapshot.epoch, saved.generation
+        return {"type": "commit", "epoch": epoch, "generation": generation, **outcome}
 
 
 def take_lock(files: Files, path: Path, wait_s: float | None = None) -> Lock:

@@ -68,13 +68,14 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Saved:
-    """What became of a snapshot: the file's path, or the error; and what else is worth telling."""
+    """What became of a snapshot: the file's path and generation, or the error; what else is worth telling."""
 
     snapshot: Snapshot
     seconds: float
     path: Path | None = None
     error: str = ""
     remarks: tuple[str, ...] = ()
+    generation: int = 0
 
 
 Commit = Callable[[Snapshot], Saved]
@@ -106,7 +107,7 @@ class Committer:
         remarks = [*self._write_weights(snapshot), *self._prune()]
         if self.store.meta_error is not None:
             remarks.append(f"meta.json is out of date: {self.store.meta_error}")
-        return Saved(snapshot, seconds, entry.path, remarks=tuple(remarks))
+        return Saved(snapshot, seconds, entry.path, "", tuple(remarks), entry.generation)
 
     def _write_weights(self, snapshot: Snapshot) -> list[str]:
         remarks = []

@@ -35,8 +35,8 @@ class Watch:
         self._session = session
         self._call = call
         self._guarding = session.supervised or settings.exception_save
-        attempt = session.config.attempt if session.config else 0
-        composer = self._composer = Composer(call, settings, attempt, session.belongings)
+        composer = Composer(call, settings, session.marks(settings), session.belongings)
+        self._composer = composer
         self._keeper = _keeper(session, settings, composer, guards=self._guarding)
         self.heartbeat = session.shared.heartbeat
         self.recorder = Recorder(

@@ -26,6 +26,16 @@ class KeySource:
 
 
 @dataclass(frozen=True)
+class Accept:
+    """What the user takes upon himself, for this start: an older state than was saved, or none at all;
+    unencrypted checkpoints as this run's; a run.json that the run's key does not vouch for."""
+
+    rollback: bool = False
+    plain: bool = False
+    unsealed: bool = False
+
+
+@dataclass(frozen=True)
 class Options:
     """What the user asked for."""
 
@@ -45,3 +55,4 @@ class Options:
     archive: bool = False
     log_format: str = "pretty"
     quiet: bool = False
+    accept: Accept = Accept()

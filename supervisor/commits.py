@@ -268,6 +268,7 @@ class Commits:
         else:
             self.last_s = outcome.seconds
             message.update(epoch=outcome.epoch, file=outcome.file, seconds=round(outcome.seconds, 3))
+            message.update(directory=outcome.directory, generation=outcome.generation)
         self._listener.heard(save.worker, message)
         for remark in outcome.remarks:
             self._listener.heard(save.worker, {"type": "warning", "text": remark})

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from typing import Any
 from resilient.config import Origin, Shun
 from resilient.errors import StorageError
 from resilient.host.world import World
-from resilient.store import commit, layout
+from resilient.store import commit, layout, seal
 from resilient.store.rundir import Keep
+from resilient.store.seal import Seal
 from supervisor.classify import NUMERICAL, OUTSIDE, TOO_LARGE, Incident
 
 FORMAT = 1
+KIND = "trials"
 _TRIALS = 2
 _HOPELESS = 3
 _LIMIT_BYTES = 1024 * 1024
@@ -165,23 +167,41 @@ def _roll_back(ledger: Ledger, step: int, attempt: int, why: str) -> Finding:
 class TrialFile:
     """Keeps a ledger in the run's directory. ``complain`` hears once that it cannot be written.
 
-    ``keep`` writes it for us; None: we do, and wait for the disk.
+    ``keep`` writes it for us; None: we do, and wait for the disk. It is sealed with ``keys`` (see
+    ``store.seal``). One without a seal was left by an earlier version, unless the run's record is ``proven``.
+    Then, and where the seal is broken, somebody without the key has written it, and it is not believed.
     """
 
     def __init__(
-        self, directory: Path, world: World, complain: Callable[[str], None], keep: Keep | None = None
+        self,
+        directory: Path,
+        world: World,
+        complain: Callable[[str], None],
+        keep: Keep | None = None,
+        *,
+        keys: Sequence[bytes] = (),
+        proven: bool = True,
     ) -> None:
         self._keep = keep or self._replace
         self._path = directory / "trials.json"
         self._world = world
         self._complain = complain
         self._complained = False
+        self._keys = tuple(keys)
+        self._proven = proven
 
     def read(self) -> Ledger:
-        """What was kept; an empty ledger for none, and for one that makes no sense: it is only advice."""
+        """What was kept; an empty ledger for none, and for one that makes no sense: it is only advice.
+
+        One that is not believed is read as an empty one that still knows of a training left in its middle:
+        nothing is set aside or left out on anybody's word, and no script counts as complete for it.
+        """
         try:
-            data = self._world.files.read(self._path, _LIMIT_BYTES)
-            return _decode(json.loads(data))
+            content = json.loads(self._world.files.read(self._path, _LIMIT_BYTES))
+            if not self._is_believed(content):
+                self._complain(f"{self._path.name} was not written with the run's key: it is not believed")
+                return Ledger(unfinished=True)
+            return _decode(content)
         except FileNotFoundError:
             return Ledger()
         except (StorageError, *_NONSENSE) as error:
@@ -191,7 +211,8 @@ class TrialFile:
     def write(self, ledger: Ledger) -> None:
         """Makes this what is kept, durably."""
         content = {"format": FORMAT, **asdict(ledger), "origin": ledger.origin.to_json()}
-        data = (json.dumps(content) + "\n").encode()
+        content = json.loads(json.dumps(content))
+        data = (json.dumps(seal.seal(content, self._keys, KIND)) + "\n").encode()
         try:
             self._keep(self._path, data)
         except StorageError as error:
@@ -200,6 +221,11 @@ class TrialFile:
     def _replace(self, path: Path, data: bytes) -> None:
         token = self._world.entropy.token(layout.TOKEN_BYTES).hex()
         commit.replace(self._world.files, path, token, lambda writer: writer.write(data))
+
+    def _is_believed(self, content: Any) -> bool:
+        found = seal.check(content, self._keys, KIND)
+        legacy = found is Seal.UNSEALED and not self._proven
+        return not self._keys or found is Seal.SEALED or legacy
 
     def _fail(self, text: str) -> None:
         if not self._complained:

@@ -29,12 +29,11 @@ from supervisor.inquest import Inquest
 from supervisor.journal import Journal
 from supervisor.judge import Judge
 from supervisor.launcher import Launcher
-from supervisor.ledger import TrialFile
 from supervisor.machine import Action, Event, Machine, State
 from supervisor.mishaps import MOST_IN_A_ROW, Broken, Mishaps, words_of
 from supervisor.muteness import Muteness
 from supervisor.pause import Pause
-from supervisor.plan import Plan
+from supervisor.plan import Plan, changes
 from supervisor.readiness import Obstacle
 from supervisor.rescue import Rescue
 from supervisor.restart import Verdict
@@ -71,8 +70,7 @@ class Supervisor:
         self._clock = world.clock
         self._record = directory.open()
         self._selector = selectors.DefaultSelector()
-        trials = TrialFile(directory.root, world, story.trouble, directory.keep)
-        self._judge = Judge(plan.restart, trials, journal, world)
+        self._judge = Judge(plan.restart, plan.trials(directory, world, story.trouble), journal, world)
         spawn_saver = partial(workers.spawn_saver, log=directory.saver_log)
         self._commits = Commits(plan.worker, spawn_saver, self._selector, self)
         self._farewell = Farewell(spawn_saver, story, journal, plan.grace_s)
@@ -205,7 +203,7 @@ class Supervisor:
         usable = self._judge.may_use(self._commits.kept_step)
         self._update(attempts=number, status=rundir.RUNNING)
         self._judge.begin(number)
-        config = replace(self._plan.worker, attempt=number, origin=self._judge.origin)
+        config = self._plan.for_attempt(number, self._judge.origin, self._record)
         try:
             memory = self._commits.offer(self._judge.durable_step, usable=usable)
             attempt = self._launcher.launch(config, memory)
@@ -259,8 +257,9 @@ class Supervisor:
         elif kind == "progress" and self._plan.standby and self._machine.state is State.RUNNING:
             # The first step is complete: the start is over.
             self._launcher.prepare_standby(self._plan.worker, self._record.attempts + 1)
-        elif kind == "place" and message["directory"] not in self._record.checkpoints:
-            self._update(checkpoints=(*self._record.checkpoints, message["directory"]))
+        if changed := changes(self._record, message):
+            self._update(**changed)
+        self._plan.hear_saved(message)
 
     def settled(self) -> None:
         """Nothing is being saved any more."""

@@ -38,7 +38,7 @@ class Save:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it: the file's name, or the error; and what else is worth telling.
+    """What became of it: the file's name, folder and generation, or the error; what else is worth telling.
 
     ``lasting`` tells that trying once more would fail as well: it is not the disk that has refused.
     """
@@ -50,6 +50,8 @@ class Outcome:
     seconds: float = 0.0
     remarks: tuple[str, ...] = ()
     lasting: bool = False
+    directory: str = ""
+    generation: int = 0
 
 
 Opened = Callable[[str, tuple[str, ...]], None]
@@ -76,6 +78,7 @@ class _Answer:
     epoch: int | None
     seconds: float
     lasting: bool
+    generation: int
 
     @classmethod
     def read(cls, message: Mapping[str, Any]) -> _Answer:
@@ -89,6 +92,7 @@ class _Answer:
                 int(message["epoch"]) if "epoch" in message else None,
                 float(message["seconds"]),
                 bool(message.get("lasting")),
+                int(message.get("generation") or 0),
             )
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise LinkError(f"the saver's answer makes no sense: {type(error).__name__}") from error
@@ -309,9 +313,20 @@ class Saver:
             return
         if save is None:
             raise LinkError("the saver answers what nobody has asked")
-        file = Path(answer.path).name if answer.path else ""
         epoch = save.epoch if answer.epoch is None else answer.epoch
-        self._land(Outcome(save, file, answer.error, epoch, answer.seconds, answer.remarks, answer.lasting))
+        self._land(
+            Outcome(
+                save,
+                Path(answer.path).name if answer.path else "",
+                answer.error,
+                epoch,
+                answer.seconds,
+                answer.remarks,
+                answer.lasting,
+                str(Path(answer.path).parent) if answer.path else "",
+                answer.generation,
+            )
+        )
 
     def _hear_open(self, answer: _Answer) -> None:
         if answer.error:

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.locks import held
 from resilient.store.places import Places, find_places
-from resilient.store.reach import Reach, look
-from resilient.store.rundir import RunDirectory, RunRecord
+from resilient.store.rundir import Found, RunDirectory, RunRecord
+from resilient.store.seal import Seal
 from supervisor import naming
+from supervisor.admission import Admission, Admitted
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.journal import Journal
@@ -54,23 +56,29 @@ def supervise(options: Options, console: Console) -> int:
                 _make_way(directory, options, console)
                 lock.release()
                 lock = directory.lock()
-            record = directory.open()
+            claimed = directory.look(())
+            # Nobody can have changed what this process makes now.
+            found = claimed or Found(directory.open(), Seal.SEALED)
+            record = found.record
             if record.status == rundir.ADOPTING:
                 raise UsageError(
                     f"what {options.run_dir} is to go on from has not been adopted to the end",
                     hint="run `resilient adopt` again",
                 )
             _demand_same(record, options)
-            if record.status == rundir.COMPLETE:
+            sealing = _sealing(options.key, record, console)
+            admission = _admission(directory, sealing, options, console)
+            if claimed is not None:
+                found = directory.look(admission.keys) or found
+            if found.record.status == rundir.COMPLETE and admission.believes_complete(found):
                 _say_complete(console, options)
                 return 0
             if record.status == rundir.RUNNING:
                 # We hold its lock: it is not there any more, and has not said so.
                 console.warn("the supervisor of this run was killed the last time, or the machine went down")
-            sealing = _sealing(options.key, record, console)
-            record = _keep_record(directory, record, sealing, options, console)
+            admitted = admission.admit(found, options.program.words)
             assert isinstance(lock, DiskLock)
-            return _run(directory, lock, record, sealing, options, console)
+            return _run(admitted, lock, sealing, options, console)
         finally:
             lock.release()
     except StorageError as error:
@@ -99,19 +107,19 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def _run(
-    directory: RunDirectory,
-    lock: DiskLock,
-    record: RunRecord,
-    sealing: Sealing,
-    options: Options,
-    console: Console,
-) -> int:
+def _admission(directory: RunDirectory, sealing: Sealing, options: Options, console: Console) -> Admission:
+    home = Environment.read().config_home
+    # Without a script there are no checkpoints, and a record that is complete has nothing beside it.
+    resumes = options.program.kind != "command"
+    return Admission(directory, sealing, options.accept, home, console.warn, World(), resumes)
+
+
+def _run(admitted: Admitted, lock: DiskLock, sealing: Sealing, options: Options, console: Console) -> int:
     # In this order: it is forked, and an outlet has threads.
     scribe = Scribe([lock.descriptor])
     with console.with_outlets() as unhurried:
         try:
-            return _watch_over(directory, scribe, record, sealing, options, unhurried)
+            return _watch_over(admitted, scribe, sealing, options, unhurried)
         finally:
             if unwritten := scribe.close(_WRITE_S):
                 lock.leave_to_child()
@@ -119,17 +127,13 @@ def _run(
 
 
 def _watch_over(
-    directory: RunDirectory,
-    scribe: Scribe,
-    record: RunRecord,
-    sealing: Sealing,
-    options: Options,
-    console: Console,
+    admitted: Admitted, scribe: Scribe, sealing: Sealing, options: Options, console: Console
 ) -> int:
-    world = World()
+    record, world = admitted.record, World()
     story = Story(console, world.clock, options.run_dir)
     scribe.complain = story.trouble
-    directory = RunDirectory(directory.root, world, scribe.replace)
+    directory = admitted.directory.kept_by(scribe.replace)
+    admitted.floor.begin()
     journal = Journal(directory.journal, world.clock, story.trouble, scribe)
 
     def warn(text: str) -> None:
@@ -146,7 +150,7 @@ def _watch_over(
         save=options.save,
         keep=options.keep,
         sealing=sealing,
-        allow_plain=record.plain,
+        accepted=record.accepted,
         mirror=options.mirror,
     )
     encrypted = f"encrypted with {sealing.mode}" if sealing.mode else "NOT encrypted"
@@ -157,8 +161,16 @@ def _watch_over(
     journal.write("run", run_id=record.run_id, command=list(options.program.words), pid=os.getpid())
     if record.status == rundir.RUNNING:
         journal.write("supervisor_lost", attempt=record.attempts)
-    limits = replace(options.limits, mute=options.program.kind == "command")
-    plan = Plan(config, options.restart, options.grace_s, options.standby, limits)
+    plan = Plan(
+        config,
+        options.restart,
+        options.grace_s,
+        options.standby,
+        replace(options.limits, mute=options.program.kind == "command"),
+        partial(admitted.floor.hear, warn=warn),
+        admitted.keys,
+        admitted.proven,
+    )
     mark = mark_of(directory)
     workers = ProcessWorkers(
         options.program,
@@ -177,6 +189,7 @@ def _watch_over(
             return EXIT_STOPPED
         return Supervisor(directory, plan, workers, story, journal, world).run()
     finally:
+        admitted.floor.close()
         journal.close()
 
 
@@ -263,22 +276,6 @@ def _sealing(source: KeySource, record: RunRecord, console: Console) -> Sealing:
     return Sealing(source.mode, _key(source, source.mode, bytes.fromhex(record.salt), console), old)
 
 
-def _demand_keys(reach: Reach, record: RunRecord, sealing: Sealing) -> None:
-    """Raises UnusableError where the keys do not open what the run would go on from."""
-    given = [keys.key_id(key) for key in (sealing.key, *sealing.old_keys) if key is not None]
-    instead = f"not with {given[0]}" if given else "and none was given"
-    hint = "give that key, with --old-key-file if a new one shall replace it; nothing was changed"
-    if record.key_id not in (None, *given) and not reach.whole:
-        wanted = reach.locked[0].key_id if reach.locked else record.key_id
-        raise UnusableError(f"the run's checkpoints were made with the key {wanted}, {instead}", hint=hint)
-    if reach.ahead is not None:
-        name, wanted = reach.ahead.name, reach.ahead.key_id
-        raise UnusableError(
-            f"{name}, newer than what could be gone on from, was made with the key {wanted}, {instead}",
-            hint=hint,
-        )
-
-
 def _key(source: KeySource, mode: str, salt: bytes, console: Console) -> bytes:
     if source.file is not None:
         return keys.from_file(source.file, mode)
@@ -290,31 +287,3 @@ def _key(source: KeySource, mode: str, salt: bytes, console: Console) -> bytes:
     if created:
         console.warn(f"made a key for your checkpoints: {path}; without it they cannot be read, keep a copy")
     return key
-
-
-def _keep_record(
-    directory: RunDirectory, record: RunRecord, sealing: Sealing, options: Options, console: Console
-) -> RunRecord:
-    """Writes down who the run is now, and where. Raises UnusableError where the keys do not fit.
-
-    It names the new key once nothing is left that needs another one.
-    """
-    world = World()
-    places = find_places(world.files, directory.root, record)
-    for other in places.others:
-        # Only the script knows whether it will go there again, and the two cannot be told apart there.
-        console.warn(
-            f"this run is a copy, and {other.place} belongs to the run in {other.owner}: have the script "
-            "keep its checkpoints elsewhere, or both runs go on with the same ones"
-        )
-    for remark in places.absences():
-        console.warn(remark)
-    reach = look(world, places, record, sealing)
-    _demand_keys(reach, record, sealing)
-    key_id = keys.key_id(sealing.key) if sealing.key is not None else None
-    plain = record.plain or sealing.mode is None
-    told = tuple(dict.fromkeys(one for one in (*record.key_ids, record.key_id, key_id) if one is not None))
-    changed = replace(places.settle(record), plain=plain, key_ids=told, command=options.program.words)
-    if reach.opens_with(key_id):
-        changed = replace(changed, key_id=key_id, mode=sealing.mode)
-    return directory.write(changed) if changed != record else record

@@ -54,6 +54,7 @@ _NEEDED: Mapping[str, Mapping[str, _Check]] = {
 _TYPES: Mapping[str, _Check] = {
     "step": _count,
     "epoch": _count,
+    "generation": _count,
     "status": _whole,
     "pid": _count,
     "memory_bytes": _count,

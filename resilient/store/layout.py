@@ -195,5 +195,11 @@ def rank_of_lock(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def is_set_aside_as(name: str, original: str) -> bool:
+    """Whether a name in the quarantine is what this data file was called there: a copy has a number."""
+    stem = original.removesuffix(DATA_SUFFIX)
+    return name == original or (name.startswith(f"{stem}~") and name.endswith(DATA_SUFFIX))
+
+
 def quarantine_directory(root: Path) -> Path:
     return root / "quarantine"

@@ -14,7 +14,7 @@ What refuses a manifest, in this order:
 1. larger than any, not canonical, or a mac that is wrong under the right key   CorruptError
 2. another run's or another rank's                                              ForeignError
 3. sealed under a key we do not have                                            WrongKeyError
-4. not encrypted while encryption is on: anybody could have written it          WrongKeyError
+4. not encrypted while encryption is on: anybody could have written it          UnprovenError
 5. a format of a later version                                                  ForeignError
 6. fields of another type, out of range, or that contradict each other          CorruptError
 
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resilient.codec.keys import KEY_BYTES, key_id, manifest_key
-from resilient.errors import CorruptError, ForeignError, WrongKeyError
+from resilient.errors import CorruptError, ForeignError, UnprovenError, WrongKeyError
 
 FORMAT = 1
 LIMIT_BYTES = 64 * 1024 * 1024  # the tags of four terabytes, and far below what hurts to read
@@ -128,14 +128,19 @@ def decode(data: bytes, keys: Sequence[bytes], owner: Owner, *, allow_plain: boo
     if not authentic:
         raise WrongKeyError("sealed with another key", hint="give the key it was made with")
     if inner.get("key_id") is None and keys and not allow_plain:
-        raise WrongKeyError(
-            "not encrypted, so anybody could have put it there",
-            hint="encryption is on now: go on without encryption, or seal it with `resilient rekey`",
-        )
+        raise unproven()
     # To Python, true and 1.0 are equal to 1.
     if type(inner.get("format")) is not int or inner.get("format") != FORMAT:
         raise ForeignError(f"has format {inner.get('format')}", hint="made by a later version: update")
     return _from_json(inner)
+
+
+def unproven() -> UnprovenError:
+    """What is said of a manifest that no key vouches for, where the run is encrypted."""
+    return UnprovenError(
+        "not encrypted, so anybody could have put it there",
+        hint="encryption is on now: --accept-plain takes it as this run's",
+    )
 
 
 def digest(data: bytes) -> str:

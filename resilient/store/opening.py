@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from resilient.config import Sealing
@@ -19,7 +20,8 @@ def open_store(
     *,
     rank: int = 0,
     world_size: int = 1,
-    allow_plain: bool = False,
+    allow_plain: bool | None = None,
+    accepted: Collection[str] = (),
 ) -> Store:
     """The store of one run and rank below ``root``; see :class:`~resilient.store.store.Store`."""
     inside.confine(root)
@@ -34,4 +36,5 @@ def open_store(
         rank=rank,
         world_size=world_size,
         allow_plain=allow_plain,
+        accepted=accepted,
     )

@@ -82,7 +82,7 @@ class Places:
 def find_places(files: Files, root: Path, record: RunRecord) -> Places:
     """Looks for the places of the run whose record lies in ``root``."""
     home = Path(record.home) if record.home else root
-    is_copy = not is_same(home, root) and _run_id(files, home) == record.run_id
+    copied = is_copy(files, root, record)
     own: list[Path] = []
     shared: set[Path] = set()
     others: list[Other] = []
@@ -96,7 +96,7 @@ def find_places(files: Files, root: Path, record: RunRecord) -> Places:
         owner = "" if inside else _run_id(files, place)
         if owner == record.run_id:
             others.append(Other(place, place))
-        elif is_copy and not inside:
+        elif copied and not inside:
             others.append(Other(place, home))
         else:
             named.append(place)
@@ -108,6 +108,12 @@ def find_places(files: Files, root: Path, record: RunRecord) -> Places:
     if _holds(root) and not any(is_same(place, root) for place in own):
         own.append(root)
     return Places(root, tuple(own) or (root,), frozenset(shared), tuple(others), tuple(missing), tuple(named))
+
+
+def is_copy(files: Files, root: Path, record: RunRecord) -> bool:
+    """Whether the run is still where its record says, so that what lies in ``root`` is a copy of it."""
+    home = Path(record.home) if record.home else root
+    return not is_same(home, root) and _run_id(files, home) == record.run_id
 
 
 def _moved(place: Path, home: Path, root: Path) -> Path:

@@ -10,7 +10,7 @@ not given; and run.json names a key as the run's while another one is still need
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from resilient.config import Sealing
 from resilient.errors import StorageError, WrongKeyError
 from resilient.host.files import Files
 from resilient.host.world import World
+from resilient.store.holdings import Holding
 from resilient.store.opening import open_store
 from resilient.store.places import Places
 from resilient.store.rundir import RunRecord
@@ -63,17 +64,26 @@ class Reach:
         return self.whole and self.key_ids <= {named, None}
 
 
-def look(world: World, places: Places, record: RunRecord, sealing: Sealing) -> Reach:
-    """Looks at every manifest, as a run that is sealed like this would.
+def look(
+    world: World,
+    places: Places,
+    record: RunRecord,
+    sealing: Sealing,
+    holdings: Iterable[Holding] | None = None,
+) -> Reach:
+    """Looks at every manifest, as a run that is sealed like this would, unless that was done (``holdings``).
 
     Raises StorageError where a folder cannot be listed.
     """
-    stores = [
-        open_store(place, world, sealing, record.run_id, rank=rank, allow_plain=record.plain)
-        for place in places.own
-        for rank in places.ranks(world.files, record.world_size)
-    ]
-    seen = [(store, store.survey()) for store in stores]
+    if holdings is not None:
+        seen = [(holding.store, holding.survey) for holding in holdings]
+    else:
+        stores = [
+            open_store(place, world, sealing, record.run_id, rank=rank, accepted=record.accepted)
+            for place in places.own
+            for rank in places.ranks(world.files, record.world_size)
+        ]
+        seen = [(store, store.survey()) for store in stores]
     opened = {entry.manifest.key_id for _, found in seen for entry in found.entries}
     told = {_UNKNOWN, record.key_id, *record.key_ids}
     locked = [

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from resilient.codec.keys import key_id
 from resilient.config import Sealing
-from resilient.errors import CheckpointError, CorruptError, StorageError, WrongKeyError
+from resilient.errors import CheckpointError, CorruptError, StorageError, UnprovenError, WrongKeyError
 from resilient.host.files import Writer
 from resilient.host.world import World
 from resilient.store import commit as sequence
@@ -100,7 +100,9 @@ class Rekey:
             yield resealed
         if not left:
             plain = self._sealing.mode is None
-            directory.write(replace(record, key_id=self._key_id, mode=self._sealing.mode, plain=plain))
+            named = replace(record, key_id=self._key_id, mode=self._sealing.mode, plain=plain, accepted=())
+            # The new key alone vouches for the run from now on.
+            directory.sealed_with(self._keys[:1] if self._sealing.key is not None else ()).write(named)
             self.finished = True
 
     def _everything(self, weights: Iterable[Path], missing: Iterable[Path]) -> Iterator[Resealed]:
@@ -114,6 +116,12 @@ class Rekey:
 
     def _demand_keys(self, store: Store) -> None:
         failures = store.survey().failures
+        unproven = [f.name for f in failures if isinstance(f.error, UnprovenError)]
+        if unproven:
+            raise WrongKeyError(
+                f"not encrypted, so anybody could have put it there: {', '.join(unproven)}",
+                hint="remove it; or seal it as well with --accept-plain; nothing was changed",
+            )
         locked = [f.name for f in failures if isinstance(f.error, WrongKeyError)]
         if locked:
             raise WrongKeyError(

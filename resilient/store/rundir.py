@@ -1,6 +1,7 @@
 """The run directory: what belongs to one run beside its checkpoints.
 
-    run.json     who the run is (RunRecord); written whole, durably, never by anybody without the lock
+    run.json     who the run is (RunRecord); written whole, durably, never by anybody without the lock; sealed
+                 with the run's key, where there is one (see ``seal`` and ``belief``)
     lock         held by the one supervisor, or the one plain monitor, that works on the run; its content
     says who journal.jsonl, logs/attempt_0001/rank_0.log, quarantine/, checkpoint/...
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from typing import Any
 from resilient.codec.keys import KEY_BYTES, SALT_BYTES
 from resilient.errors import BusyError, StorageError, UnusableError
 from resilient.host import inside
-from resilient.host.files import Lock
+from resilient.host.files import Files, Lock
 from resilient.host.world import World
-from resilient.store import commit, layout
+from resilient.store import commit, layout, seal
 from resilient.store.patience import locked_soon
+from resilient.store.seal import Seal
+
+KIND = "run"  # the seal covers it, beside the content
 
 _LIMIT_BYTES = 1024 * 1024
 _MAX_RANKS = 2**20
@@ -49,7 +53,9 @@ class RunRecord:
     whether the run has ever been told to save without one, ``key_ids`` with which ones it has been told to (a
     script may seal with a key of its own, which is none of them). ``checkpoints`` are the directories that
     the script keeps its checkpoints in, and ``home`` is where the run itself was when that was written down:
-    what becomes of them when it is moved or copied is in ``places``.
+    what becomes of them when it is moved or copied is in ``places``. ``accepted`` are the digests of
+    unencrypted manifests that the user has taken as this run's, and ``saved`` tells that it has acknowledged
+    a checkpoint: from then on nobody starts it from zero without being told to.
     """
 
     run_id: str
@@ -66,6 +72,17 @@ class RunRecord:
     attempts: int = 0
     home: str | None = None
     key_ids: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    saved: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record as it lies on disk, how its seal looks with the keys at hand, and whose seals it has."""
+
+    record: RunRecord
+    seal: Seal
+    sealed_by: tuple[str, ...] = ()
 
 
 Keep = Callable[[Path, bytes], None]
@@ -73,15 +90,30 @@ Keep = Callable[[Path, bytes], None]
 
 
 class RunDirectory:
-    """One run's directory on disk. ``keep`` writes its files for us; None: we do, and wait for the disk."""
+    """One run's directory on disk. ``keep`` writes its files for us; None: we do, and wait for the disk.
 
-    def __init__(self, root: Path, world: World, keep: Keep | None = None) -> None:
+    Its record is sealed with each of ``keys``, and not at all without any.
+    """
+
+    def __init__(
+        self, root: Path, world: World, keep: Keep | None = None, *, keys: Iterable[bytes] = ()
+    ) -> None:
         self.root = root
         inside.confine(root)
         self.keep = keep
+        self._world = world
+        self._keys = tuple(keys)
         self._files = world.files
         self._clock = world.clock
         self._entropy = world.entropy
+
+    def sealed_with(self, keys: Iterable[bytes]) -> RunDirectory:
+        """The same directory for somebody who seals its record with these keys."""
+        return RunDirectory(self.root, self._world, self.keep, keys=keys)
+
+    def kept_by(self, keep: Keep) -> RunDirectory:
+        """The same directory for somebody whose files ``keep`` writes."""
+        return RunDirectory(self.root, self._world, keep, keys=self._keys)
 
     @property
     def journal(self) -> Path:
@@ -126,17 +158,23 @@ class RunDirectory:
             return ""
 
     def read(self) -> RunRecord | None:
-        """The run's record; None for a directory that holds no run yet.
+        """The run's record as it claims to be; None for a directory that holds no run yet.
 
         Raises UnusableError when it cannot be understood, or is missing though checkpoints are there.
         """
+        found = self.look(())
+        return found.record if found is not None else None
+
+    def look(self, keys: Iterable[bytes]) -> Found | None:
+        """The run's record, and whether one of these keys vouches for it. Raises as :meth:`read`."""
         try:
             data = self._files.read(self.root / "run.json", _LIMIT_BYTES)
         except FileNotFoundError:
             self._demand_no_checkpoints()
             return None
         try:
-            return _decode(json.loads(data))
+            content = json.loads(data)
+            return Found(_decode(content), seal.check(content, keys, KIND), seal.sealed_by(content))
         except _NONSENSE as error:
             raise UnusableError(
                 f"{self.root / 'run.json'} is damaged: {error}",
@@ -144,10 +182,15 @@ class RunDirectory:
             ) from error
 
     def open(self, template: Mapping[str, Any] | None = None) -> RunRecord:
-        """The run's record; a new one, made durable, where there is none. The caller holds the lock."""
-        found = self.read()
+        """The run's record; a new one, made durable, where there is none. The caller holds the lock.
+
+        Raises UnusableError where this directory's keys do not vouch for the one that is there.
+        """
+        found = self.look(self._keys)
         if found is not None:
-            return found
+            if self._keys and found.seal is not Seal.SEALED:
+                raise UnusableError(f"{self.root / 'run.json'} was changed by somebody without the run's key")
+            return found.record
         record = RunRecord(
             run_id=self._entropy.token(16).hex(),
             created=self._clock.now(),
@@ -160,7 +203,9 @@ class RunDirectory:
 
     def write(self, record: RunRecord) -> RunRecord:
         """Makes this the run's record, durably."""
-        data = (json.dumps(asdict(record), indent=2) + "\n").encode()
+        # Tuples become lists, as whoever reads the file finds them.
+        content = json.loads(json.dumps(asdict(record)))
+        data = (json.dumps(seal.seal(content, self._keys, KIND), indent=2) + "\n").encode()
         (self.keep or self._replace)(self.root / "run.json", data)
         return record
 
@@ -171,15 +216,7 @@ class RunDirectory:
 
     def _has_checkpoints(self) -> bool:
         """Whether checkpoints lie in the directory itself, of whatever rank."""
-        checkpoints = self.root / "checkpoint"
-        return any(
-            name.endswith(layout.MANIFEST_SUFFIX) and not layout.is_temporary(name)
-            for rank in self._folders(checkpoints)
-            for name in self._files.names(rank)
-        )
-
-    def _folders(self, directory: Path) -> list[Path]:
-        return [directory / name for name in self._files.names(directory) if name.startswith("rank_")]
+        return has_manifests(self._files, self.root)
 
     def _demand_no_checkpoints(self) -> None:
         if self._has_checkpoints():
@@ -187,6 +224,17 @@ class RunDirectory:
                 f"{self.root} holds checkpoints and no run.json, which says whose they are",
                 hint="restore run.json from a copy, or name another directory",
             )
+
+
+def has_manifests(files: Files, place: Path) -> bool:
+    """Whether anything that is called a manifest lies in a place, of whatever rank, run or key."""
+    checkpoints = place / "checkpoint"
+    ranks = [checkpoints / name for name in files.names(checkpoints) if name.startswith("rank_")]
+    return any(
+        name.endswith(layout.MANIFEST_SUFFIX) and not layout.is_temporary(name)
+        for rank in ranks
+        for name in files.names(rank)
+    )
 
 
 def _decode(content: Any) -> RunRecord:
@@ -197,7 +245,7 @@ def _decode(content: Any) -> RunRecord:
     for name, value in known.items():
         if not _KINDS[name](value):
             raise ValueError(f"{name} makes no sense")
-    for name in ("command", "checkpoints", "key_ids"):
+    for name in ("command", "checkpoints", "key_ids", "accepted"):
         known[name] = tuple(known.get(name, ()))
     return RunRecord(**known)
 
@@ -241,5 +289,7 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "checkpoints": _are_texts,
     "attempts": _is_count,
     "key_ids": _are_texts,
+    "accepted": _are_texts,
+    "saved": lambda value: isinstance(value, bool),
     "home": lambda value: value is None or _is_name(value),
 }

@@ -51,12 +51,14 @@ from resilient.store.manifest import Manifest, Owner
 from resilient.store.patience import patiently
 from resilient.store.quarantine import Quarantine
 from resilient.store.sealed import Written, glance_sealed, read_sealed, write_sealed
-from resilient.store.survey import Survey, Surveyor
+from resilient.store.survey import PlainRule, Survey, Surveyor
 
 
 class Store:
     """The checkpoints of one rank of one run.
 
+    ``allow_plain`` tells whether unencrypted ones count; by default where nothing is to be encrypted. Those
+    ``accepted`` always do (see ``PlainRule``).
     ``meta_error`` is why meta.json, which stock's tools read, could not be brought up to date; the
     checkpoints themselves do not depend on it.
     """
@@ -73,7 +75,8 @@ class Store:
         run_id: str,
         rank: int = 0,
         world_size: int = 1,
-        allow_plain: bool = False,
+        allow_plain: bool | None = None,
+        accepted: Collection[str] = (),
     ) -> None:
         self._directory = directory
         self._quarantine = Quarantine(quarantine, directory, files, entropy, Owner(run_id, rank))
@@ -84,8 +87,9 @@ class Store:
         self._owner = Owner(run_id, rank)
         self._world_size = world_size
         self._keys = tuple(key for key in (sealing.key, *sealing.old_keys) if key is not None)
-        allow_plain = allow_plain or sealing.key is None
-        self._surveyor = Surveyor(directory, files, self._keys, self._owner, allow_plain=allow_plain)
+        every = sealing.key is None if allow_plain is None else allow_plain
+        plain = PlainRule(every, frozenset(accepted))
+        self._surveyor = Surveyor(directory, files, self._keys, self._owner, plain)
         self._leftovers = Leftovers(directory, files, self._surveyor, self._keys)
         self._verified: dict[str, tuple[Identity, Identity]] = {}
         self._unacknowledged: set[str] = set()
@@ -382,11 +386,8 @@ class Store:
         if not ours:
             return
         locked = any(isinstance(failure.error, WrongKeyError) for failure in failures)
-        hint = (
-            "give the key they were made with"
-            if locked
-            else "start anew with --fresh --archive, or restore a copy"
-        )
+        anew = "start anew with --fresh --archive, or restore a copy"
+        hint = "give the key they were made with" if locked else anew
         raise UnusableError("no checkpoint of this run can be used: " + "; ".join(ours), hint=hint)
 
     def _refresh_meta(self, entries: Sequence[Entry]) -> None:

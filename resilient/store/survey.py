@@ -61,6 +61,22 @@ class _Judgment:
     lasts: bool = True
 
 
+@dataclass(frozen=True)
+class PlainRule:
+    """Which manifests that no key vouches for count while there are keys: all of them, or the ``accepted``.
+
+    ``accepted`` holds digests of manifests' files (``manifest.digest``) from the run's sealed record. A
+    manifest binds its data file, so a digest vouches for both.
+    """
+
+    every: bool = False
+    accepted: frozenset[str] = frozenset()
+
+    def allows(self, digest: str) -> bool:
+        """Whether the manifest with this digest counts, should it be unencrypted."""
+        return self.every or digest in self.accepted
+
+
 class RenamedError(ForeignError):
     """A checkpoint of ours under a name it was not committed under: perhaps somebody's copy of it."""
 
@@ -69,13 +85,18 @@ class Surveyor:
     """Reads the manifests of one folder, with the keys of one owner."""
 
     def __init__(
-        self, directory: Path, files: Files, keys: tuple[bytes, ...], owner: Owner, *, allow_plain: bool
+        self,
+        directory: Path,
+        files: Files,
+        keys: tuple[bytes, ...],
+        owner: Owner,
+        plain: PlainRule,
     ) -> None:
         self._directory = directory
         self._files = files
         self._keys = keys
         self._owner = owner
-        self._allow_plain = allow_plain
+        self._plain = plain
         self._decoded: dict[str, Manifest] = {}
         self._claimed: dict[str, int] = {}
         self._judged: dict[str, _Judgment] = {}
@@ -151,7 +172,11 @@ class Surveyor:
         # commit.
         digest = manifest.digest(data)
         if digest not in self._decoded:
-            decoded = manifest.decode(data, self._keys, self._owner, allow_plain=self._allow_plain)
+            allowed = self._plain.allows(digest)
+            decoded = manifest.decode(data, self._keys, self._owner, allow_plain=allowed)
+            if decoded.key_id is None and not allowed:
+                # Also where no key is at hand: the run is encrypted all the same.
+                raise manifest.unproven()
             self._decoded[digest] = decoded
         return self._decoded[digest]
 

@@ -15,6 +15,7 @@ from resilient.host.world import World
 from resilient.state.snapshot import Progress as Boundary
 from resilient.state.snapshot import adopted_document, encode_extra
 from resilient.store import rundir
+from resilient.store.belief import is_proven, reduced
 from resilient.store.entry import Draft, Entry
 from resilient.store.locks import held
 from resilient.store.opening import open_store
@@ -135,21 +136,26 @@ def _sealing(options: argparse.Namespace, state: StockState, key: bytes | None) 
 
 def _commit(options: argparse.Namespace, world: World, draft: Draft, sealing: Sealing) -> Entry:
     """Makes the run. Until its checkpoint is safe the record says so: nobody starts from zero meanwhile."""
-    directory = RunDirectory(Path(options.run_dir).absolute(), world)
+    sealed_with = [sealing.key] if sealing.key is not None else []
+    directory = RunDirectory(Path(options.run_dir).absolute(), world, keys=sealed_with)
     with contextlib.ExitStack() as stack:
         stack.callback(directory.lock().release)
-        record = directory.read()
+        found = directory.look(sealed_with)
+        record = found.record if found is not None else None
         if record is not None and record.status != rundir.ADOPTING:
             raise UsageError(
                 f"{options.run_dir} holds a run already", hint="name a directory that does not exist yet"
             )
         stack.enter_context(held(world, Places.alone(directory.root), 1))
+        if found is not None and not is_proven(found, sealed_with):
+            # An earlier version was interrupted in an adoption.
+            record = reduced(found.record)
         record = _claim(directory, record, sealing)
         with Progress("sealing", _size_bytes(draft), world.clock) as progress:
             seen = World(watched(world.files, progress), world.clock, world.entropy)
             store = open_store(directory.root, seen, sealing, record.run_id, allow_plain=True)
             entry = _settle(store, draft)
-        directory.write(replace(record, status=rundir.STOPPED))
+        directory.write(replace(record, status=rundir.STOPPED, saved=True))
         return entry
 
 

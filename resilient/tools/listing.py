@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resilient.errors import CorruptError, ForeignError, WrongKeyError
+from resilient.errors import CorruptError, ForeignError, UnprovenError, WrongKeyError
 from resilient.store import layout, pins
 from resilient.store.entry import Entry, Failure
 from resilient.store.store import Store
@@ -21,6 +21,7 @@ from resilient.tools.runs import Run, add_keys, add_run, open_run, tell_locked
 OK = "ok"
 BAD = "BAD"
 LOCKED = "locked"
+UNPROVEN = "unproven"
 FOREIGN = "foreign"
 UNREADABLE = "unreadable"
 
@@ -32,12 +33,13 @@ VALID is
               `resilient verify` reads every byte
   BAD         it cannot be used; the reason stands behind its name
   locked      sealed with a key that was not given
+  unproven    not encrypted though the run is: anybody could have made it
   foreign     another run's, in the same folder
   unreadable  the disk or its permissions did not let us look
 
 Works while the run is being trained; changes nothing. Exit status 1 when
-something is BAD, locked or unreadable, or a directory that the run's record
-names is not there."""
+something is BAD, locked, unproven or unreadable, or a directory that the run's
+record names is not there."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def _of_failure(store: Store, failure: Failure, run: Run) -> Iterator[Row]:
         return
     error = failure.error
     state = UNREADABLE
-    for kind, name in ((CorruptError, BAD), (WrongKeyError, LOCKED), (ForeignError, FOREIGN)):
+    kinds = (CorruptError, BAD), (WrongKeyError, LOCKED), (UnprovenError, UNPROVEN), (ForeignError, FOREIGN)
+    for kind, name in kinds:
         state = name if isinstance(error, kind) else state
     yield _row(str(path), state, str(error.args[0]), said, False)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from resilient.codec import keys
-from resilient.config import ENC_MODES, Sealing
-from resilient.errors import StorageError, UsageError
+from resilient.config import ENC_MODES, Environment, Sealing
+from resilient.errors import StorageError, UnusableError, UsageError
 from resilient.store import layout
+from resilient.store.floor import FloorFile
 from resilient.store.rekey import Rekey, Resealed
 from resilient.tools import console
 from resilient.tools.console import EXIT_BAD, Commands, Parser, add_command, note, say
@@ -48,6 +50,11 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="a directory of the script's that is not there is no concern of the run any more",
     )
+    parser.add_argument(
+        "--accept-plain",
+        action="store_true",
+        help="seal unencrypted checkpoints of an encrypted run as well: anybody could have put them there",
+    )
 
 
 def _add_new(parser: Parser) -> None:
@@ -67,7 +74,13 @@ def run(options: argparse.Namespace) -> int:
     done = bad = 0
     with found.locked() as run, Progress("sealing anew", _total_bytes(run), run.world.clock) as progress:
         files = watched(run.world.files, progress)
-        rekeying = Rekey(run.watched(files), sealing, run.stores(sealing, files))
+        if run.objection:
+            raise UnusableError(
+                f"run.json cannot be believed: {run.objection}",
+                hint="put a copy of it back, or start the run once with --accept-unsealed",
+            )
+        stores = run.stores(sealing, files, take_plain=options.accept_plain)
+        rekeying = Rekey(run.watched(files), sealing, stores)
         record = run.places.settle(run.record, forget_missing=options.forget_missing)
         missing = () if options.forget_missing else run.places.missing
         for resealed in _told(rekeying.run(run.directory, record, run.weights(), missing)):
@@ -78,8 +91,17 @@ def run(options: argparse.Namespace) -> int:
             error = str(failure.error) if failure else ""
             facts = {"file": resealed.name, "ok": failure is None, "error": error}
             say(options, facts, f"{resealed.name}  {f'BAD: {error}' if failure else 'sealed anew'}")
+    if rekeying.finished:
+        _keep_floor(run, sealing, missing=run.places.missing if options.forget_missing else ())
     _summarize(options, run, sealing, done, bad, finished=rekeying.finished)
     return EXIT_BAD if bad else 0
+
+
+def _keep_floor(run: Run, sealing: Sealing, missing: Iterable[Path]) -> None:
+    """How far the run has come is sealed anew as well; a home that cannot be written is no concern here."""
+    new = [sealing.key] if sealing.key is not None else []
+    with contextlib.suppress(StorageError):
+        FloorFile(run.world, Environment.read().config_home, run.record.run_id, new).reseal(run.root, missing)
 
 
 def _told(resealed: Iterator[Resealed]) -> Iterator[Resealed]:

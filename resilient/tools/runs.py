@@ -17,10 +17,14 @@ from resilient.host.directories import is_directory, is_there
 from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout
+from resilient.store.belief import is_proven, objection, reduced
+from resilient.store.floor import FloorFile, read_quietly
+from resilient.store.holdings import Holding, take_stock
 from resilient.store.locks import held
 from resilient.store.opening import open_store
 from resilient.store.places import Places, find_places
-from resilient.store.rundir import RunDirectory, RunRecord
+from resilient.store.rundir import Found, RunDirectory, RunRecord
+from resilient.store.seal import Seal
 from resilient.store.store import Store
 from resilient.tools.console import Parser, count, note
 
@@ -30,9 +34,14 @@ class Run:
     """A run: where it is, who it is, and the keys that were named to open it."""
 
     directory: RunDirectory
-    record: RunRecord
+    found: Found
     keys: tuple[bytes, ...] = field(repr=False)
     world: World
+
+    @property
+    def record(self) -> RunRecord:
+        """Its record, as far as one of the keys vouches for it (see ``store.belief``)."""
+        return self.found.record if is_proven(self.found, self.keys) else reduced(self.found.record)
 
     @property
     def root(self) -> Path:
@@ -48,8 +57,41 @@ class Run:
         """Those of which there may be checkpoints."""
         return self.places.ranks(self.world.files, self.record.world_size)
 
-    def stores(self, sealing: Sealing | None = None, files: Files | None = None) -> list[Store]:
-        """The stores of all ranks and places, opened for reading unless another sealing is given."""
+    @cached_property
+    def floor(self) -> FloorFile:
+        """How far it had come, in the home of whoever calls the tool."""
+        return FloorFile(self.world, Environment.read().config_home, self.record.run_id, self.keys)
+
+    @cached_property
+    def holdings(self) -> tuple[Holding, ...]:
+        """What its folders hold."""
+        folders = [(place, rank) for place in self.places.own for rank in self.ranks]
+        return take_stock(self.world, folders, self.record, Sealing(old_keys=self.keys))
+
+    @cached_property
+    def objection(self) -> str:
+        """Why its record is not to be believed; "" where nothing speaks against it."""
+        if self.found.seal is Seal.LOCKED or is_proven(self.found, self.keys):
+            return ""
+        return objection(self.found, self.keys, self.holdings, read_quietly(self.floor)[0])
+
+    @cached_property
+    def takes_plain(self) -> bool:
+        """Whether its unencrypted checkpoints count: nothing says that the run is encrypted."""
+        floor, _ = read_quietly(self.floor)
+        if self.found.seal is not Seal.UNSEALED or (floor is not None and floor.seal is not Seal.UNSEALED):
+            return False
+        entries = [entry for holding in self.holdings for entry in holding.entries]
+        encrypted = any(entry.manifest.key_id is not None for entry in entries)
+        return not (encrypted or any(holding.locked for holding in self.holdings))
+
+    def stores(
+        self, sealing: Sealing | None = None, files: Files | None = None, *, take_plain: bool = False
+    ) -> list[Store]:
+        """The stores of all ranks and places, opened for reading unless another sealing is given.
+
+        ``take_plain``: unencrypted checkpoints count whatever the run is.
+        """
         world = self.world if files is None else self.watched(files)
         return [
             open_store(
@@ -59,7 +101,8 @@ class Run:
                 self.record.run_id,
                 rank=rank,
                 world_size=self.record.world_size,
-                allow_plain=True,
+                allow_plain=take_plain or self.takes_plain,
+                accepted=self.record.accepted,
             )
             for place in self.places.own
             for rank in self.ranks
@@ -87,7 +130,7 @@ class Run:
             try:
                 stack.callback(self.directory.lock().release)
                 # It may have been worked on until a moment ago.
-                run = replace(self, record=_read(self.directory, str(self.root)))
+                run = replace(self, found=_read(self.directory, str(self.root), self.keys))
                 stack.enter_context(held(self.world, run.places, run.record.world_size))
             except BusyError as error:
                 text = str(error.args[0])
@@ -143,16 +186,18 @@ def open_run(options: argparse.Namespace, prefix: str = "") -> Run:
         raise UsageError(f"there is no directory {options.run}", hint="runs are in runs/NAME by default")
     world = World()
     directory = RunDirectory(root, world)
-    record = _read(directory, options.run)
-    run = Run(directory, record, tuple(_keys(options, record, prefix)), world)
+    keys = tuple(_keys(options, _read(directory, options.run).record, prefix))
+    run = Run(directory, _read(directory, options.run, keys), keys, world)
+    if run.objection:
+        note(f"warning: run.json cannot be believed: {run.objection}")
     for remark in run.places.remarks():
         note(f"warning: {remark}")
     return run
 
 
-def _read(directory: RunDirectory, name: str) -> RunRecord:
+def _read(directory: RunDirectory, name: str, keys: Iterable[bytes] = ()) -> Found:
     try:
-        record = directory.read()
+        found = directory.look(keys)
     except UnusableError as error:
         if is_there(directory.root / "run.json"):
             raise
@@ -160,12 +205,12 @@ def _read(directory: RunDirectory, name: str) -> RunRecord:
             f"{name} holds checkpoints of a run, but not its run.json",
             hint="name the run's own directory, by default runs/NAME",
         ) from error
-    if record is None:
+    if found is None:
         raise UsageError(
             f"{name} is no run directory",
             hint="name the directory that run.json is in; what stock MindSpore saved becomes a run by adopt",
         )
-    return record
+    return found
 
 
 def _keys(options: argparse.Namespace, record: RunRecord, prefix: str) -> list[bytes]:

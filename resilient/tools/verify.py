@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resilient.codec import keys
-from resilient.errors import CheckpointError, CorruptError, ResilientError, StorageError, WrongKeyError
+from resilient.errors import (
+    CheckpointError,
+    CorruptError,
+    ResilientError,
+    StorageError,
+    UnprovenError,
+    WrongKeyError,
+)
 from resilient.host.files import Files
 from resilient.store import layout
 from resilient.store.entry import Entry
@@ -19,7 +26,7 @@ from resilient.store.store import Store
 from resilient.store.survey import Survey, claims
 from resilient.tools import console
 from resilient.tools.console import EXIT_BAD, Commands, add_command, note, say
-from resilient.tools.listing import BAD, LOCKED, OK, UNREADABLE
+from resilient.tools.listing import BAD, LOCKED, OK, UNPROVEN, UNREADABLE
 from resilient.tools.progress import Progress, watched
 from resilient.tools.runs import Run, add_keys, add_run, open_run, tell_locked
 
@@ -38,7 +45,8 @@ headers are, so a flipped bit inside a block is not found. Weights files are
 left out.
 
 Works while the run is being trained; changes nothing. Exit status 1 when
-something is BAD, locked (sealed with a key that was not given) or unreadable
+something is BAD, locked (sealed with a key that was not given), unproven (not
+encrypted though the run is: anybody could have put it there) or unreadable
 (the disk or its permissions do not let us look), or a directory that the run's
 record names is not there."""
 
@@ -65,7 +73,7 @@ class _Verdict:
     def state(self) -> str:
         if self.error is None:
             return OK
-        kinds = (WrongKeyError, LOCKED), (StorageError, UNREADABLE)
+        kinds = (UnprovenError, UNPROVEN), (WrongKeyError, LOCKED), (StorageError, UNREADABLE)
         return next((state for kind, state in kinds if isinstance(self.error, kind)), BAD)
 
 
@@ -103,7 +111,7 @@ def _summarize(options: argparse.Namespace, states: Counter[str]) -> None:
     elif not options.json:
         read = "looked at without decrypting" if options.quick else "read in full"
         found = ", ".join(
-            f"{states[state]} {state}" for state in (OK, BAD, LOCKED, UNREADABLE) if states[state]
+            f"{states[state]} {state}" for state in (OK, BAD, LOCKED, UNPROVEN, UNREADABLE) if states[state]
         )
         print(f"{console.count(total, 'file')} {read}: {'all ok' if total == states[OK] else found}")
 

@@ -24,8 +24,8 @@ READING = ("open", "read")
 OLD_ID, NEW_ID = key_id(KEY), key_id(OTHER_KEY)
 
 
-def look(disk, sealing, plain=False, places=None, told=(NEW_ID,)):
-    record = RunRecord("run-1", 0.0, 1, "00" * 16, plain=plain, key_id=OLD_ID, key_ids=told)
+def look(disk, sealing, accepted=(), places=None, told=(NEW_ID,)):
+    record = RunRecord("run-1", 0.0, 1, "00" * 16, accepted=accepted, key_id=OLD_ID, key_ids=told)
     world = World(disk, SteppedClock(), SeededEntropy(1))
     return reach.look(world, places or Places.alone(ROOT), record, sealing)
 
@@ -109,15 +109,16 @@ def test_what_cannot_be_read_is_no_certainty():
     assert not look(disk, GCM).opens_with(OLD_ID)
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_what_is_not_encrypted(plain):
-    """It needs no key. Where the run has always been encrypted it is anybody's, and hides nothing."""
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_is_not_encrypted(taken):
+    """It needs no key. Unless the user has taken it as the run's it is anybody's, and hides nothing."""
     disk, _ = filled(1)
-    make_store(disk, sealing=Sealing(), allow_plain=True).commit(draft(2))
-    found = look(disk, OTHER, plain=plain)
-    assert [(one.key_id, one.ahead) for one in found.locked] == [(OLD_ID, not plain)]
-    assert look(disk, GCM, plain=plain).opens_with(OLD_ID)
-    assert not look(disk, Sealing(), plain=plain).opens_with(None)
+    entry = make_store(disk, sealing=Sealing(), allow_plain=True).commit(draft(2))
+    accepted = (entry.digest,) if taken else ()
+    found = look(disk, OTHER, accepted)
+    assert [(one.key_id, one.ahead) for one in found.locked] == [(OLD_ID, not taken)]
+    assert look(disk, GCM, accepted).opens_with(OLD_ID)
+    assert not look(disk, Sealing(), accepted).opens_with(None)
 
 
 @pytest.mark.parametrize("kind", ["gone", "unreadable", "nonsense"])

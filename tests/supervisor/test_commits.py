@@ -62,11 +62,11 @@ def test_a_store_that_cannot_be_opened_is_the_worker_s_to_know(bench):
 
 
 def test_a_save_is_told_to_the_loop_and_to_who_asked(ready):
-    """The loop hears step, epoch, file and seconds; the worker that it may go on."""
+    """The loop hears step, epoch, file, generation and seconds; the worker that it may go on."""
     ready.save(ready.slots[2])
     assert ready.commits.busy
     assert ready.asked == [3]
-    ready.answer(committed(3, remarks=["meta.json is out of date"]))
+    ready.answer(committed(3, remarks=["meta.json is out of date"], generation=7))
     assert ready.said == [
         (
             ready.worker,
@@ -77,6 +77,8 @@ def test_a_save_is_told_to_the_loop_and_to_who_asked(ready):
                 "epoch": 1,
                 "file": "step_3.ckpt",
                 "seconds": 0.5,
+                "directory": "/run/checkpoint/rank_0",
+                "generation": 7,
             },
         ),
         (ready.worker, {"type": "warning", "text": "meta.json is out of date"}),

@@ -50,8 +50,8 @@ def run(tmp_path):
 def start(run, script, capfd):
     """Starts the run with keys, the first of them its own from now on; the status, and what was said."""
 
-    def begin(*names, root=run):
-        words = ["--run-dir", str(root), "--max-restarts", "0"]
+    def begin(*names, root=run, accept=()):
+        words = ["--run-dir", str(root), "--max-restarts", "0", *accept]
         for name, option in zip(names, ("--key-file", "--old-key-file", "--old-key-file"), strict=False):
             words += [option, str(run.with_name(name))]
         status = main([*words, *([] if names else ["--no-encrypt"]), script])
@@ -162,11 +162,19 @@ def test_a_script_with_a_key_of_its_own_is_not_refused(run, start):
 
 
 def test_a_run_without_encryption_gets_a_key(run, start):
-    """What was saved before needs none: the key is the run's at once. What is planted later is no state."""
+    """Anybody could have written what was saved before, so the user has to say that it is the run's. Then the
+    key is the run's at once; and what is planted later is no state."""
     RunDirectory(run, World()).write(replace(record(run), key_id=None, mode=None, plain=True))
-    save(run, 1, run=run, key=None)
-    assert start("new")[0] == STARTED
+    [entry] = save(run, 1, run=run, key=None).entries()
+    status, said = start("new")
+    assert (status, "--accept-plain" in said, record(run).key_id) == (EXIT_UNUSABLE, True, None)
+    assert start("new", accept=["--accept-plain"])[0] == STARTED
     assert (record(run).key_id, record(run).plain) == (key_id(NEW), True)
+    assert record(run).accepted == (entry.digest,)
+    save(run, 2, run=run, key=None)
+    status, said = start("new")
+    assert (status, "CKP_rank_0-1_2.ckpt (--accept-plain" in said) == (STARTED, True)
+    assert record(run).accepted == (entry.digest,)
 
 
 def test_a_forged_state_without_encryption_is_no_reason_to_refuse(run, start):

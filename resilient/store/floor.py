@@ -1,0 +1,176 @@
+"""The floor: how far a run had come, kept outside of its directory.
+
+    $XDG_CONFIG_HOME/resilient/floors/<run>.json
+
+    {"floor": 1, "run_id": ..., "seal": {...},
+     "homes": {"<machine>:<run directory>": {"checkpoint/rank_0": [12, 40, "CKP_rank_0-1_40.ckpt"]}}}
+
+For each folder of checkpoints it holds the generation, step and name of the newest one that was acknowledged.
+Whoever puts an older copy of the whole run directory back, or deletes its newest checkpoint, does not reach
+this file; a start that finds less than it says so and asks (``presence``). It is sealed like run.json.
+
+* It follows the acknowledgement, so it may lag behind the disk after a crash, and is never ahead of it.
+* A copy of a run is a run of its own with the same run_id, so each directory has an entry of its own.
+  Machines that share a home directory have entries of their own too, because the same path may be another
+  disk there; what another machine knew is only told.
+* Its lies, and its loss, lead to a question or to none. They never make a state acceptable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resilient.errors import StorageError
+from resilient.host.world import World
+from resilient.store import commit, layout, seal
+from resilient.store.seal import Seal
+
+FORMAT = 1
+KIND = "floor"
+_LIMIT_BYTES = 1024 * 1024
+_MAX_HOMES = 64
+
+
+@dataclass(frozen=True)
+class Height:
+    """The newest checkpoint of one folder that was acknowledged."""
+
+    generation: int
+    step: int
+    name: str
+
+
+Heights = Mapping[str, Height]
+"""Heights by folder: relative to the run's directory where it is inside, and else its absolute path."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What the file says: heights by home, and how its seal looks."""
+
+    homes: Mapping[str, Heights] = field(default_factory=dict)
+    seal: Seal = Seal.UNSEALED
+
+    def elsewhere(self, root: Path) -> Mapping[str, Heights]:
+        """What other machines have written down of a run in the same directory."""
+        here = home_of(root)
+        same = {home: heights for home, heights in self.homes.items() if home.endswith(f":{root}")}
+        return {home.removesuffix(f":{root}"): heights for home, heights in same.items() if home != here}
+
+
+def home_of(root: Path) -> str:
+    """The name of a run directory on this machine."""
+    return f"{os.uname().nodename}:{root}"
+
+
+def folder_of(root: Path, directory: Path) -> str:
+    """The name of a folder of checkpoints, as heights have it."""
+    return str(directory.relative_to(root) if directory.is_relative_to(root) else directory)
+
+
+def merged(before: Heights, after: Heights) -> Heights:
+    """The higher one of both for each folder."""
+    higher = {
+        folder: height
+        for folder, height in after.items()
+        if folder not in before or height.generation >= before[folder].generation
+    }
+    return {**before, **higher}
+
+
+class FloorFile:
+    """The floor of one run on disk."""
+
+    def __init__(self, world: World, config_home: Path, run_id: str, keys: Sequence[bytes]) -> None:
+        # Hashed: run.json may claim any name.
+        name = hashlib.sha256(run_id.encode("utf-8", "replace")).hexdigest()[:32]
+        self.path = config_home / "resilient" / "floors" / f"{name}.json"
+        self._world = world
+        self._run_id = run_id
+        self._keys = tuple(keys)
+
+    def read(self) -> Floor | None:
+        """What the file says; None where there is none. Raises StorageError, ValueError for nonsense."""
+        try:
+            content = json.loads(self._world.files.read(self.path, _LIMIT_BYTES))
+            homes = {home: _decode(heights) for home, heights in content["homes"].items()}
+            if content["floor"] != FORMAT or content["run_id"] != self._run_id:
+                raise ValueError("it is another run's, or of a later version")
+        except FileNotFoundError:
+            return None
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"it makes no sense: {error}") from error
+        return Floor(homes, seal.check(content, self._keys, KIND))
+
+    def write(self, home: str, heights: Heights, *, instead_of: str = "") -> None:
+        """Makes these the heights of a home, durably; ``instead_of`` is where it was before it moved.
+
+        The entries of other homes stay. Raises StorageError.
+        """
+        try:
+            known = self.read()
+        except ValueError:
+            known = None
+        homes = dict(known.homes) if known is not None else {}
+        homes.pop(instead_of, None)
+        # The last one that was worked on comes last.
+        homes.pop(home, None)
+        homes[home] = heights
+        kept = dict(list(homes.items())[-_MAX_HOMES:])
+        content: dict[str, Any] = {
+            "floor": FORMAT,
+            "run_id": self._run_id,
+            "homes": {name: _encode(heights) for name, heights in kept.items()},
+        }
+        data = (json.dumps(seal.seal(content, self._keys, KIND)) + "\n").encode()
+        files = self._world.files
+        files.make_directory(self.path.parent)
+        token = self._world.entropy.token(layout.TOKEN_BYTES).hex()
+        commit.replace(files, self.path, token, lambda writer: writer.write(data))
+
+    def reseal(self, root: Path, forgotten: Iterable[Path] = ()) -> None:
+        """Seals what the file says with the keys of today, which are other ones; nothing without a file.
+
+        Of the run in ``root`` the places that are ``forgotten`` are left out. Raises StorageError.
+        """
+        try:
+            known = self.read()
+        except ValueError:
+            return
+        if known is None:
+            return
+        places = [str(place) for place in forgotten]
+        heights = known.homes.get(home_of(root), {})
+        left = {
+            f: h for f, h in heights.items() if not any(str(root / f).startswith(f"{p}/") for p in places)
+        }
+        self.write(home_of(root), left)
+
+
+def _encode(heights: Heights) -> dict[str, list[Any]]:
+    return {folder: [h.generation, h.step, h.name] for folder, h in heights.items()}
+
+
+def _decode(value: Any) -> dict[str, Height]:
+    heights = {}
+    for folder, (generation, step, name) in value.items():
+        if type(generation) is not int or type(step) is not int or not isinstance(name, str):
+            raise TypeError("a height is no height")
+        if "\0" in folder or not 0 <= step < 2**53 or not 0 <= generation < 2**53:
+            raise ValueError("a height is out of range")
+        heights[folder] = Height(generation, step, name)
+    return heights
+
+
+def read_quietly(file: FloorFile) -> tuple[Floor | None, str]:
+    """What the file says, and why it cannot be read: a run goes on without a floor."""
+    try:
+        return file.read(), ""
+    except (StorageError, ValueError) as error:
+        return None, f"{file.path} cannot be read, so nobody knows whether this run was set back: {error}"
