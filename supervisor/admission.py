@@ -25,7 +25,7 @@ from resilient.store.places import Places, find_places, is_copy
 from resilient.store.reach import Reach, look
 from resilient.store.rundir import Found, RunDirectory, RunRecord
 from resilient.store.seal import Seal
-from supervisor.arguments import Accept
+from supervisor.acceptance import Accept
 from supervisor.floor_keeper import FloorKeeper
 
 _JOURNAL_BYTES = 512 * 1024**2

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from resilient.config import KeepPolicy, MirrorPolicy, SavePolicy
+from supervisor.acceptance import Accept
 from supervisor.restart import RestartPolicy
 from supervisor.watchman import Limits
 from supervisor.workers import Program
@@ -23,16 +24,6 @@ class KeySource:
     command: str | None = None
     passphrase_file: Path | None = None
     old_files: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
-class Accept:
-    """What the user takes upon himself, for this start: an older state than was saved, or none at all;
-    unencrypted checkpoints as this run's; a run.json that the run's key does not vouch for."""
-
-    rollback: bool = False
-    plain: bool = False
-    unsealed: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,4 +46,4 @@ class Options:
     archive: bool = False
     log_format: str = "pretty"
     quiet: bool = False
-    accept: Accept = Accept()
+    accept: Accept = field(default_factory=Accept)

@@ -41,7 +41,8 @@ from resilient.errors import (
     UsageError,
 )
 from resilient.host import core_dumps, python_warnings, streams
-from supervisor.arguments import Accept, KeySource, Options
+from supervisor import acceptance
+from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.ledger import Poison
 from supervisor.naming import directory_of
@@ -140,7 +141,7 @@ def parse(argv: list[str]) -> Options:
         archive=values.archive,
         log_format=values.log_format,
         quiet=values.quiet,
-        accept=Accept(values.accept_rollback, values.accept_plain, values.accept_unsealed),
+        accept=acceptance.of(values),
     )
 
 
@@ -201,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_mirror_options(parser.add_argument_group("memory"))
     _add_key_options(parser.add_argument_group("encryption"))
-    _add_accept_options(parser.add_argument_group("accepting what a start refuses"))
+    acceptance.add_options(parser.add_argument_group("accepting what a start refuses"))
     failing = parser.add_argument_group("failures")
     failing.add_argument("--max-restarts", type=count_or_zero, default=10, metavar="N", help="default: 10")
     failing.add_argument(
@@ -304,24 +305,6 @@ def _add_key_options(group: argparse._ArgumentGroup) -> None:
         help="opens older checkpoints; repeatable",
     )
     group.add_argument("--no-encrypt", action="store_true", help="write checkpoints unencrypted")
-
-
-def _add_accept_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--accept-rollback",
-        action="store_true",
-        help="newer checkpoints than there are were saved: go on from what there is, or from the beginning",
-    )
-    group.add_argument(
-        "--accept-plain",
-        action="store_true",
-        help="the unencrypted checkpoints that are there now are this run's; it is encrypted from now on",
-    )
-    group.add_argument(
-        "--accept-unsealed",
-        action="store_true",
-        help="the run's key does not vouch for run.json: read it all the same (look at it first)",
-    )
 
 
 def _program(values: argparse.Namespace, words: list[str]) -> Program:

@@ -64,5 +64,5 @@ class Shelf:
             config.run_id,
             rank=config.rank,
             world_size=config.world_size,
-            allow_plain=config.allow_plain,
+            accepted=config.accepted,
         )

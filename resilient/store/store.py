@@ -87,8 +87,7 @@ class Store:
         self._owner = Owner(run_id, rank)
         self._world_size = world_size
         self._keys = tuple(key for key in (sealing.key, *sealing.old_keys) if key is not None)
-        every = sealing.key is None if allow_plain is None else allow_plain
-        plain = PlainRule(every, frozenset(accepted))
+        plain = PlainRule(sealing.key is None if allow_plain is None else allow_plain, frozenset(accepted))
         self._surveyor = Surveyor(directory, files, self._keys, self._owner, plain)
         self._leftovers = Leftovers(directory, files, self._surveyor, self._keys)
         self._verified: dict[str, tuple[Identity, Identity]] = {}
