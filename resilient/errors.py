@@ -24,12 +24,23 @@ ResilientError
 
 from __future__ import annotations
 
+import errno
+
 EXIT_USAGE = 64
 EXIT_UNUSABLE = 65
 EXIT_BROKEN = 70
 EXIT_IO = 74
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
+
+SYSTEM_FAILURES = frozenset(
+    {
+        *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO),
+        *(errno.EUCLEAN, errno.EBADMSG, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+        *(errno.ENETUNREACH, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    }
+)
+"""A disk, a server or a limit that fails whatever was asked for; others may be the fault of a name."""
 
 
 class ResilientError(Exception):

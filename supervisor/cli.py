@@ -34,6 +34,7 @@ from resilient.errors import (
     EXIT_IO,
     EXIT_UNUSABLE,
     EXIT_USAGE,
+    SYSTEM_FAILURES,
     BusyError,
     ResilientError,
     StorageError,
@@ -97,7 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.warn(str(error))
         return EXIT_UNUSABLE
     except (StorageError, OSError) as error:
-        # What the user has named may be as good as ever: the machine has failed.
+        if error.errno not in SYSTEM_FAILURES:
+            console.warn(str(error))
+            return EXIT_USAGE
+        # What the user has named may be as good as ever.
         console.warn(f"{error}; this is a failure of the machine: run the same command again without it")
         return EXIT_IO
     except (UsageError, BusyError, ResilientError) as error:

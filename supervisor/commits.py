@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import selectors
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -117,7 +118,9 @@ class Commits:
 
     def _refuse(self, worker: Worker, kind: str, error: Exception) -> None:
         """A request made no sense. Of what it said nothing is repeated: there may be a key in it."""
-        text = f"a request ({kind}) of the training made no sense: {type(error).__name__}"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}, line {frame.lineno}"
+        text = f"a request ({kind}) of the training made no sense: {type(error).__name__} ({place})"
         self._listener.heard(worker, {"type": "warning", "text": text})
         if kind in _ANSWERS:
             self.answer(worker, {"type": _ANSWERS[kind], "error": text})

@@ -396,3 +396,18 @@ def test_a_log_that_fails_in_any_way_does_not_keep_the_worker_from_speaking(tmp_
     pump.finish(60.0)
     assert not pump.reading
     assert said == ["some of the output is lost: MemoryError: "]
+
+
+def test_a_worker_that_does_not_end_is_killed_and_its_memory_saved(tmp_path):
+    """It ignores what it is asked: when its grace is over, what it kept is committed for it."""
+    with stage(tmp_path) as theatre:
+        worker = theatre.worker
+        die = worker.die
+        worker.signal = lambda number: (
+            worker.signals.append(number),
+            die() if number == signal.SIGKILL else None,
+        )
+        theatre.supervisor._farewell._grace_s = 0.1
+        theatre.supervisor.break_down(Broken())
+        assert worker.signals == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL]
+        assert theatre.workers.committed == [KEPT_STEP]

@@ -243,6 +243,16 @@ def test_a_disk_that_fails_is_no_bad_usage(monkeypatch, script, tmp_path, capfd,
     assert "a failure of the machine" in said
 
 
+def test_what_was_named_wrongly_is_bad_usage_whatever_the_system_calls_it(monkeypatch, script, tmp_path):
+    """Only what fails whatever the command says has the other status."""
+
+    def fail(*arguments):
+        raise StorageError("a name that is too long", errno=errno.ENAMETOOLONG)
+
+    monkeypatch.setattr(cli, "supervise", fail)
+    assert main(["--run-dir", str(tmp_path / "run"), script]) == EXIT_USAGE
+
+
 def test_a_run_on_a_mount_point_cannot_be_moved_aside(tmp_path):
     """It is said what it is, and what to do."""
     options = parse(["--run-dir", "/proc", "--no-python", "true"])
