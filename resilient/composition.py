@@ -18,6 +18,7 @@ from resilient.mirrored import Header
 from resilient.saving import Snapshot
 from resilient.settings import Settings
 from resilient.state import capture, counters, streams
+from resilient.state.copying import Bytes
 from resilient.state.ended import Ended
 from resilient.state.snapshot import (
     SECTION_KEPT,
@@ -189,7 +190,7 @@ class Composer:
         """The whole of each parameter that automatic parallel has split, where the settings ask for it."""
         return self.layout.merged() if self._settings.integrated_save else {}
 
-    def blobs(self, boundary: Boundary) -> Sequence[capture.Bytes]:
+    def blobs(self, boundary: Boundary) -> Sequence[Bytes]:
         """What callbacks and things hold in bulk, as long as there is memory for it."""
         return boundary.kept.blobs if self.carries_blobs else ()
 
@@ -233,7 +234,7 @@ class Composer:
             else:
                 yield record
 
-    def _blob_records(self, blobs: Sequence[capture.Bytes]) -> Iterator[Record]:
+    def _blob_records(self, blobs: Sequence[Bytes]) -> Iterator[Record]:
         for number, blob in enumerate(blobs):
             yield capture.tensor_record(str(number), blob, "UInt8", SECTION_KEPT)
 

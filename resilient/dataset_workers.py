@@ -109,7 +109,12 @@ class Lookout:
             signal.set_wakeup_fd(before)
             os.close(theirs)
             return
-        threading.Thread(target=self._listen, name="resilient-lookout", daemon=True).start()
+        try:
+            threading.Thread(target=self._listen, name="resilient-lookout", daemon=True).start()
+        except RuntimeError:
+            # No thread can be had: one that has died is found at the next boundary.
+            signal.set_wakeup_fd(-1)
+            os.close(theirs)
 
     def look(self) -> bool:
         """Whether one has died; tells it the first time."""

@@ -16,6 +16,7 @@ in hand is brought to its end, and the process leaves.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -47,6 +48,7 @@ from resilient.store.weights import remove_temporaries
 
 _LOCK_S = 60.0  # a worker whose supervisor has died commits by itself, and then ends
 _OWNER_BYTES = 64
+_REFUSED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # by a limit of processes or descriptors
 _IN_NO_HURRY = 7  # the last of the best-effort I/O priorities
 
 
@@ -73,6 +75,9 @@ class ProcessCommit:
             return self._ask_again(snapshot)
         except (LinkError, OSError) as error:
             self.close()
+            if isinstance(error, OSError) and error.errno in _REFUSED:
+                # There can be no other process now. This one holds the rank's lock.
+                return self._committer.commit(snapshot)
             seconds = self._committer.world.clock.monotonic() - began
             return Saved(snapshot, seconds, error=f"the saving process failed: {error}")
 

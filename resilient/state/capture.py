@@ -6,11 +6,8 @@ view is fetched anew for every copy, because ``set_data`` swaps the storage unde
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +15,8 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.train.serialization import _get_merged_param_data
 
 from resilient.codec.record import Record
+from resilient.state.copying import Bytes, copy_pairs
 from resilient.state.snapshot import SECTION_LEFT_OUT, SECTION_OTHER, SECTION_STOCK, left_out
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 Cells = Sequence[nn.Cell]
 """What is trained together: one training network, or in a custom loop the network and its optimizer."""
@@ -92,35 +88,10 @@ def are_same(sources: Sequence[Parameter], targets: Sequence[memoryview]) -> boo
 def copy_all(sources: Sequence[Parameter], blobs: Sequence[Bytes], targets: Sequence[memoryview]) -> None:
     """Copies the present values of parameters into memory, one after the other, and the blobs behind them;
     large ones in parallel.
-
-    One thread does not fill the memory's bandwidth (10 to 12 GB/s of 15 on two cores, measured).
     """
     arrays = [*(as_bytes(values(parameter)) for parameter in sources), *blobs]
-    pairs = [(array, np.frombuffer(target, np.uint8)) for array, target in zip(arrays, targets, strict=True)]
-    pieces = [piece for source, target in pairs for piece in _pieces(source, target)]
-    if len(pieces) > len(pairs):
-        list(_copiers().map(lambda piece: np.copyto(*piece), pieces))
-    else:
-        for target, source in pieces:
-            np.copyto(target, source)
-
-
-_PIECE_BYTES = 8 * 1024 * 1024
-
-
-def _pieces(source: Bytes, target: Bytes) -> Iterator[tuple[Bytes, Bytes]]:
-    for start in range(0, len(source), _PIECE_BYTES):
-        end = start + _PIECE_BYTES
-        yield target[start:end], source[start:end]
-
-
-@functools.lru_cache(maxsize=1)
-def _copiers() -> ThreadPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(min(cores, _MOST_THREADS), thread_name_prefix="resilient-copy")
-
-
-_MOST_THREADS = 4
+    pairs = zip(arrays, targets, strict=True)
+    copy_pairs([(np.frombuffer(target, np.uint8), array) for array, target in pairs])
 
 
 class Live:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -289,3 +291,15 @@ def test_a_saver_that_cannot_be_started_is_an_error_of_the_save(tmp_path, monkey
         assert commit(snapshot_of(2)).error == ""
     finally:
         commit.close()
+
+
+def test_a_saver_that_the_system_refuses_is_replaced_by_the_training_itself(tmp_path, monkeypatch):
+    """A limit of processes costs time, and no checkpoint."""
+
+    def refused(*words, **more):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    commit = ProcessCommit(committer_of(tmp_path), RUN_ID)
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    assert commit(snapshot_of(1)).error == ""
+    assert [entry.step for entry in store_of(tmp_path).entries()] == [1]
