@@ -157,6 +157,7 @@ class _Worker:
             self._course.warn_if_unseen()
             if status == 0:
                 self._course.tell_if_behind()
+                self._course.tell_if_nothing_was_added()
         complete = status == 0 and (self._course is None or self._course.complete)
         ended = Outcome.ENDED | (Outcome.COMPLETE if complete else Outcome.NONE)
         trained = Outcome.TRAINED if self._session.has_trained else Outcome.NONE

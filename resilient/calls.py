@@ -64,6 +64,12 @@ class Course:
                 hint="restore the script as it was, or start anew with --fresh --archive",
             )
 
+    def tell_if_nothing_was_added(self) -> None:
+        """The script is over: tells, where it was to extend the run, that it has trained nothing."""
+        extends = self._session.config is not None and self._session.config.extend
+        if extends and not any(timeline.has_trained for timeline in self._timelines):
+            self._session.warn("--extend: the script asks for no more training than the run has had")
+
     def install(self) -> None:
         """Wraps the methods of ``Model``."""
         for name in ("train", "fit"):
@@ -133,7 +139,9 @@ class Course:
         retried = timeline.retried(cells)
         mark = retried or timeline.mark()
         with self._session.telling_mismatch():
-            start = timeline.start_call(arguments.steps_per_epoch, arguments.initial_epoch, retried)
+            start = timeline.start_call(
+                arguments.steps_per_epoch, arguments.initial_epoch, arguments.epochs_asked, retried
+            )
             ordinal = timeline.enter(cells)
         callbacks = [c for c in arguments.callbacks if not isinstance(c, CheckpointMonitor)]
         things = hidden_parameters(cells)
@@ -161,6 +169,8 @@ class Course:
             trail=timeline.trail,
             things=things,
             ended=timeline.ended,
+            knobs=timeline.knobs.given,
+            epochs=timeline.epochs.asked,
         )
         if self.watch is not None:
             self.watch.close()

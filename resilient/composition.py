@@ -51,8 +51,9 @@ class Call:
     ``trained`` is what is being trained, ``network`` the part of it that the weights files hold, ``others``
     further networks of the run by ordinal, ``call_streams`` the random streams when the call began.
     ``evaluations`` are the run's results of evaluations so far, ``trail`` the random streams behind what is
-    over, ``ended`` what finished calls have left: they themselves, because they grow. ``things`` are objects
-    outside the network that hold state, by key.
+    over, ``ended`` what finished calls have left, ``knobs`` the hyperparameters and ``epochs`` the epochs that
+    the script has given: they themselves, because they grow. ``things`` are objects outside the network that
+    hold state, by key.
     """
 
     progress: Progress
@@ -64,6 +65,8 @@ class Call:
     callbacks: list[Any] = field(default_factory=list)
     scale_manager: Any = None
     evaluations: list[Any] = field(default_factory=list)
+    knobs: dict[str, Any] = field(default_factory=dict)
+    epochs: list[int] = field(default_factory=list)
     trail: Trail = field(default_factory=Trail)
     things: list[tuple[str, Any]] = field(default_factory=list)
     ended: Ended = field(default_factory=Ended)
@@ -254,6 +257,8 @@ class Composer:
             "evaluations": list(self._call.evaluations),
             "trail": self._call.trail.to_json(),
             **boundary.kept.document,
+            "knobs": self._call.knobs,
+            "epochs": list(self._call.epochs),
             "loss_scale": boundary.loss_scale,
             "loss": entries.loss(boundary.outputs),
         }

@@ -222,6 +222,8 @@ class WorkerConfig:
     names another place. ``attempt`` counts from 1. ``accepted`` are the digests of the manifests that count
     although they are not encrypted and there is a key now. ``saved_in`` are the directories that the run has
     kept checkpoints in, once it has saved any: a worker that finds none there begins from zero nowhere.
+    ``take_from_script`` names hyperparameters: the script's value of them is used instead of the state's.
+    ``extend`` tells that a finished training call goes on where the script asks for more epochs of it.
     """
 
     run_id: str
@@ -237,6 +239,8 @@ class WorkerConfig:
     saved_in: tuple[str, ...] = ()
     mirror: MirrorPolicy = MirrorPolicy(on=False)
     origin: Origin = Origin()
+    take_from_script: tuple[str, ...] = ()
+    extend: bool = False
 
     def to_message(self) -> dict[str, Any]:
         """The configuration as one JSON-able message for the link. Holds the key: never log it."""
@@ -255,6 +259,8 @@ class WorkerConfig:
             "saved_in": list(self.saved_in),
             "mirror": [self.mirror.on, self.mirror.every, self.mirror.slots],
             "origin": self.origin.to_json(),
+            "take_from_script": list(self.take_from_script),
+            "extend": self.extend,
         }
 
     @classmethod
@@ -274,6 +280,8 @@ class WorkerConfig:
             mirror=MirrorPolicy(*message["mirror"]),
             sealing=Sealing.from_message(message),
             origin=Origin.from_json(message["origin"]),
+            take_from_script=tuple(message["take_from_script"]),
+            extend=message["extend"],
         )
 
 

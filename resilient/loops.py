@@ -224,7 +224,7 @@ class Training:
             self._session.warn(finding)
         call_streams = streams.capture()
         with self._session.telling_mismatch():
-            start = timeline.start_call(batches.steps_per_epoch, 0)
+            start = timeline.start_call(batches.steps_per_epoch, 0, batches.epochs)
         if start.way is Way.SKIP:
             timeline.skip(start)
             if timeline.recovered is not None:
@@ -245,6 +245,8 @@ class Training:
             trail=timeline.trail,
             things=things,
             ended=timeline.ended,
+            knobs=timeline.knobs.given,
+            epochs=timeline.epochs.asked,
         )
         watch = Watch(self._session, self._settings, call, resumed=recovered is not None)
         self._watch = watch
@@ -315,7 +317,7 @@ class Batches:
 
     def __init__(self, dataset: Any, epochs: int) -> None:
         self.dataset = dataset
-        self._epochs = epochs
+        self.epochs = epochs
         self._is_pipeline = callable(getattr(dataset, "create_tuple_iterator", None))
         try:
             self.steps_per_epoch = int(dataset.get_dataset_size() if self._is_pipeline else len(dataset))
@@ -329,7 +331,7 @@ class Batches:
 
     def after(self, done: int, recovered: Recovered | None) -> Iterator[Any]:
         """Those that follow the first ``done`` ones."""
-        if done >= self._epochs * self.steps_per_epoch:
+        if done >= self.epochs * self.steps_per_epoch:
             return iter(())
         if recovered is not None and (not self._is_pipeline or pipeline.needs_replay(self.dataset)):
             streams.restore_global(recovered.document["call_streams"])
@@ -337,10 +339,10 @@ class Batches:
 
     def _of_pipeline(self, done: int) -> Iterator[Any]:
         with pipeline.positioned(self.dataset, done, pipeline.needs_replay(self.dataset)):
-            iterator = self.dataset.create_tuple_iterator(num_epochs=self._epochs)
-        for _ in range(done // self.steps_per_epoch, self._epochs):
+            iterator = self.dataset.create_tuple_iterator(num_epochs=self.epochs)
+        for _ in range(done // self.steps_per_epoch, self.epochs):
             yield from iterator
 
     def _of_iterable(self, done: int) -> Iterator[Any]:
-        every = itertools.chain.from_iterable(self.dataset for _ in range(self._epochs))
+        every = itertools.chain.from_iterable(self.dataset for _ in range(self.epochs))
         return itertools.islice(every, done, None)

@@ -118,7 +118,8 @@ def _plain_call(timeline: Timeline, parameters: Any) -> Call:
     network = parameters.train_network
     ordinal = timeline.enter([network])
     # MindSpore keeps initial_epoch to itself, but counts the epochs from there.
-    start = timeline.start_call(parameters.batch_num, parameters.cur_epoch_num - 1)
+    initial_epoch = parameters.cur_epoch_num - 1
+    start = timeline.start_call(parameters.batch_num, initial_epoch, parameters.epoch_num - initial_epoch)
     return Call(
         progress=start.progress,
         ordinal=ordinal,
@@ -132,6 +133,8 @@ def _plain_call(timeline: Timeline, parameters: Any) -> Call:
         trail=timeline.trail,
         things=hidden_parameters([network]),
         ended=timeline.ended,
+        knobs=timeline.knobs.given,
+        epochs=timeline.epochs.asked,
     )
 
 

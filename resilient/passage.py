@@ -46,6 +46,11 @@ class Arguments:
     steps_per_epoch: int
     validation: tuple[Any, Any, bool]
 
+    @property
+    def epochs_asked(self) -> int:
+        """How many epochs the call is to train."""
+        return self.epochs - self.initial_epoch
+
     @classmethod
     def of(cls, bound: inspect.BoundArguments) -> Arguments:
         """Reads them; raises AttributeError, TypeError or ValueError where they make no sense."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import enum
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mindspore import nn
 
+from resilient.extension import Epochs
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.state import capture, streams
 from resilient.state.counters import from_json, to_json
 from resilient.state.ended import Ended
+from resilient.state.knobs import Knobs
 from resilient.state.resume import restore_network
 from resilient.state.snapshot import Progress, Recovered
 from resilient.state.trail import CALLS, EVALUATIONS, Trail
@@ -57,10 +59,13 @@ class Timeline:
 
     ``places`` are those whose checkpoints it knows. ``in_loop`` tells that a loop of the user's own is at
     work. The evaluations in its body are none of the n: a loop that goes on in its middle does not come by
-    the earlier ones again.
+    the earlier ones again. ``knobs`` and ``epochs`` are what the script gives, against what it gave.
+    ``has_trained`` tells that a call was made in this process, and not passed by.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, knobs: Knobs | None = None, epochs: Epochs | None = None) -> None:
+        self.knobs = knobs or Knobs()
+        self.epochs = epochs or Epochs()
         self.recovered: Recovered | None = None
         self.evaluations: list[Any] = []
         self.trail = Trail()
@@ -72,6 +77,7 @@ class Timeline:
         self._calls = 0
         self._last: Progress | None = None
         self._networks: list[list[weakref.ref[nn.Cell]]] = []
+        self.has_trained = False
         self._failed: tuple[Mark, list[weakref.ref[nn.Cell]]] | None = None
 
     # Going on, and going back
@@ -93,6 +99,8 @@ class Timeline:
         self._recorded = list(recovered.document["evaluations"])
         self.trail = Trail(recovered.document.get("trail"))
         self.ended = recovered.ended()
+        self.knobs.resume(recovered.document)
+        self.epochs.resume(recovered.document)
         self._resuming = recovered.progress.call >= self._calls
         self._restore_known()
 
@@ -103,6 +111,7 @@ class Timeline:
     def rewind(self, mark: Mark) -> None:
         """What the script has done since then is going to be done again, from what is on disk."""
         del self._networks[mark.networks :], self.evaluations[mark.evaluations :]
+        self.knobs.forget(mark.networks)
         self._calls, self._last = mark.calls, mark.last
         self.recovered, self._recorded, self._resuming = None, [], False
         self.places.clear()
@@ -122,8 +131,10 @@ class Timeline:
 
     # Calls
 
-    def start_call(self, steps_per_epoch: int, initial_epoch: int, retried: Mark | None = None) -> Start:
-        """Counts a training call and says what is to be done with it.
+    def start_call(
+        self, steps_per_epoch: int, initial_epoch: int, epochs: int, retried: Mark | None = None
+    ) -> Start:
+        """Counts a training call, of so many epochs, and says what is to be done with it.
 
         One that failed, and that the script makes again, is the same call: a script that is run again makes
         it once.
@@ -135,14 +146,23 @@ class Timeline:
         target = self.recovered.progress if self.recovered and self._resuming else None
         if target is None or ordinal > target.call:
             self._resuming = False
+            self.epochs.begin(ordinal, epochs)
+            self.has_trained = True
             return Start(Way.RUN, self._fresh(ordinal, steps_per_epoch, initial_epoch), ordinal)
+        is_over = target.call_finished or ordinal < target.call
+        if is_over and self.epochs.extends(target, ordinal, epochs):
+            target = replace(target, call_finished=False)
         if ordinal < target.call:
             return Start(Way.SKIP, target, ordinal)
         self._resuming = False
         self._last = target
         # What the script has done to its networks on the way here is part of the state already.
         self._restore_known()
-        return Start(Way.SKIP if target.call_finished else Way.RESUME, target, ordinal)
+        if target.call_finished:
+            return Start(Way.SKIP, target, ordinal)
+        self.epochs.begin(ordinal, epochs)
+        self.has_trained = True
+        return Start(Way.RESUME, target, ordinal)
 
     def skip(self, start: Start) -> None:
         """A call is not run again: what the script draws after it must be what it drew then."""
@@ -199,6 +219,7 @@ class Timeline:
             if alive is not None and _same(alive, cells):
                 return ordinal
         ordinal = len(self._networks)
+        self.knobs.read(ordinal, cells)
         self._restore(ordinal, cells)
         self._networks.append(_references(cells))
         return ordinal
@@ -209,7 +230,8 @@ class Timeline:
         state = self.recovered.of_network(ordinal, capture.named(cells).keys())
         # Nothing is recorded of a network that the script had already let go of.
         if state or ordinal == self.recovered.document["network"]:
-            restore_network(cells, state)
+            restore_network(cells, state, self.knobs.settle(ordinal, state))
+            self.knobs.restored()
         if not self._resuming:
             self.recovered = self.recovered.after(ordinal)
 
@@ -257,7 +279,8 @@ def timeline_of(session: Session, settings: Settings) -> Timeline:
     Raises what opening a place, and recovering from it, raise.
     """
     place = session.open(settings)
-    timeline = session.timelines.setdefault(place.run_id, Timeline())
+    timeline = session.timelines.get(place.run_id) or _new_timeline(session)
+    session.timelines[place.run_id] = timeline
     if place.root not in timeline.places:
         recovered = session.recover(place, timeline.floor)
         timeline.places.add(place.root)
@@ -265,6 +288,13 @@ def timeline_of(session: Session, settings: Settings) -> Timeline:
             with session.telling_mismatch():
                 timeline.go_on_from(recovered)
     return timeline
+
+
+def _new_timeline(session: Session) -> Timeline:
+    run = session.config
+    taken, extends = (run.take_from_script, run.extend) if run is not None else ((), False)
+    knobs = Knobs(taken, extends=extends, tell=session.warn)
+    return Timeline(knobs, Epochs(extends=extends, tell=session.warn))
 
 
 def _references(cells: capture.Cells) -> list[weakref.ref[nn.Cell]]:

@@ -44,6 +44,8 @@ class Options:
     standby: bool = False
     fresh: bool = False
     archive: bool = False
+    take_from_script: tuple[str, ...] = ()
+    extend: bool = False
     log_format: str = "pretty"
     quiet: bool = False
     accept: Accept = field(default_factory=Accept)

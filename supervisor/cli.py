@@ -53,6 +53,7 @@ from supervisor.option_values import (
     count_or_zero,
     interval,
     memory,
+    names,
     path,
     positive,
     seconds_or_auto,
@@ -143,6 +144,8 @@ def parse(argv: list[str]) -> Options:
         standby=values.standby,
         fresh=values.fresh,
         archive=values.archive,
+        take_from_script=values.take_from_script,
+        extend=values.extend,
         log_format=values.log_format,
         quiet=values.quiet,
         accept=acceptance.of(values),
@@ -186,6 +189,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--fresh", action="store_true", help="start anew; refuses where a run is in the way")
     what.add_argument("--archive", action="store_true", help="with --fresh: move the run in the way aside")
+    what.add_argument(
+        "--extend",
+        action="store_true",
+        help="go on with a run that is complete, where the script asks for more epochs now",
+    )
+    what.add_argument(
+        "--take-from-script",
+        type=names,
+        default=(),
+        metavar="NAMES",
+        help="of these hyperparameters the script's value instead of the saved one, where it has changed: "
+        "lr,weight_decay or all",
+    )
     saving = parser.add_argument_group("saving")
     saving.add_argument("--save-steps", type=count, metavar="N", help="a checkpoint every N steps")
     saving.add_argument("--save-seconds", type=positive, metavar="S", help="every S seconds (default: 300)")

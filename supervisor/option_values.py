@@ -21,6 +21,14 @@ def text(word: str) -> str:
     return word
 
 
+def names(word: str) -> tuple[str, ...]:
+    """Words with commas between them."""
+    found = tuple(part.strip() for part in text(word).split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{word!r} is no list of names: write lr,weight_decay")
+    return found
+
+
 def path(word: str) -> Path:
     """A file or a directory; the empty word would be the current one."""
     return Path(text(word))

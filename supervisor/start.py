@@ -70,7 +70,8 @@ def supervise(options: Options, console: Console) -> int:
             admission = _admission(directory, sealing, options, console)
             if claimed is not None:
                 found = directory.look(admission.keys) or found
-            if found.record.status == rundir.COMPLETE and admission.believes_complete(found):
+            is_complete = found.record.status == rundir.COMPLETE and admission.believes_complete(found)
+            if is_complete and not options.extend:
                 _say_complete(console, options)
                 return 0
             if record.status == rundir.RUNNING:
@@ -152,6 +153,8 @@ def _watch_over(
         sealing=sealing,
         accepted=record.accepted,
         mirror=options.mirror,
+        take_from_script=options.take_from_script,
+        extend=options.extend,
     )
     encrypted = f"encrypted with {sealing.mode}" if sealing.mode else "NOT encrypted"
     going_on = "going on with the run" if record.attempts else "new run"
@@ -204,10 +207,11 @@ def _demand_same(record: RunRecord, options: Options) -> None:
     """A run goes on with, or is complete for, what it was begun with. Raises UsageError."""
     program, run_dir = options.program, options.run_dir
     before, now = naming.told(record.command), naming.told(program.words)
-    if record.status == rundir.COMPLETE and not naming.is_same(program, record.command):
+    is_over = record.status == rundir.COMPLETE and not options.extend
+    if is_over and not naming.is_same(program, record.command):
         raise UsageError(
             f"the run in {run_dir} is complete, with another command ({before}); nothing was run now ({now})",
-            hint="to start anew: --fresh --archive, or another --run-dir",
+            hint="to train on with it: --extend; to start anew: --fresh --archive, or another --run-dir",
         )
     # Whoever names the directory knows what is in it: a script may have been moved.
     if not options.is_named and not naming.is_same_script(program, record.command):
@@ -220,7 +224,7 @@ def _demand_same(record: RunRecord, options: Options) -> None:
 def _say_complete(console: Console, options: Options) -> None:
     console.end(
         f"the run in {options.run_dir} is complete, there is nothing left to do; "
-        "to start anew: --fresh --archive, or another --run-dir"
+        "to train more epochs: --extend; to start anew: --fresh --archive, or another --run-dir"
     )
 
 

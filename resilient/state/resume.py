@@ -7,7 +7,7 @@ the way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import mindspore
@@ -22,13 +22,14 @@ _SHOWN_DIFFERENCES = 3
 _HINT = "restore the script as it was, or start anew with --fresh --archive; nothing was changed or deleted"
 
 
-def restore_network(cells: capture.Cells, state: Mapping[str, Tensor]) -> None:
-    """Writes the state's values into the parameters of these cells.
+def restore_network(cells: capture.Cells, state: Mapping[str, Tensor], left: Collection[str] = ()) -> None:
+    """Writes the state's values into the parameters of these cells, except those ``left`` as they are.
 
     Raises MismatchError, naming the first differences, before anything is written when names, shapes or
     dtypes differ.
     """
-    targets = capture.named(cells)
+    targets = {name: parameter for name, parameter in capture.named(cells).items() if name not in left}
+    state = {name: tensor for name, tensor in state.items() if name not in left}
     differences = list(_differences(targets, state))
     if differences:
         shown = "; ".join(differences[:_SHOWN_DIFFERENCES])

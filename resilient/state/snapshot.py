@@ -15,6 +15,8 @@ that travels beside them as the container's ``extra``:
      "callbacks":   what callbacks hold, in the order of the call's list (belongings.py),
      "things":      what a loop of the user's own was given beside its cells, "clocks" when that was,
      "ended":       both, as the finished calls have left them: where that lies (ended.py),
+     "knobs":       hyperparameters that the script gave, by network (knobs.py),
+     "epochs":      how many epochs the script asked of each call so far,
      "loss_scale":  counters of a loss scale manager that lives in Python,
      "loss":        the last loss, for what runs at the end of an epoch,
      "adopted":     only in a state of stock MindSpore's: the name of its file (adopted_document)}

@@ -97,6 +97,7 @@ VALUED = [
     *("--save-steps", "--save-seconds", "--keep-max", "--keep-per-n-minutes", "--keep-every-steps"),
     *("--keep-best", "--keep-best-by", "--mirror-every", "--mirror-slots", "--max-restarts", "--grace"),
     *("--restart-window", "--backoff", "--on-poison", "--hang-timeout", "--memory-limit", "--log-format"),
+    "--take-from-script",
 ]
 
 
