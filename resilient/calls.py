@@ -17,6 +17,7 @@ from typing import Any
 
 from mindspore import nn
 from mindspore.train import Model
+from mindspore.train.callback import _checkpoint
 
 from resilient.composition import Call
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
@@ -29,6 +30,7 @@ from resilient.settings import Settings
 from resilient.state import capture, streams
 from resilient.state.hidden import hidden_parameters
 from resilient.state.unrestorable import network_findings, pipeline_findings
+from resilient.stock_names import StockNames
 from resilient.timeline import Timeline, Way, timeline_of
 from resilient.watch import Watch
 
@@ -77,7 +79,14 @@ class Course:
         watch_evaluations(self._session.shared.heartbeat)
         self._wrap("eval", self._evaluate)
         self._watch_optimizers()
+        self._keep_names()
         registered.install()
+
+    def _keep_names(self) -> None:
+        run = self._session.config
+        if run is not None:
+            path = run.directory / f"stock_names_rank_{run.rank}.json"
+            StockNames(path, self._session.world, self._session.warn).install(_checkpoint)
 
     def _wrap(self, name: str, ours: Callable[..., Any]) -> None:
         original = getattr(Model, name)
