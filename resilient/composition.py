@@ -51,9 +51,9 @@ class Call:
     ``trained`` is what is being trained, ``network`` the part of it that the weights files hold, ``others``
     further networks of the run by ordinal, ``call_streams`` the random streams when the call began.
     ``evaluations`` are the run's results of evaluations so far, ``trail`` the random streams behind what is
-    over, ``ended`` what finished calls have left, ``knobs`` the hyperparameters and ``epochs`` the epochs that
-    the script has given: they themselves, because they grow. ``things`` are objects outside the network that
-    hold state, by key.
+    over, ``ended`` what finished calls have left, ``knobs`` the hyperparameters and ``epochs`` the epochs
+    that the script has given: they themselves, because they grow. ``things`` are objects outside the network
+    that hold state, by key.
     """
 
     progress: Progress
