@@ -156,7 +156,7 @@ class Course:
         things = hidden_parameters(cells)
         self._session.belongings.meet(callbacks, {id(p): p.name for p in capture.parameters(cells)})
         if start.way is Way.SKIP:
-            timeline.skip(start)
+            timeline.skip(start, self._session.warn)
             if timeline.recovered is not None:
                 self._session.belongings.restore_ended(timeline.recovered, start.ordinal, callbacks, things)
             return None
@@ -244,7 +244,7 @@ class Course:
         timeline = next(iter(self._timelines), None)
         if timeline is None:
             return original(model, *args, **kwargs)
-        known, result = timeline.recorded_evaluation()
+        known, result = timeline.recorded_evaluation(self._session.warn)
         if not known:
             result = original(model, *args, **kwargs)
             timeline.record_evaluation(result)

@@ -17,7 +17,7 @@ from resilient.mirror import MirrorLayout, place
 from resilient.mirrored import Header
 from resilient.saving import Snapshot
 from resilient.settings import Settings
-from resilient.state import capture, counters, streams
+from resilient.state import capture, counters, execution, streams
 from resilient.state.copying import Bytes
 from resilient.state.ended import Ended
 from resilient.state.snapshot import (
@@ -41,6 +41,7 @@ class Boundary:
     streams: dict[str, Any]
     kept: Kept = field(default_factory=Kept)
     loss_scale: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
     outputs: Any = None
 
 
@@ -106,6 +107,7 @@ class Composer:
                 self._call.callbacks, self._call.things, self._trained_names, self._call.ended
             ),
             loss_scale=counters.loss_scale_counters(self._call.scale_manager),
+            context=execution.capture(),
             outputs=outputs,
         )
 
@@ -260,6 +262,7 @@ class Composer:
             "knobs": self._call.knobs,
             "epochs": list(self._call.epochs),
             "loss_scale": boundary.loss_scale,
+            "context": boundary.context,
             "loss": entries.loss(boundary.outputs),
         }
 

@@ -226,7 +226,7 @@ class Training:
         with self._session.telling_mismatch():
             start = timeline.start_call(batches.steps_per_epoch, 0, batches.epochs)
         if start.way is Way.SKIP:
-            timeline.skip(start)
+            timeline.skip(start, self._session.warn)
             if timeline.recovered is not None:
                 self._session.belongings.restore_ended(timeline.recovered, start.ordinal, (), things)
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mindspore import nn
 from resilient.extension import Epochs
 from resilient.session import Session
 from resilient.settings import Settings
-from resilient.state import capture, streams
+from resilient.state import capture, execution, streams
 from resilient.state.counters import from_json, to_json
 from resilient.state.ended import Ended
 from resilient.state.knobs import Knobs
@@ -164,12 +165,16 @@ class Timeline:
         self.has_trained = True
         return Start(Way.RESUME, target, ordinal)
 
-    def skip(self, start: Start) -> None:
-        """A call is not run again: what the script draws after it must be what it drew then."""
+    def skip(self, start: Start, tell: Callable[[str], None]) -> None:
+        """A call is not run again: what the script draws after it must be what it drew then.
+
+        So must be how it computes; ``tell`` hears of what it had set otherwise.
+        """
         if start.ordinal < start.progress.call:
-            self.trail.follow(CALLS, start.ordinal)
+            self.trail.follow(CALLS, start.ordinal, tell)
         elif self.recovered is not None:
             streams.restore(self.recovered.document["streams"])
+            execution.restore(self.recovered.document.get("context", {}), tell)
             self.trail.note(CALLS, start.ordinal)
 
     def leave(self, progress: Progress) -> None:
@@ -252,13 +257,13 @@ class Timeline:
 
     # Evaluations
 
-    def recorded_evaluation(self) -> tuple[bool, Any]:
+    def recorded_evaluation(self, tell: Callable[[str], None]) -> tuple[bool, Any]:
         """Whether the next evaluation lies before the resumed state, and its result then."""
         position = len(self.evaluations)
         if self.in_loop or position >= len(self._recorded) or self._recorded[position] is None:
             return False, None
         self.evaluations.append(self._recorded[position])
-        self.trail.follow(EVALUATIONS, position)
+        self.trail.follow(EVALUATIONS, position, tell)
         return True, from_json(self._recorded[position])
 
     def record_evaluation(self, result: Any) -> None:

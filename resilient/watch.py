@@ -22,6 +22,7 @@ from resilient.remote import RemoteSaver
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.signals import PipeGuard, SaveRequests, SignalGuard
+from resilient.state import execution
 from resilient.state.snapshot import Progress, Recovered
 
 _ITS_END_S = 1.0
@@ -68,7 +69,11 @@ class Watch:
         return self.recorder.progress
 
     def restore(self, recovered: Recovered) -> None:
-        """Puts back what callbacks, and whatever else the call was given, held at the recovered boundary."""
+        """Puts back what callbacks, and whatever else the call was given, held at the recovered boundary.
+
+        So does how MindSpore computes, see ``state.execution``.
+        """
+        execution.restore(recovered.document.get("context", {}), self._session.warn)
         self._composer.restore(recovered)
 
     def begin(self) -> None:

@@ -6,21 +6,23 @@ data, a new head) must be what it drew then. As JSON:
     {"states": {key: a stream's state}, "calls": [[keys], ...], "evaluations": [[keys], ...]}
 
 Most scripts draw little, so the same states come again and again: each is kept once, under its digest. Where
-nothing is known of one, its keys are an empty list.
+nothing is known of one, its keys are an empty list. Beside the streams stands how MindSpore computed then
+(``execution``), under the name ``context``; runs of earlier versions have none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from resilient.state import streams
+from resilient.state import execution, streams
 
 CALLS = "calls"
 EVALUATIONS = "evaluations"
 _STATES = "states"
+_CONTEXT = "context"
 _KEY_BYTES = 12
 
 
@@ -39,13 +41,19 @@ class Trail:
         passed = self._passed[kind]
         del passed[position:]
         passed.extend([] for _ in range(position - len(passed)))
-        passed.append([self._keep(name, state) for name, state in streams.capture().items()])
+        states = {**streams.capture(), _CONTEXT: execution.capture()}
+        passed.append([self._keep(name, state) for name, state in states.items()])
 
-    def follow(self, kind: str, position: int) -> None:
-        """Puts the streams to where they were after the n-th one, if that is known."""
+    def follow(self, kind: str, position: int, tell: Callable[[str], None]) -> None:
+        """Puts the streams, and how MindSpore computes, to what they were after the n-th one, if it is known.
+
+        ``tell`` hears of the settings that were others.
+        """
         passed = self._passed[kind]
         if position < len(passed):
-            streams.restore(dict(self._states[key] for key in passed[position]))
+            states = dict(self._states[key] for key in passed[position])
+            streams.restore(states)
+            execution.restore(states.get(_CONTEXT, {}), tell)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as it is now."""

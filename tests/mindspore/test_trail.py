@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 
+import mindspore
 import numpy as np
 
+from resilient.state import execution
 from resilient.state.trail import CALLS, EVALUATIONS, Trail
 
 
@@ -28,7 +30,7 @@ def test_each_is_followed_to_its_own_place():
         trail.note(kind, position)
         wanted[kind, position] = draws()
     for (kind, position), numbers in reversed(wanted.items()):
-        after_json(trail).follow(kind, position)
+        after_json(trail).follow(kind, position, print)
         assert draws() == numbers
 
 
@@ -38,7 +40,7 @@ def test_what_is_not_known_changes_nothing():
     trail.note(CALLS, 2)
     before = random.getstate()
     for kind, position in ((CALLS, 0), (CALLS, 1), (CALLS, 3), (EVALUATIONS, 0)):
-        after_json(trail).follow(kind, position)
+        after_json(trail).follow(kind, position, print)
         assert random.getstate() == before
 
 
@@ -50,9 +52,9 @@ def test_what_is_noted_again_is_followed_to_its_new_place():
     draws()
     trail.note(CALLS, 1)
     wanted = draws()
-    after_json(trail).follow(CALLS, 2)
+    after_json(trail).follow(CALLS, 2, print)
     assert draws() != wanted
-    after_json(trail).follow(CALLS, 1)
+    after_json(trail).follow(CALLS, 1, print)
     assert draws() == wanted
 
 
@@ -66,5 +68,26 @@ def test_a_script_that_does_not_draw_pays_for_one_state():
 
 def test_a_document_without_one_is_an_empty_one():
     """States that were saved before there were any, and those of stock MindSpore."""
-    Trail(None).follow(CALLS, 0)
-    Trail({}).follow(EVALUATIONS, 0)
+    Trail(None).follow(CALLS, 0, print)
+    Trail({}).follow(EVALUATIONS, 0, print)
+
+
+def test_how_mindspore_computes_is_followed_and_told():
+    """What a setting was after a call it is again, in words; one that MindSpore does not take is named."""
+    kept = execution.capture()
+    told = []
+    try:
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        trail = Trail()
+        trail.note(CALLS, 0)
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+        after_json(trail).follow(CALLS, 0, told.append)
+        assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
+        assert told == [
+            "MindSpore's context has graph mode again, as it was in the state; it had PyNative mode"
+        ]
+        execution.restore({"jit_syntax_level": 17, "unknown": 1}, told.append)
+        assert "made with jit_syntax_level=17 in MindSpore's context; now it has" in told[1]
+        assert len(told) == 2
+    finally:
+        execution.restore(kept, told.append)

@@ -21,6 +21,7 @@ from small import Network, dataset
 
 FOLDER = Path(sys.argv[1])
 PLAIN = "plain" in sys.argv[2:]
+CONTEXT = ("mode", "deterministic")
 HOOKS = ("begin", "epoch_begin", "step_begin", "step_end", "epoch_end", "end")
 
 
@@ -36,8 +37,10 @@ def trouble(name):
 def note(callback, hook, run_context):
     given = run_context.original_args()
     counters = [given.get(name) for name in ("mode", "cur_epoch_num", "cur_step_num", "batch_num")]
+    # Begin hooks run before the state is put in, where a call goes on.
+    context = [] if "begin" in hook and "step" not in hook else [ms.get_context(name) for name in CONTEXT]
     with open(FOLDER / ("plain" if PLAIN else "events"), "a") as out:
-        print(json.dumps([os.getpid(), type(callback).__name__, hook, *counters]), file=out)
+        print(json.dumps([os.getpid(), type(callback).__name__, hook, *counters, *context]), file=out)
 
 
 def kill():
@@ -85,6 +88,10 @@ class Hooks(Callback):
 
     def on_train_step_end(self, run_context):
         note(self, "on_train_step_end", run_context)
+        if run_context.original_args().cur_step_num == 1:
+            # As a library that builds a context of its own.
+            ms.set_context(mode=ms.GRAPH_MODE)
+            ms.set_deterministic(True)
 
     def on_train_epoch_end(self, run_context):
         note(self, "on_train_epoch_end", run_context)
@@ -113,6 +120,7 @@ def noting(name):
 # ``fit`` refuses the older names in the very class of a callback; those of a base it runs.
 Older = type("Older", (type("OldHooks", (Callback,), {name: noting(name) for name in HOOKS}),), {})
 
+ms.set_context(mode=ms.PYNATIVE_MODE)
 ms.set_seed(5)
 np.random.seed(5)
 network = Network()
