@@ -196,3 +196,7 @@ class Remote:
             asked.mirror.unpin(asked.slot.number)
             self._flying = None
         return self._succeeded
+
+    def wait_while_awake(self) -> bool:
+        """This supervisor is never stopped."""
+        return self.wait()
