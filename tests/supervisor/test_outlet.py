@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
+import signal
 import threading
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from supervisor.console import Console
 from supervisor.outlet import Outlet, outlets
 from supervisor.output import Log, Pump
+from supervisor.scribe import Scribe
 
 DEADLINE_S = 30.0
 
@@ -123,26 +126,24 @@ def test_a_stuck_stream_does_not_hold_up_the_end(pipe):
     assert not outlet.offer(b"another\n")
 
 
-def test_a_log_that_is_stuck_in_a_write_holds_up_nobody(tmp_path):
-    """The log's disk does not answer: whoever lets go of the worker does not wait for the log's lock."""
-    fifo = tmp_path / "log"
-    os.mkfifo(fifo)
-    keep = os.open(fifo, os.O_RDWR)
+def test_a_log_whose_disk_does_not_answer_holds_up_nobody(tmp_path):
+    """The worker's output is read all the same, and kept once the disk answers."""
+    scribe = Scribe()
     source, worker = os.pipe()
-    log = Log(fifo, pytest.fail)
-    pump = Pump(os.fdopen(source, "rb", 0), Outlet(os.open(os.devnull, os.O_WRONLY)), log)
-    pump.start()
-    for _ in range(3):
-        os.write(worker, b"x" * 60_000)
-    os.close(worker)
-    pump.finish(0.1)
-    assert pump.reading
-    kept = b""
-    while len(kept) < 180_000:
-        kept += os.read(keep, 2**20)
-    pump.finish(DEADLINE_S)
-    assert not pump.reading
-    os.close(keep)
+    log = Log(tmp_path / "log", pytest.fail, scribe)
+    os.kill(scribe.pid, signal.SIGSTOP)
+    try:
+        pump = Pump(os.fdopen(source, "rb", 0), Outlet(os.open(os.devnull, os.O_WRONLY)), log)
+        pump.start()
+        for _ in range(3):
+            os.write(worker, b"x" * 60_000)
+        os.close(worker)
+        pump.finish(DEADLINE_S)
+        assert not pump.reading
+    finally:
+        os.kill(scribe.pid, signal.SIGCONT)
+    assert scribe.close(DEADLINE_S) == ""
+    assert (tmp_path / "log").read_bytes() == b"x" * 180_000
 
 
 def test_a_thread_that_cannot_be_started_costs_no_line(monkeypatch, pipe):
@@ -182,8 +183,10 @@ def test_a_disk_that_has_room_again_gets_the_output_again(tmp_path):
 
 def shown(reading, size):
     """So many bytes of what a terminal would show."""
-    data = b""
+    data, waiting = b"", select.poll()
+    waiting.register(reading, select.POLLIN)
     while len(data) < size:
+        assert waiting.poll(10_000), f"nothing came after {data!r}"
         data += os.read(reading, size - len(data))
     return data
 

@@ -7,7 +7,8 @@ import resource
 import selectors
 import signal
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -33,26 +34,21 @@ def scribe(complaints):
 
 @contextmanager
 def held(scribe, tmp_path):
-    """The desk waits within it, as for a disk that does not answer: for the other end of a named pipe."""
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    scribe.append(Kind.OUTPUT, fifo, b"held")
-    reader = None
+    """The desk does nothing within it, as if its disk did not answer: somebody has stopped it."""
+    os.kill(scribe.pid, signal.SIGSTOP)
+    scribe.append(Kind.OUTPUT, tmp_path / "held", b"")
+    end_s = time.monotonic() + DEADLINE_S
+    while scribe._flying is None:
+        assert time.monotonic() < end_s
 
     def let_go():
-        nonlocal reader
-        reader = reader or os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        os.kill(scribe.pid, signal.SIGCONT)
 
-    yield let_go
-    let_go()
-    assert scribe.wait(DEADLINE_S)
-    os.close(reader)
-
-
-@pytest.fixture(autouse=True)
-def patient_pipes(monkeypatch):
-    """A pipe that is opened for reading and writing waits for nobody; for writing alone it does."""
-    monkeypatch.setattr(os, "O_RDWR", os.O_WRONLY)
+    try:
+        yield let_go
+    finally:
+        with suppress(ProcessLookupError):
+            let_go()
 
 
 @contextmanager
@@ -138,8 +134,6 @@ def test_the_desk_does_the_rest_when_its_supervisor_leaves(tmp_path, monkeypatch
         let_go()
         os.waitpid(scribe.pid, 0)
         assert (tmp_path / "run.json").read_bytes() == b"last words"
-        # The thread's reply never comes.
-        scribe._done = scribe._given
 
 
 def test_a_desk_that_was_killed_is_done_without(scribe, tmp_path):
