@@ -7,6 +7,7 @@ In this order: what of run.json is believed (``belief``), whether the keys open 
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -319,7 +320,10 @@ def journal_tells_of_saves(files: Files, path: Path) -> bool:
         data = files.read(path, _JOURNAL_BYTES)
     except FileNotFoundError:
         return False
-    except StorageError:
+    except StorageError as error:
+        if error.errno in (errno.EINVAL, errno.ELOOP):
+            # A directory, a pipe or a link has the journal's name: that tells of nothing, and has to go.
+            raise
         return True
     return any(_is_saved(line) for line in data.split(b"\n") if b'"saved"' in line)
 

@@ -25,8 +25,9 @@ from supervisor.desk import try_to_make
 from supervisor.question import Question
 
 _CHECKPOINT_MARGIN = 0.1
-_DISK_MARGIN_BYTES = 4 * 1024**2
-"""For the log, the journal and the manifest."""
+_MOST_MARGIN_BYTES = 4 * 1024**2
+_LEAST_MARGIN_BYTES = 128 * 1024
+"""For the log, the journal and the manifest: as much as the checkpoint once more, between these two."""
 
 _LEAST_INODES = 16
 _MEMORY_SHARE = 0.8
@@ -124,7 +125,8 @@ def _disk(disk: Disk | None, need: Need) -> Obstacle | None:
         full = disk.trouble in (errno.ENOSPC, errno.EDQUOT)
         why = os.strerror(disk.trouble)
         return Obstacle(Kind.DISK if full else Kind.READ_ONLY, f"no file can be made for a checkpoint: {why}")
-    wanted = round(need.checkpoint_bytes * (1 + _CHECKPOINT_MARGIN)) + _DISK_MARGIN_BYTES
+    margin = min(_MOST_MARGIN_BYTES, max(_LEAST_MARGIN_BYTES, need.checkpoint_bytes))
+    wanted = round(need.checkpoint_bytes * (1 + _CHECKPOINT_MARGIN)) + margin
     if disk.free_bytes is not None and disk.free_bytes < wanted:
         reason = f"a checkpoint needs {_size(wanted)} of disk, and {_size(disk.free_bytes)} are free"
         return Obstacle(Kind.DISK, reason)

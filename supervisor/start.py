@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import sys
 import time
@@ -40,6 +41,7 @@ from supervisor.story import Story
 from supervisor.workers import ProcessWorkers
 
 _LEFTOVER_S = 10.0
+_LEAST_DESCRIPTORS = 64
 _WRITE_S = 60.0
 """As long as the disk takes something; one that takes nothing is not waited for."""
 
@@ -47,6 +49,7 @@ _WRITE_S = 60.0
 def supervise(options: Options, console: Console) -> int:
     """Runs what the options name, to its end; the exit status."""
     _demand_linux()
+    _demand_descriptors()
     directory = RunDirectory(options.run_dir.absolute(), World())
     try:
         lock = _lock(directory)
@@ -200,6 +203,16 @@ def _demand_linux() -> None:
     if not sys.platform.startswith("linux") or not hasattr(os, "pidfd_open"):
         raise UsageError(
             "resilient-run needs Linux 5.4 or newer", hint="CheckpointMonitor works in a plain python process"
+        )
+
+
+def _demand_descriptors() -> None:
+    """With fewer the supervisor would fail somewhere on its way, with a message about some file."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < _LEAST_DESCRIPTORS:
+        raise UsageError(
+            f"only {most} files may be open at once, and resilient-run needs {_LEAST_DESCRIPTORS}",
+            hint="ulimit -n 1024",
         )
 
 

@@ -18,12 +18,14 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import errno
 import functools
 import os
 import secrets
 import shlex
 import stat
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +44,9 @@ _SCRYPT_N = 2**17
 _SCRYPT_R = 8
 _SCRYPT_P = 1
 _LIMIT_BYTES = 4096
+_NAMED_S = 2.0
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES)
+"""What link(2) says where a file system has no hard links, or whoever guards it allows none."""
 
 
 def check_key_length(mode: str, key: bytes) -> None:
@@ -140,7 +145,16 @@ def default_key(config_home: Path, mode: str) -> tuple[bytes, Path, bool]:
     except OSError as error:
         hint = "name a key with --key-file"
         raise KeySourceError(f"cannot make the key {path}: {error.strerror}", hint=hint) from error
+    _await_content(path)
     return from_file(path, mode), path, created
+
+
+def _await_content(path: Path) -> None:
+    """Another process may have made the name just now, and be about to give it the key."""
+    end_s = time.monotonic() + _NAMED_S
+    with contextlib.suppress(OSError):
+        while os.stat(path).st_size == 0 and time.monotonic() < end_s:
+            time.sleep(0.02)
 
 
 def default_path(config_home: Path, mode: str) -> Path:
@@ -257,14 +271,29 @@ def _make_key_file(path: Path, size_bytes: int) -> bool:
             file.write(secrets.token_bytes(size_bytes).hex().encode() + b"\n")
             file.flush()
             os.fsync(descriptor)
-        # link(2) fails where the name is taken; rename would replace the key another process just made.
-        os.link(temporary, path)
+        _give_name(temporary, path)
     except FileExistsError:
         return False
     finally:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
     _sync_directory(path.parent)
     return True
+
+
+def _give_name(temporary: Path, path: Path) -> None:
+    """Raises FileExistsError where the name is taken: rename would replace the key another process made."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # FAT, and what many FUSE and network file systems are made of. Whoever has made the name, empty, may
+        # replace it. A crash in between leaves an empty file, which is refused as a key, and named.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.rename(temporary, path)
 
 
 def _sync_directory(directory: Path) -> None:

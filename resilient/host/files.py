@@ -32,6 +32,10 @@ FILE_MODE = 0o600
 Buffer = bytes | bytearray | memoryview
 ErrorTypes = type[OSError] | tuple[type[OSError], ...]
 
+_NO_FILE = "not a regular file"
+_NO_DIRECTORY = "exists and is not a directory"
+_IN_THE_WAY = "something else has this name: move it away"
+
 _DECIDED_BY: ErrorTypes = (FileNotFoundError, FileExistsError)
 
 
@@ -242,7 +246,7 @@ class DiskFiles:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 os.close(descriptor)
-                raise OSError(errno.EINVAL, "not a regular file", str(path))
+                raise OSError(errno.EINVAL, _NO_FILE, str(path))
             # The kernel then reads further ahead.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             return DiskReader(descriptor, path, status.st_size)
@@ -283,7 +287,7 @@ class DiskFiles:
             with inside.way_to(path) as (name, folder):
                 status = os.stat(name, dir_fd=folder, follow_symlinks=folder is None)
             if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", str(path))
+                raise OSError(errno.EINVAL, _NO_FILE, str(path))
             return Identity(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def make_directory(self, path: Path) -> None:
@@ -299,7 +303,7 @@ class DiskFiles:
                     # A file system like /proc, where nobody makes directories; or the parent has just gone.
                     raise OSError(errno.EPERM, "no directory can be made there", str(directory))
                 if not inside.keep_to_us(directory):
-                    raise OSError(errno.ENOTDIR, "exists and is not a directory", str(directory))
+                    raise OSError(errno.ENOTDIR, _NO_DIRECTORY, str(directory))
                 self.sync_directory(directory.parent)
 
     def sync_directory(self, path: Path) -> None:
@@ -362,7 +366,7 @@ def _names_in(name: Path, folder: int) -> list[str]:
 
 def _demand_regular(descriptor: int, path: Path) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
 
 
 @contextlib.contextmanager
@@ -375,7 +379,8 @@ def storage_errors(action: str, path: Path, passing: ErrorTypes = _DECIDED_BY) -
             raise
         reason = error.strerror or type(error).__name__
         message = f"cannot {action} {path}: {reason}"
-        raise StorageError(message, errno=error.errno, hint=_hint(error.errno)) from error
+        hint = _IN_THE_WAY if reason in (_NO_FILE, _NO_DIRECTORY) else _hint(error.errno)
+        raise StorageError(message, errno=error.errno, hint=hint) from error
 
 
 def _hint(code: int | None) -> str:
@@ -384,6 +389,8 @@ def _hint(code: int | None) -> str:
         errno.EDQUOT: "the disk quota is used up",
         errno.EACCES: "check the permissions",
         errno.EPERM: "check the permissions",
+        errno.EISDIR: _IN_THE_WAY,
+        errno.ENOTDIR: _IN_THE_WAY,
         errno.ELOOP: "inside a run nothing is opened through a symbolic link; put there what it leads to",
         errno.EROFS: "the file system is mounted read-only",
         errno.EMFILE: "too many open files: raise the limit (ulimit -n)",

@@ -56,6 +56,15 @@ def test_each_obstacle_has_its_reason(facts, kind, words, may_pass, fatal):
     assert words in obstacle.reason
 
 
+def test_a_small_checkpoint_asks_for_a_small_margin():
+    """A run of 37 kB goes on with 200 kB of disk; a large one has 4 MiB for log and journal on top."""
+    small, large = Need(checkpoint_bytes=37_000), Need(checkpoint_bytes=10**9)
+    assert judge(Facts(True, Disk(free_bytes=200_000)), small) is None
+    assert judge(Facts(True, Disk(free_bytes=100_000)), small).kind is Kind.DISK
+    assert judge(Facts(True, Disk(free_bytes=1_100_000_000 + 4 * 1024**2)), large) is None
+    assert judge(Facts(True, Disk(free_bytes=1_100_000_000 + 4 * 1024**2 - 1)), large).kind is Kind.DISK
+
+
 def test_many_processes_are_not_all_listed():
     """Five, and how many more."""
     facts = Facts(True, ROOM, tuple(f"process {i} (python)" for i in range(40)))

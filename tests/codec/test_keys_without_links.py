@@ -1,0 +1,58 @@
+"""A home without hard links (FAT, many FUSE file systems): a key is made there as everywhere."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+
+import pytest
+
+from resilient.codec import keys
+from resilient.errors import KeySourceError
+
+
+@pytest.fixture(params=[errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def no_links(request, monkeypatch):
+    """link(2) as such a file system answers it."""
+
+    def refuse(*words, **more):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def test_a_key_is_made_once(tmp_path, no_links):
+    """By default and by `resilient key make`; the next start finds it, and nothing else is left."""
+    key, path, created = keys.default_key(tmp_path, "AES-GCM")
+    assert created
+    assert keys.default_key(tmp_path, "AES-GCM") == (key, path, False)
+    assert keys.make_file(tmp_path / "new.key", "SM4-CBC") == keys.from_file(tmp_path / "new.key", "SM4-CBC")
+    assert sorted(os.listdir(tmp_path / "resilient")) == ["key"]
+    assert sorted(os.listdir(tmp_path)) == ["new.key", "resilient"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_is_there_is_never_replaced(tmp_path, no_links):
+    """Whatever has the name keeps it."""
+    made = keys.make_file(tmp_path / "key", "AES-GCM")
+    with pytest.raises(KeySourceError, match="is there already"):
+        keys.make_file(tmp_path / "key", "AES-GCM")
+    assert keys.from_file(tmp_path / "key", "AES-GCM") == made
+
+
+def test_processes_that_make_it_at_once_end_up_with_one(tmp_path, no_links):
+    """Whoever comes second waits for the key of the first."""
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        found = pool.starmap(keys.default_key, [(tmp_path, "AES-GCM")] * 16)
+    assert len({key for key, _, _ in found}) == 1
+    assert sum(created for _, _, created in found) == 1
+
+
+def test_what_a_crash_has_left_is_named(tmp_path, monkeypatch):
+    """A name without a key: no key is made up, and the file is named."""
+    monkeypatch.setattr(keys, "_NAMED_S", 0.0)
+    (tmp_path / "resilient").mkdir()
+    (tmp_path / "resilient" / "key").touch(0o600)
+    with pytest.raises(KeySourceError, match="key"):
+        keys.default_key(tmp_path, "AES-GCM")
