@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import threading
 
 import pytest
 
@@ -56,3 +57,27 @@ def test_what_a_crash_has_left_is_named(tmp_path, monkeypatch):
     (tmp_path / "resilient" / "key").touch(0o600)
     with pytest.raises(KeySourceError, match="key"):
         keys.default_key(tmp_path, "AES-GCM")
+
+
+def test_a_refusal_of_another_kind_is_an_error(tmp_path, monkeypatch):
+    """A full disk is no missing hard link: nothing is left of the key."""
+
+    def refuse(*words, **more):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(KeySourceError, match="No space left"):
+        keys.make_file(tmp_path / "key", "AES-GCM")
+    assert os.listdir(tmp_path) == []
+
+
+def test_whoever_finds_the_name_waits_for_the_key(tmp_path):
+    """The other process has made the name, and gives it the key a moment later."""
+    path = keys.default_path(tmp_path, "AES-GCM")
+    path.parent.mkdir()
+    path.touch(0o600)
+    finished = keys.make_file(tmp_path / "finished", "AES-GCM")
+    given = threading.Timer(0.05, os.rename, [tmp_path / "finished", path])
+    given.start()
+    assert keys.default_key(tmp_path, "AES-GCM") == (finished, path, False)
+    given.join()
