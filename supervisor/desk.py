@@ -26,7 +26,7 @@ import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from resilient.config import SAVE_SIGNAL
 from resilient.errors import StorageError
@@ -83,7 +83,15 @@ class Reply:
     error: str = ""
 
 
-def orders(source: BinaryIO) -> Iterator[Order]:
+class Source(Protocol):
+    """Something that bytes come from."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; less at the end alone."""
+        ...
+
+
+def orders(source: Source) -> Iterator[Order]:
     """The orders that come from a stream, until it ends."""
     while len(sizes := source.read(_ORDER.size)) == _ORDER.size:
         head_bytes, data_bytes = _ORDER.unpack(sizes)
@@ -336,11 +344,24 @@ _DEAF = {
 }
 
 
-def _next(link: socket.socket, incoming: BinaryIO, desk: Desk) -> Order | None:
+class _Incoming:
+    """What comes over a link, and no byte more than is asked for: whether more is there the kernel tells."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+
+    def read(self, size: int) -> bytes:
+        """So many bytes; less at the end alone."""
+        data = b""
+        while len(data) < size and (more := self._link.recv(size - len(data))):
+            data += more
+        return data
+
+
+def _next(link: socket.socket, incoming: _Incoming, desk: Desk) -> Order | None:
     """The next order; None when the link has ended."""
     waiting = select.poll()
     waiting.register(link, select.POLLIN)
-    # One order is sent at a time: nothing is in the stream's buffer when we come here.
     while not waiting.poll(_LOOK_S * 1000 if desk.guards else None):
         desk.look()
     return next(orders(incoming), None)
@@ -348,7 +369,7 @@ def _next(link: socket.socket, incoming: BinaryIO, desk: Desk) -> Order | None:
 
 def _work(desk: Desk, link: socket.socket, rest: int) -> bool:
     """Does what is ordered; whether the supervisor has ended in order."""
-    incoming, ended = link.makefile("rb"), False
+    incoming, ended = _Incoming(link), False
     # A supervisor that leaves does not hear the reply; what it has said before it left still comes.
     with contextlib.suppress(OSError):
         while not ended and (order := _next(link, incoming, desk)) is not None:

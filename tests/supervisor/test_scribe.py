@@ -40,6 +40,7 @@ def held(scribe, tmp_path):
     end_s = time.monotonic() + DEADLINE_S
     while scribe._flying is None:
         assert time.monotonic() < end_s
+        time.sleep(0.001)
 
     def let_go():
         os.kill(scribe.pid, signal.SIGCONT)
@@ -49,6 +50,7 @@ def held(scribe, tmp_path):
     finally:
         with suppress(ProcessLookupError):
             let_go()
+        assert scribe._handed_over or scribe.wait(DEADLINE_S)
 
 
 @contextmanager
