@@ -11,7 +11,7 @@ from mindspore import nn
 from resilient import entries
 from resilient.belongings import Belongings, Kept
 from resilient.codec.record import Record
-from resilient.config import LOSS
+from resilient.config import LOSS, WorkerConfig
 from resilient.errors import UsageError
 from resilient.mirror import MirrorLayout, place
 from resilient.mirrored import Header
@@ -31,6 +31,7 @@ from resilient.state.snapshot import (
 )
 from resilient.state.trail import Trail
 from resilient.store import layout
+from resilient.store.holdings import PROVEN
 
 
 @dataclass(frozen=True)
@@ -274,3 +275,16 @@ class Composer:
             entries.loss_scale(boundary.outputs, self._call.scale_manager),
             self._stock_names,
         )
+
+
+def marks(config: WorkerConfig | None, settings: Settings) -> dict[str, Any]:
+    """What stands in the info of each checkpoint, under a supervisor.
+
+    Which attempt made it, so that it can be told from the same step made again. And that the run's record was
+    sealed with the key it is made with, so that a seal that is gone is missed (``store.belief``).
+    """
+    if config is None:
+        return {}
+    key = config.sealing.key
+    proven = key is not None and (settings.sealing is None or settings.sealing.key == key)
+    return {"attempt": config.attempt, **({PROVEN: True} if proven else {})}

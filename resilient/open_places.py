@@ -81,8 +81,8 @@ class OpenPlaces:
             )
         return place
 
-    def demand_fresh(self, place: Place) -> str:
-        """What there is to say where the run is about to begin from zero; see ``store.presence``.
+    def demand_fresh(self, place: Place) -> None:
+        """Tells what there is to say where the run is about to begin from zero; see ``store.presence``.
 
         Raises UnusableError where that would silently lose what it has saved.
         """
@@ -93,7 +93,11 @@ class OpenPlaces:
         unseen = tuple(other for other in others if has_manifests(files, other))
         known = any(os.path.realpath(name) == os.path.realpath(place.root) for name in saved_in)
         strange = sum(type(failure.error) is ForeignError for failure in place.store.survey().failures)
-        return presence.demand_fresh(place.root, strange, unseen, saved=bool(saved_in), known=known, own=own)
+        remark = presence.demand_fresh(
+            place.root, strange, unseen, saved=bool(saved_in), known=known, own=own
+        )
+        if remark:
+            self._warn(remark)
 
     def _saved_alone(self, root: Path) -> tuple[str, ...]:
         _, record = self._records.get(root, (None, None))

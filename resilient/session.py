@@ -39,7 +39,6 @@ from resilient.shared import Shared, recover_from
 from resilient.shorten import shortened
 from resilient.state.snapshot import Progress, Recovered, Tensor, decode_extra
 from resilient.store.entry import Entry
-from resilient.store.holdings import PROVEN
 from resilient.store.store import Store
 
 if TYPE_CHECKING:
@@ -174,18 +173,6 @@ class Session:
             self._savers = {wanted: saver for wanted, saver in self._savers.items() if wanted[0] != root}
         self.place = None
 
-    def marks(self, settings: Settings) -> dict[str, Any]:
-        """What stands in the info of each checkpoint, under a supervisor.
-
-        Which attempt made it, so that it can be told from the same step made again. And that the run's record
-        was sealed with the key it is made with, so that a seal that is gone is missed (``store.belief``).
-        """
-        if self.config is None:
-            return {}
-        key = self.config.sealing.key
-        proven = key is not None and (settings.sealing is None or settings.sealing.key == key)
-        return {"attempt": self.config.attempt, **({PROVEN: True} if proven else {})}
-
     # Recovering
 
     def recover(self, place: Place, floor: int = 0) -> Recovered | None:
@@ -200,7 +187,7 @@ class Session:
                 place.store, floor
             )
             if recovered is None and not floor:
-                self._demand_fresh(place)
+                self._places.demand_fresh(place)
         except ShunnedError as error:
             if floor:
                 return None
@@ -218,11 +205,6 @@ class Session:
         if not floor:
             self.tell("fresh")
         return None
-
-    def _demand_fresh(self, place: Place) -> None:
-        """Raises UnusableError where the run must not begin from zero in this place."""
-        if remark := self._places.demand_fresh(place):
-            self.warn(remark)
 
     def _leave_out(self, recovered: Recovered) -> Recovered:
         """A batch that the training fails on counts as a step that changes nothing, if that was decided."""

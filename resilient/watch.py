@@ -11,7 +11,7 @@ from functools import partial
 
 from mindspore import nn
 
-from resilient.composition import Call, Composer
+from resilient.composition import Call, Composer, marks
 from resilient.dataset_workers import look_out
 from resilient.heartbeat import Phase as Beating
 from resilient.keeping import Keeper, ShadowKeeper
@@ -36,7 +36,7 @@ class Watch:
         self._session = session
         self._call = call
         self._guarding = session.supervised or settings.exception_save
-        composer = Composer(call, settings, session.marks(settings), session.belongings)
+        composer = Composer(call, settings, marks(session.config, settings), session.belongings)
         self._composer = composer
         self._keeper = _keeper(session, settings, composer, guards=self._guarding)
         self.heartbeat = session.shared.heartbeat

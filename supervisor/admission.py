@@ -22,7 +22,7 @@ from resilient.store import layout, presence
 from resilient.store.belief import is_proven, objection, reduced
 from resilient.store.floor import Floor, FloorFile, Height, Heights, home_of, merged, read_quietly
 from resilient.store.holdings import Holding, take_stock
-from resilient.store.places import Places, find_places, is_copy
+from resilient.store.places import Places, find_places, homes
 from resilient.store.reach import Reach, look
 from resilient.store.rundir import Found, RunDirectory, RunRecord
 from resilient.store.seal import Seal
@@ -151,7 +151,8 @@ class Admission:
         """Raises UnusableError for a record that is not proven and must be."""
         if proven and self.keys:
             return
-        against = objection(found, self.keys, holdings, floor)
+        known = homes(self.world.files, self.directory.root, found.record)
+        against = objection(found, self.keys, holdings, floor and floor.of(*known))
         if against and not self.accept.unsealed:
             raise UnusableError(
                 f"{self.directory.root / 'run.json'} cannot be believed: {against}",
@@ -280,9 +281,10 @@ class Admission:
         root = self.directory.root
         if floor is None:
             return {}, ""
-        here, before = home_of(root), home_of(Path(record.home or root))
-        moved = here not in floor.homes and before != here and not is_copy(self.world.files, root, record)
-        return (floor.homes.get(before, {}), before) if moved else (floor.homes.get(here, {}), "")
+        here, *before = map(home_of, homes(self.world.files, root, record))
+        if before and here not in floor.homes:
+            return floor.homes.get(before[0], {}), before[0]
+        return floor.homes.get(here, {}), ""
 
     def _tell_elsewhere(self, floor: Floor | None, holdings: Sequence[Holding]) -> None:
         """Another machine that shares this home directory may have had another disk in the same place."""

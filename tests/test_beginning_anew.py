@@ -25,12 +25,18 @@ def draft(step):
 
 
 @pytest.fixture
-def opened():
+def told():
+    """What the person hears."""
+    return []
+
+
+@pytest.fixture
+def opened(told):
     """Opens the places of a process; all are let go of at the end."""
     made = []
 
     def begin(config=None):
-        made.append(OpenPlaces(config, World(), lambda text: None, lambda: False))
+        made.append(OpenPlaces(config, World(), told.append, lambda: False))
         return made[-1]
 
     yield begin
@@ -51,13 +57,14 @@ def commit(tmp_path, name, run_id="run-1"):
     open_store(tmp_path / name, World(), SEALING, run_id).commit(draft(1))
 
 
-def test_a_run_that_has_saved_begins_nowhere_from_zero(tmp_path, opened):
+def test_a_run_that_has_saved_begins_nowhere_from_zero(tmp_path, opened, told):
     """Between two attempts the checkpoints have gone, or the script names another directory than before: both
     are refused, and where the checkpoints are is said. A new run begins in either."""
     for name in ("run", "out"):
         places = opened(worker(tmp_path))
-        assert places.demand_fresh(places.open(in_place(tmp_path, name))) == ""
+        places.demand_fresh(places.open(in_place(tmp_path, name)))
         places.close()
+    assert told == []
     places = opened(worker(tmp_path, "run"))
     with pytest.raises(UnusableError, match="has saved checkpoints, and there is none of it in"):
         places.demand_fresh(places.open(in_place(tmp_path, "run")))
@@ -68,24 +75,24 @@ def test_a_run_that_has_saved_begins_nowhere_from_zero(tmp_path, opened):
         places.demand_fresh(places.open(in_place(tmp_path, "out")))
 
 
-def test_a_place_that_the_script_comes_to_later(tmp_path, opened):
+def test_a_place_that_the_script_comes_to_later(tmp_path, opened, told):
     """One of several directories of the script's is empty, and another, which it has not named yet, is not:
     told, and no reason to refuse."""
     commit(tmp_path, "second")
     places = opened(worker(tmp_path, "first", "second"))
-    remark = places.demand_fresh(places.open(in_place(tmp_path, "first")))
-    assert str(tmp_path / "second") in remark
+    places.demand_fresh(places.open(in_place(tmp_path, "first")))
+    assert str(tmp_path / "second") in told[0]
 
 
-def test_checkpoints_of_other_runs(tmp_path, opened):
+def test_checkpoints_of_other_runs(tmp_path, opened, told):
     """In the run's own directory they mean that run.json is another run's; elsewhere two runs share it."""
     commit(tmp_path, "run", "another")
     commit(tmp_path, "out", "another")
     places = opened(worker(tmp_path))
     with pytest.raises(UnusableError, match="checkpoints of another run"):
         places.demand_fresh(places.open(in_place(tmp_path, "run")))
-    remark = places.demand_fresh(places.open(in_place(tmp_path, "out")))
-    assert "one checkpoint of another run, and this run begins anew there" in remark
+    places.demand_fresh(places.open(in_place(tmp_path, "out")))
+    assert "one checkpoint of another run, and this run begins anew there" in told[0]
 
 
 def test_without_a_supervisor(tmp_path, opened):
@@ -94,7 +101,7 @@ def test_without_a_supervisor(tmp_path, opened):
     settings = Settings(directory=tmp_path / "out", sealing=SEALING)
     places = opened()
     place = places.open(settings)
-    assert places.demand_fresh(place) == ""
+    places.demand_fresh(place)
     places.acknowledge(place.store.commit(draft(1)).path)
     places.close()
     found = RunDirectory(tmp_path / "out", World()).look([KEY])

@@ -57,6 +57,10 @@ class Floor:
     homes: Mapping[str, Heights] = field(default_factory=dict)
     seal: Seal = Seal.UNSEALED
 
+    def of(self, *roots: Path) -> Floor | None:
+        """The floor as one of a run in these directories; None where it knows of none of them: a copy."""
+        return self if any(home_of(root) in self.homes for root in roots) else None
+
     def elsewhere(self, root: Path) -> Mapping[str, Heights]:
         """What other machines have written down of a run in the same directory."""
         here = home_of(root)

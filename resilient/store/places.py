@@ -110,6 +110,12 @@ def find_places(files: Files, root: Path, record: RunRecord) -> Places:
     return Places(root, tuple(own) or (root,), frozenset(shared), tuple(others), tuple(missing), tuple(named))
 
 
+def homes(files: Files, root: Path, record: RunRecord) -> tuple[Path, ...]:
+    """Where the run in ``root`` is, and where it was before it was moved; a copy was nowhere else."""
+    home = Path(record.home or root)
+    return (root,) if is_copy(files, root, record) else tuple(dict.fromkeys((root, home)))
+
+
 def is_copy(files: Files, root: Path, record: RunRecord) -> bool:
     """Whether the run is still where its record says, so that what lies in ``root`` is a copy of it."""
     home = Path(record.home) if record.home else root

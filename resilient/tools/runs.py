@@ -18,11 +18,11 @@ from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout
 from resilient.store.belief import is_proven, objection, reduced
-from resilient.store.floor import FloorFile, read_quietly
+from resilient.store.floor import Floor, FloorFile, read_quietly
 from resilient.store.holdings import Holding, take_stock
 from resilient.store.locks import held
 from resilient.store.opening import open_store
-from resilient.store.places import Places, find_places
+from resilient.store.places import Places, find_places, homes
 from resilient.store.rundir import Found, RunDirectory, RunRecord
 from resilient.store.seal import Seal
 from resilient.store.store import Store
@@ -63,6 +63,11 @@ class Run:
         return FloorFile(self.world, Environment.read().config_home, self.record.run_id, self.keys)
 
     @cached_property
+    def _known_floor(self) -> Floor | None:
+        floor, _ = read_quietly(self.floor)
+        return floor and floor.of(*homes(self.world.files, self.root, self.record))
+
+    @cached_property
     def holdings(self) -> tuple[Holding, ...]:
         """What its folders hold."""
         folders = [(place, rank) for place in self.places.own for rank in self.ranks]
@@ -73,12 +78,12 @@ class Run:
         """Why its record is not to be believed; "" where nothing speaks against it."""
         if self.found.seal is Seal.LOCKED or is_proven(self.found, self.keys):
             return ""
-        return objection(self.found, self.keys, self.holdings, read_quietly(self.floor)[0])
+        return objection(self.found, self.keys, self.holdings, self._known_floor)
 
     @cached_property
     def takes_plain(self) -> bool:
         """Whether its unencrypted checkpoints count: nothing says that the run is encrypted."""
-        floor, _ = read_quietly(self.floor)
+        floor = self._known_floor
         if self.found.seal is not Seal.UNSEALED or (floor is not None and floor.seal is not Seal.UNSEALED):
             return False
         entries = [entry for holding in self.holdings for entry in holding.entries]

@@ -272,3 +272,14 @@ def test_an_old_reader_understands_a_sealed_record(run):
     assert {"run_id", "created", "seed", "salt", "world_size", "key_id", "plain", "status"} <= content.keys()
     assert content["run_id"] == asdict(made)["run_id"]
     assert directory.open() == made
+
+
+def test_a_copy_of_a_run_of_an_earlier_version_goes_on(run, start, tmp_path):
+    """The home knows of the original's seal, and of no copy: one made before is read as the original was."""
+    RunDirectory(run, World()).open({"key_id": keys.key_id(KEY), "mode": "AES-GCM"})
+    save(run, 1, proven=False)
+    shutil.copytree(run, tmp_path / "copy")
+    assert start()[0] == STARTED
+    assert start()[0] == STARTED
+    status, said = start(root=tmp_path / "copy")
+    assert (status, "an earlier version has written it" in said) == (STARTED, True)
