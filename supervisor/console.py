@@ -69,7 +69,8 @@ class Console:
         self._not_shown = 0 if self.outlets[1].offer(line) else self._not_shown + 1
 
     def _line(self, level: str, text: str) -> bytes:
-        flat = " ".join(text.split("\n"))
+        # It may quote names of files, and those are anybody's: none of them steers the terminal.
+        flat = "".join(c if c.isprintable() else "?" for c in " ".join(text.split("\n")))
         line = (
             json.dumps({"level": level, "message": flat})
             if self._log_format == "json"

@@ -19,6 +19,7 @@ from resilient.store.holdings import PROVEN
 from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
 from supervisor.cli import main
+from supervisor.console import Console
 from supervisor.ledger import Ledger, TrialFile
 
 STARTED = 9  # the status of the script: it was run
@@ -218,6 +219,13 @@ def test_an_encrypted_run_that_was_exchanged_is_missed_without_a_key(run, start)
     edit(run, strip=True, plain=True, key_id=None, mode=None, key_ids=[])
     status, said = start("--no-encrypt")
     assert (status, "the run was encrypted when it was last worked on here" in said) == (EXIT_UNUSABLE, True)
+
+
+def test_a_name_does_not_steer_the_terminal(capfd):
+    """A name that somebody has given to a file in quarantine may be quoted: no control character of it comes
+    to the terminal."""
+    Console().warn("CKP\x1b]0;owned\x07.ckpt in the\nquarantine: Grüße \udc80")
+    assert capfd.readouterr().err == "resilient: CKP?]0;owned?.ckpt in the quarantine: Grüße ?\n"
 
 
 # The trial ledger
