@@ -139,7 +139,7 @@ def unproven() -> UnprovenError:
     """What is said of a manifest that no key vouches for, where the run is encrypted."""
     return UnprovenError(
         "not encrypted, so anybody could have put it there",
-        hint="encryption is on now: --accept-plain takes it as this run's",
+        hint="encryption is on now: --accept-plain takes it as this run's, here and in `resilient rekey`",
     )
 
 

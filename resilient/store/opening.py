@@ -20,7 +20,8 @@ def open_store(
     *,
     rank: int = 0,
     world_size: int = 1,
-    allow_plain: bool | None = None,
+    allow_plain: bool = False,
+    only_proven: bool = False,
     accepted: Collection[str] = (),
 ) -> Store:
     """The store of one run and rank below ``root``; see :class:`~resilient.store.store.Store`."""
@@ -36,5 +37,6 @@ def open_store(
         rank=rank,
         world_size=world_size,
         allow_plain=allow_plain,
+        only_proven=only_proven,
         accepted=accepted,
     )

@@ -57,7 +57,7 @@ from resilient.store.survey import PlainRule, Survey, Surveyor
 class Store:
     """The checkpoints of one rank of one run.
 
-    ``allow_plain`` tells whether unencrypted ones count; by default where nothing is to be encrypted. Those
+    Unencrypted ones count with ``allow_plain``, and where nothing is encrypted unless ``only_proven``; those
     ``accepted`` always do (see ``PlainRule``).
     ``meta_error`` is why meta.json, which stock's tools read, could not be brought up to date; the
     checkpoints themselves do not depend on it.
@@ -75,7 +75,8 @@ class Store:
         run_id: str,
         rank: int = 0,
         world_size: int = 1,
-        allow_plain: bool | None = None,
+        allow_plain: bool = False,
+        only_proven: bool = False,
         accepted: Collection[str] = (),
     ) -> None:
         self._directory = directory
@@ -87,7 +88,8 @@ class Store:
         self._owner = Owner(run_id, rank)
         self._world_size = world_size
         self._keys = tuple(key for key in (sealing.key, *sealing.old_keys) if key is not None)
-        plain = PlainRule(sealing.key is None if allow_plain is None else allow_plain, frozenset(accepted))
+        every = (allow_plain or sealing.key is None) and not only_proven
+        plain = PlainRule(every, frozenset(accepted))
         self._surveyor = Surveyor(directory, files, self._keys, self._owner, plain)
         self._leftovers = Leftovers(directory, files, self._surveyor, self._keys)
         self._verified: dict[str, tuple[Identity, Identity]] = {}

@@ -106,7 +106,8 @@ class Run:
                 self.record.run_id,
                 rank=rank,
                 world_size=self.record.world_size,
-                allow_plain=take_plain or self.takes_plain,
+                allow_plain=take_plain,
+                only_proven=not (take_plain or self.takes_plain),
                 accepted=self.record.accepted,
             )
             for place in self.places.own
