@@ -58,9 +58,8 @@ class Store:
     """The checkpoints of one rank of one run.
 
     Unencrypted ones count with ``allow_plain``, and where nothing is encrypted unless ``only_proven``; those
-    ``accepted`` always do (see ``PlainRule``).
-    ``meta_error`` is why meta.json, which stock's tools read, could not be brought up to date; the
-    checkpoints themselves do not depend on it.
+    ``accepted`` always do (see ``PlainRule``). ``meta_error`` is why meta.json, which stock's tools read,
+    could not be brought up to date; the checkpoints themselves do not depend on it.
     """
 
     def __init__(
@@ -88,8 +87,7 @@ class Store:
         self._owner = Owner(run_id, rank)
         self._world_size = world_size
         self._keys = tuple(key for key in (sealing.key, *sealing.old_keys) if key is not None)
-        every = (allow_plain or sealing.key is None) and not only_proven
-        plain = PlainRule(every, frozenset(accepted))
+        plain = PlainRule((allow_plain or sealing.key is None) and not only_proven, frozenset(accepted))
         self._surveyor = Surveyor(directory, files, self._keys, self._owner, plain)
         self._leftovers = Leftovers(directory, files, self._surveyor, self._keys)
         self._verified: dict[str, tuple[Identity, Identity]] = {}
