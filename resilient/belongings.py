@@ -177,6 +177,22 @@ class Belongings:
         things: Things,
         trained: Mapping[str, Any],
     ) -> None:
+        try:
+            self._match(document, blobs, callbacks, things, trained)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            # Without encryption it is anybody's JSON.
+            self.tell(
+                f"what callbacks and other objects held makes no sense: {type(error).__name__}: {error}"
+            )
+
+    def _match(
+        self,
+        document: Mapping[str, Any],
+        blobs: Sequence[memoryview],
+        callbacks: Sequence[Any],
+        things: Things,
+        trained: Mapping[str, Any],
+    ) -> None:
         matched = [*_by_class(document["callbacks"], callbacks), *_by_key(document.get("things", []), things)]
         reader = nest_reader.Reader(blobs, trained)
         source = holder.Source(reader, blobs, Clocks(*document.get("clocks", (0.0, 0.0))))

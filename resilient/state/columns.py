@@ -25,6 +25,8 @@ ROWS = "rows"
 LEAST = 256
 """A shorter list is written element by element."""
 
+_LEAST_ROOM = 8192
+
 _INT64 = range(-(2**63), 2**63)
 # Where a list object keeps the address of its elements, and how many there are before it: after the counter
 # of references, the type and the length (CPython 3.10 to 3.12).
@@ -43,6 +45,14 @@ class _Column:
     buffer: Any = None
     length: int = 0
     visited: bool = True
+
+
+def room(wanted: int) -> int:
+    """Room for so many, and for more: each time there is too little, the mirror is made anew."""
+    found = _LEAST_ROOM
+    while found < wanted:
+        found *= 4
+    return found
 
 
 class Columns:
@@ -118,9 +128,9 @@ def _extend_rows(column: _Column, new: list[Any]) -> None:
 
 
 def _make_room(column: _Column, wanted: int) -> None:
-    """Not in place: an older boundary may still look at the old buffer. Rooms are powers of two."""
+    """Not in place: an older boundary may still look at the old buffer."""
     if column.buffer is None or wanted > len(column.buffer):
-        buffer = np.zeros(1 << (wanted - 1).bit_length(), column.dtype)
+        buffer = np.zeros(room(wanted), column.dtype)
         if column.length:
             buffer[: column.length] = column.buffer[: column.length]
         column.buffer = buffer

@@ -13,7 +13,7 @@ from typing import Any
 
 MOST_BYTES = 8 * 1024 * 1024
 _MOST_OF_A_CALL_BYTES = 256 * 1024
-_ROOM_BYTES = 4096
+_ROOM_BYTES = 32 * 1024
 
 
 class Ended:
@@ -62,7 +62,8 @@ class Ended:
         wanted = self._length + len(line)
         if wanted > len(self._buffer):
             # Not in place: a boundary that was observed may still look at the old one.
-            buffer = bytearray(max(_ROOM_BYTES, 1 << (wanted - 1).bit_length()) if wanted else 0)
+            # Four times as much as before: each time there is too little, the mirror is made anew.
+            buffer = bytearray(max(_ROOM_BYTES, 4 * len(self._buffer), wanted))
             buffer[: self._length] = self._buffer[: self._length]
             self._buffer = buffer
         self._buffer[self._length : wanted] = line

@@ -87,7 +87,8 @@ def class_named(name: str) -> type | None:
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):
-        found = getattr(found, part, None)
+        # Not getattr: some modules import others when they are asked.
+        found = getattr(found, "__dict__", {}).get(part)
     return found if isinstance(found, type) else None
 
 

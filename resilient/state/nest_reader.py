@@ -108,7 +108,10 @@ class Reader:
 
     def _named(self, node: Any, current: Any, path: str) -> Any:
         kind = self._class(node, current, path)
-        return LEFT if kind is None else kind(*self._items(node["v"], current, path))
+        if kind is None or not nest.is_named_tuple(kind):
+            return LEFT
+        # Past a __new__ of the script's.
+        return tuple.__new__(kind, self._items(node["v"], current, path))
 
     def _set(self, node: Any, current: Any, path: str) -> Any:
         target = self._target(node, current, set, set)

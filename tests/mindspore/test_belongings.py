@@ -337,3 +337,25 @@ def test_what_is_bound_to_its_process_is_made_anew_but_for_what_a_subclass_adds(
     next_attempt(first.capture(), fresh := Exit())
     assert fresh.seen == 3
     assert fresh.stop_train is False
+
+
+def test_a_state_that_makes_no_sense_ends_no_training():
+    """Without encryption it is anybody's JSON: whatever it is, it is said, and the script's objects stay."""
+    sound = Process(Best().train()).capture()
+    (one,) = sound.document["callbacks"]
+    nonsense = (
+        [3],
+        [{"class": 7}],
+        [{**one, "n": "x", "values": 5}],
+        [{**one, "values": {"best": {"k": "nothing"}}}],
+        [{**one, "values": {"history": {"k": "array", "n": 1, "dtype": "O", "shape": [9], "b": "AA=="}}}],
+        [{**one, "values": {"history": {"k": "same", "v": [1]}}}],
+        [{**one, "initial": None}],
+    )
+    for callbacks in nonsense:
+        fresh = Best()
+        second = Process(fresh)
+        document = {**sound.document, "callbacks": callbacks}
+        second.restore(Recovered(sound.tensors, document, PROGRESS, "a forgery"))
+        assert second.said, callbacks
+        assert fresh.patience == 3
