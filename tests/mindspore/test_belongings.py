@@ -136,10 +136,13 @@ def test_a_time_of_this_process_is_not_replaced_by_one_of_the_last():
     """What a callback has measured in its beginning is measured anew by each process."""
     first = Process(Best())
     first.callbacks[0].began -= 5.0
+    first.callbacks[0].hook, first.callbacks[0].best = time.monotonic(), time.time()
     fresh = Best()
-    before = fresh.began
-    second = next_attempt(first.capture(), fresh)
-    assert fresh.began == before
+    second = Process(fresh)
+    began, hook, best = fresh.began, time.monotonic(), time.time()
+    fresh.hook, fresh.best = hook, best
+    second.restore(first.capture())
+    assert (fresh.began, fresh.hook, fresh.best) == (began, hook, best)
     assert not second.said
 
 
@@ -187,6 +190,7 @@ def test_references_to_what_is_trained_need_no_word_and_no_copy():
     process = Process(one, other)
     recovered = process.capture(names)
     assert not recovered.blobs()
+    assert '"k": "parameter"' not in json.dumps(recovered.document)
     assert not process.said
     fresh, sibling = Best(), Best()
     fresh.network, fresh.other, fresh.parameters = network, sibling, network.trainable_params()
