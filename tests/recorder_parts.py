@@ -189,9 +189,6 @@ class Remote:
     def listen(self) -> bool:
         return True
 
-    def wait_while_awake(self) -> bool:
-        return self.wait()
-
     def wait(self) -> bool:
         asked = self._flying
         if asked is not None:
