@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from resilient import isolated, shadows, signals, stacks
+from resilient import children, isolated, shadows, signals, stacks
 from resilient import session as sessions
 from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, MirrorError, UsageError
@@ -124,8 +124,9 @@ class _Worker:
         assert config is not None
         random.seed(config.seed)
         self._heartbeat.beat(Phase.SCRIPT)
-        _when_imported("numpy", self._on_numpy)
-        _when_imported("mindspore", self._on_mindspore, lambda: self._heartbeat.during(Phase.IMPORTING))
+        when_imported("multiprocessing.spawn", children.install)
+        when_imported("numpy", self._on_numpy)
+        when_imported("mindspore", self._on_mindspore, lambda: self._heartbeat.during(Phase.IMPORTING))
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A terminal would see each line at once; the supervisor passes on what it gets.
             sys.stdout.reconfigure(line_buffering=True)
@@ -305,7 +306,7 @@ def _module(name: str) -> _Program:
 _Around = Callable[[], AbstractContextManager[None]]
 
 
-def _when_imported(
+def when_imported(
     name: str, function: Callable[[ModuleType], None], around: _Around = contextlib.nullcontext
 ) -> None:
     """Calls a function with a module: when the script imports it, or now where a standby has done so.

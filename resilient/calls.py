@@ -7,7 +7,6 @@ complete, and one after them, where the step boundary is. Skipping, resuming and
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import threading
@@ -32,10 +31,8 @@ from resilient.state.hidden import hidden_parameters
 from resilient.state.unrestorable import network_findings, pipeline_findings
 from resilient.stock_names import StockNames
 from resilient.timeline import Timeline, Way, timeline_of
+from resilient.unseen import Unseen
 from resilient.watch import Watch
-
-# So long may a script prepare its data between making an optimizer and training.
-_UNSEEN_S = 120.0
 
 
 class Course:
@@ -46,6 +43,8 @@ class Course:
         self._defaults = defaults
         self._inside = threading.local()
         self._has_optimizer = False
+        self._entered = 0
+        self._unseen = Unseen(self._warn_of_unseen, self._is_watched)
         self.watch: Watch | None = None
 
     @property
@@ -97,9 +96,11 @@ class Course:
             if getattr(self._inside, "call", False):
                 return original(model, *args, **kwargs)
             self._inside.call = True
+            self._entered += 1
             try:
                 return ours(original, model, args, kwargs)
             finally:
+                self._entered -= 1
                 self._inside.call = False
 
         setattr(Model, name, method)
@@ -107,25 +108,30 @@ class Course:
     # Training that we do not see
 
     def _watch_optimizers(self) -> None:
-        """A script with an optimizer is going to train; if not by ``Model``, its user must know in time."""
+        """A loop that nothing saves is told when it begins to train, or else when the script is over."""
         original = nn.Optimizer.__init__
 
         @functools.wraps(original)
         def method(optimizer: nn.Optimizer, *args: Any, **kwargs: Any) -> None:
             original(optimizer, *args, **kwargs)
-            if not self._has_optimizer:
-                self._has_optimizer = True
-                timer = threading.Timer(_UNSEEN_S, self.warn_if_unseen)
-                timer.daemon = True
-                # Where no thread can be started, the end of the script tells it.
-                with contextlib.suppress(RuntimeError):
-                    timer.start()
+            self._has_optimizer = True
 
         nn.Optimizer.__init__ = method
+        self._unseen.install()
+
+    def _is_watched(self) -> bool:
+        return bool(self._entered) or any(timeline.in_loop for timeline in self._timelines)
+
+    def _warn_of_unseen(self) -> None:
+        self._session.warn(
+            "NOTHING IS SAVED of the training that begins now: it is no Model.train and no Model.fit, and "
+            "after a failure it begins anew; a loop of one's own is saved by "
+            "`with resilient.training(network, optimizer)` (see README)"
+        )
 
     def warn_if_unseen(self) -> None:
         """Tells, once, that nothing is saved where there is an optimizer and no training that we can see."""
-        if self._has_optimizer and self._session.place is None:
+        if self._has_optimizer and self._session.place is None and not self._unseen.was_told:
             self._session.warn(
                 "NOTHING IS SAVED: the script has an optimizer, and no Model.train or Model.fit was called; "
                 "a loop of one's own is saved by `with resilient.training(network, optimizer)` (see README)"

@@ -29,13 +29,13 @@ LAYERS = [
     ["resilient.open_places"],
     ["resilient.session"],
     ["resilient.mirroring", "resilient.pace", "resilient.evaluating"],
-    ["resilient.extension", "resilient.stock_names"],
+    ["resilient.extension", "resilient.stock_names", "resilient.unseen"],
     ["resilient.timeline", "resilient.entries", "resilient.composition"],
     ["resilient.keeping", "resilient.mirror_keeper", "resilient.recorder"],
     ["resilient.watch"],
     ["resilient.monitor", "resilient.passage", "resilient.loops"],
     ["resilient.calls"],
-    ["resilient.attach", "resilient.shadows"],
+    ["resilient.attach", "resilient.children", "resilient.shadows"],
     ["resilient.tools"],
 ]
 SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:10] for name in layer]
