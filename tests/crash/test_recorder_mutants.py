@@ -54,21 +54,6 @@ MUTANTS = [
         "        wanted = self._keeper.wants(",
     ),
     Mutant(
-        "the boundary before the call's end hooks is not held",
-        RECORDER,
-        "                if self._keeper.held is not present:\n",
-        "                if self._keeper.held is None:\n",
-    ),
-    Mutant(
-        "an evaluation after a failure is believed",
-        RECORDER,
-        " or self._phases.state not in JUDGEABLE:\n",
-        ":\n",
-        also=Mutant(
-            "", RECORDER, "        if not self._keeper.matches(boundary):\n", "        if not boundary:\n"
-        ),
-    ),
-    Mutant(
         "a failed save is not tried again",
         RECORDER,
         "max(saved_step, self._last_failure_step)",
@@ -80,15 +65,6 @@ MUTANTS = [
         "            if boundary is None or boundary.progress.step <= self._last_failure_step:\n",
         "            if boundary is None:\n",
         also=Mutant("", MIRROR_KEEPER, "        if step <= self._safe_step:\n", "        if step < 0:\n"),
-    ),
-    Mutant(
-        "signals act in the middle of our own work",
-        RECORDER,
-        "        return not self._working and self._phases.state not in SIGNALS_WAIT\n",
-        "        return self._phases.state not in SIGNALS_WAIT\n",
-        also=Mutant(
-            "", RECORDER, "        return not self._working and self._secure(", "        return self._secure("
-        ),
     ),
     Mutant(
         "signals act in the middle of a step, on the live values",
