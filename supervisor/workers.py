@@ -44,7 +44,6 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SWEEP_S = 5.0
 _GROUP_S = 1.0
 """For what the kernel holds there is the sweep's own patience; it tells their names."""
-
 _CONFIG_S = 10.0
 """For a worker to read its configuration, where that is more than the kernel keeps for it."""
 
@@ -194,10 +193,9 @@ class ProcessWorker:
 class ProcessWorkers:
     """Starts real processes. ``complain`` hears what is wrong with keeping their output and input.
 
-    ``find_groups`` tells where control groups can be made; without them it is done by the process table.
-    ``outlets`` are our own stdout and stderr, to which theirs are passed on. ``scribe`` writes their logs, in
-    a process that no sweep ends; it ends them after ``grace_s`` if we are killed. ``stdin`` is the run's
-    standard input.
+    ``find_groups`` tells where control groups can be made; without them the process table is read.
+    ``outlets`` are our stdout and stderr, ``stdin`` is the run's. ``scribe`` writes their logs, in a process
+    that no sweep ends; that one ends them after ``grace_s`` if we are killed.
     """
 
     def __init__(
