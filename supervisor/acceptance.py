@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Accept:
-    """What the user takes upon himself, for this start: an older state than was saved, or none at all;
+    """The risks that the user accepts for this start: an older state than was saved, or none at all;
     unencrypted checkpoints as this run's; a run.json that the run's key does not vouch for."""
 
     rollback: bool = False
@@ -21,17 +21,17 @@ def add_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--accept-rollback",
         action="store_true",
-        help="newer checkpoints than there are were saved: go on from what there is, or from the beginning",
+        help="saved checkpoints are missing: resume from the newest one that is there, or start anew",
     )
     group.add_argument(
         "--accept-plain",
         action="store_true",
-        help="the unencrypted checkpoints that are there now are this run's; it is encrypted from now on",
+        help="take the unencrypted checkpoints as this run's, and encrypt from now on",
     )
     group.add_argument(
         "--accept-unsealed",
         action="store_true",
-        help="the run's key does not vouch for run.json: read it all the same (look at it first)",
+        help="read a run.json that the key does not vouch for; look at it first",
     )
 
 

@@ -66,14 +66,15 @@ from supervisor.workers import Program
 
 _EPILOG = """\
 examples:
-  resilient-run train.py --epochs 3            run it; run the same command again to go on
+  resilient-run train.py --epochs 3            run it; run the same command again to resume
   resilient-run --save-steps 500 train.py      a checkpoint every 500 steps, instead of every 300 s
   resilient-run --fresh --archive train.py     start anew, keep the old run aside
   resilient-run -m package.train               run a module
 
 exit status: 0 the run is complete, 64 bad usage, 65 checkpoints exist and none can be used,
-70 resilient-run itself has failed, 74 the disk has failed, 75 stopped by request (the same
-command goes on), 130 Ctrl-C before anything was launched; otherwise the script's own (128+N for signal N).
+70 resilient-run itself has failed, 74 the machine has failed (a disk, a server, a limit), 75 stopped
+by request (the same command resumes), 130 Ctrl-C before anything was launched; otherwise the script's
+own (128+N for signal N).
 """
 
 
@@ -103,14 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.warn(str(error))
             return EXIT_USAGE
         # What the user has named may be as good as ever.
-        console.warn(f"{error}; this is a failure of the machine: run the same command again without it")
+        console.warn(f"{error}; this is a failure of the machine: mend it, and run the same command again")
         return EXIT_IO
     except (UsageError, BusyError, ResilientError) as error:
         console.warn(str(error))
         return EXIT_USAGE
     except KeyboardInterrupt:
         # Once the loop runs, a Ctrl-C is one of its events.
-        console.warn("stopped by SIGINT before anything was launched; the same command begins or goes on")
+        console.warn("stopped by SIGINT before anything was launched; the same command begins or resumes")
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever it is, it is not the script's
         traceback.print_exc()
@@ -192,14 +193,14 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--extend",
         action="store_true",
-        help="go on with a run that is complete, where the script asks for more epochs now",
+        help="train a complete run further, where the script asks for more epochs now",
     )
     what.add_argument(
         "--take-from-script",
         type=names,
         default=(),
         metavar="NAMES",
-        help="of these hyperparameters the script's value instead of the saved one, where it has changed: "
+        help="use the script's value of these instead of the saved one, where it has changed: "
         "lr,weight_decay or all",
     )
     saving = parser.add_argument_group("saving")
@@ -274,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     failing.add_argument(
         "--core-dumps",
         action="store_true",
-        help="a training that crashes may leave a core dump, which holds the key (default: none)",
+        help="let the training leave core dumps, with the key in them (default: none)",
     )
     telling = parser.add_argument_group("telling")
     telling.add_argument("--log-format", choices=("pretty", "json"), default="pretty")
