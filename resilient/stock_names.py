@@ -21,7 +21,7 @@ from typing import Any
 
 from resilient.errors import StorageError
 from resilient.host.world import World
-from resilient.store import commit, layout
+from resilient.store import commit
 
 _LIMIT_BYTES = 1024 * 1024
 _FUNCTION = "_chg_ckpt_file_name_if_same_exist"
@@ -79,9 +79,8 @@ class StockNames:
     def _write(self) -> None:
         found = [[directory, prefix, answers] for (directory, prefix), answers in self._chosen.items()]
         data = json.dumps(found).encode()
-        token = self._world.entropy.token(layout.TOKEN_BYTES).hex()
         try:
-            commit.replace(self._world.files, self._path, token, lambda writer: writer.write(data))
+            commit.rewrite(self._world, self._path, data)
         except StorageError as error:
             self._complain(
                 f"{self._path.name} cannot be written: ModelCheckpoint may rename its files: {error}"

@@ -20,12 +20,12 @@ from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout, presence
 from resilient.store.belief import is_proven, objection, reduced
-from resilient.store.floor import Floor, FloorFile, Height, Heights, home_of, merged, read_quietly
+from resilient.store.floor import Floor, FloorFile, Heights, home_of, merged, read_quietly
 from resilient.store.holdings import Holding, take_stock
 from resilient.store.places import Places, find_places, homes
 from resilient.store.reach import Reach, look
+from resilient.store.record_seal import Seal
 from resilient.store.rundir import Found, RunDirectory, RunRecord
-from resilient.store.seal import Seal
 from supervisor.acceptance import Accept
 from supervisor.floor_keeper import FloorKeeper
 
@@ -306,14 +306,6 @@ class Admission:
         right = Seal.SEALED if self.sealing.key is not None else Seal.UNSEALED
         is_news = heights != known or (floor is not None and floor.seal is not right)
         return FloorKeeper(floors, root, heights, moved_from, is_news=is_news)
-
-
-def height_told(message: dict[str, object]) -> Height | None:
-    """The height that a "saved" message tells of; None for one that tells of none."""
-    generation, step, name = message.get("generation"), message.get("step"), message.get("file")
-    if isinstance(generation, int) and isinstance(step, int) and isinstance(name, str) and generation > 0:
-        return Height(generation, step, name)
-    return None
 
 
 def journal_tells_of_saves(files: Files, path: Path) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 
+from resilient.host.terminal import printable
 from supervisor import wakeup
 from supervisor.outlet import Outlet, outlets, write_line
 
@@ -70,7 +71,7 @@ class Console:
 
     def _line(self, level: str, text: str) -> bytes:
         # It may quote names of files, and those are anybody's: none of them steers the terminal.
-        flat = "".join(c if c.isprintable() else "?" for c in " ".join(text.split("\n")))
+        flat = printable(" ".join(text.split("\n")))
         line = (
             json.dumps({"level": level, "message": flat})
             if self._log_format == "json"

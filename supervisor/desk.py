@@ -33,7 +33,7 @@ from resilient.errors import StorageError
 from resilient.host import inside
 from resilient.host.files import Files, append_to
 from resilient.host.world import World
-from resilient.store import commit, layout
+from resilient.store import commit
 from supervisor.guardian import Charge, Guardian
 
 _LOOK_S = 5.0
@@ -251,8 +251,7 @@ class _Appended:
 def replace(world: World, path: Path, data: bytes) -> None:
     """Gives a file a new content, durably. Raises StorageError."""
     world.files.make_directory(path.parent)
-    token = world.entropy.token(layout.TOKEN_BYTES).hex()
-    commit.replace(world.files, path, token, lambda writer: writer.write(data))
+    commit.rewrite(world, path, data)
 
 
 def try_to_make(place: Path) -> int:

@@ -24,9 +24,9 @@ from typing import Any
 from resilient.config import Origin, Shun
 from resilient.errors import StorageError
 from resilient.host.world import World
-from resilient.store import commit, layout, seal
+from resilient.store import commit, record_seal
+from resilient.store.record_seal import Seal
 from resilient.store.rundir import Keep
-from resilient.store.seal import Seal
 from supervisor.classify import NUMERICAL, OUTSIDE, TOO_LARGE, Incident
 
 FORMAT = 1
@@ -167,9 +167,9 @@ def _roll_back(ledger: Ledger, step: int, attempt: int, why: str) -> Finding:
 class TrialFile:
     """Keeps a ledger in the run's directory. ``complain`` hears once that it cannot be written.
 
-    ``keep`` writes it for us; None: we do, and wait for the disk. It is sealed with ``keys`` (see
-    ``store.seal``). One without a seal was left by an earlier version, unless the run's record is ``proven``.
-    Then, and where the seal is broken, somebody without the key has written it, and it is not believed.
+    ``keep`` writes it for us; None: we do, and wait for the disk. ``keys`` seal it (``store.record_seal``).
+    An earlier version has left one without a seal, unless the run's record is ``proven``. Then, and where the
+    seal is broken, somebody without the key has written it, and it is not believed.
     """
 
     def __init__(
@@ -212,18 +212,17 @@ class TrialFile:
         """Makes this what is kept, durably."""
         content = {"format": FORMAT, **asdict(ledger), "origin": ledger.origin.to_json()}
         content = json.loads(json.dumps(content))
-        data = (json.dumps(seal.seal(content, self._keys, KIND)) + "\n").encode()
+        data = (json.dumps(record_seal.seal(content, self._keys, KIND)) + "\n").encode()
         try:
             self._keep(self._path, data)
         except StorageError as error:
             self._fail(f"{self._path.name} cannot be written: {error}")
 
     def _replace(self, path: Path, data: bytes) -> None:
-        token = self._world.entropy.token(layout.TOKEN_BYTES).hex()
-        commit.replace(self._world.files, path, token, lambda writer: writer.write(data))
+        commit.rewrite(self._world, path, data)
 
     def _is_believed(self, content: Any) -> bool:
-        found = seal.check(content, self._keys, KIND)
+        found = record_seal.check(content, self._keys, KIND)
         legacy = found is Seal.UNSEALED and not self._proven
         return not self._keys or found is Seal.SEALED or legacy
 
@@ -242,9 +241,7 @@ def _decode(content: Any) -> Ledger:
         raise ValueError(f"it has the format {content['format']}")
     trial = content["trial"]
     return Ledger(
-        trial=None
-        if trial is None
-        else Trial(int(trial["step"]), str(trial["source"]), int(trial["failures"])),
+        trial=None if trial is None else _decode_trial(trial),
         open=bool(content["open"]),
         from_step=int(content["from_step"]),
         fingerprint=tuple(content["fingerprint"]),

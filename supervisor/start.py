@@ -14,19 +14,17 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-import psutil
-
 from resilient.codec import keys
 from resilient.config import Environment, Sealing, WorkerConfig
 from resilient.errors import EXIT_STOPPED, BusyError, StorageError, UnusableError, UsageError
-from resilient.host.cgroup import Groups
+from resilient.host.cgroup import Groups, born_at
 from resilient.host.files import DiskLock, Lock
 from resilient.host.world import World
 from resilient.store import rundir
 from resilient.store.locks import held
 from resilient.store.places import Places, find_places
+from resilient.store.record_seal import Seal
 from resilient.store.rundir import Found, RunDirectory, RunRecord
-from resilient.store.seal import Seal
 from supervisor import naming
 from supervisor.admission import Admission, Admitted
 from supervisor.arguments import KeySource, Options
@@ -100,15 +98,8 @@ def _lock(directory: RunDirectory) -> Lock:
         try:
             return directory.lock()
         except BusyError as error:
-            if not error.pid or _lives(error.pid) or time.monotonic() > end_s:
+            if not error.pid or born_at(error.pid) is not None or time.monotonic() > end_s:
                 raise
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _admission(directory: RunDirectory, sealing: Sealing, options: Options, console: Console) -> Admission:

@@ -13,8 +13,8 @@ from resilient.open_places import OpenPlaces
 from resilient.settings import Settings
 from resilient.store.entry import Draft
 from resilient.store.opening import open_store
+from resilient.store.record_seal import Seal
 from resilient.store.rundir import RunDirectory
-from resilient.store.seal import Seal
 
 KEY = b"\x01" * 32
 SEALING = Sealing("AES-GCM", KEY)

@@ -14,6 +14,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from resilient.host.terminal import printable
+
 _KMSG = Path("/dev/kmsg")
 _NAMESPACE = Path("/proc/self/ns/pid")
 _INITIAL_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
@@ -103,7 +105,7 @@ def _parsed(record: bytes) -> str:
     if not semicolon or len(head.split(b",")) < 3:
         return ""
     line = text.split(b"\n", 1)[0].decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else "?" for c in line)
+    return printable(line)
 
 
 def _names(pattern: re.Pattern[str], text: str, pids: Collection[int]) -> bool:

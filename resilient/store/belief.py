@@ -17,8 +17,8 @@ from resilient.codec.keys import key_id
 from resilient.store import rundir
 from resilient.store.floor import Floor
 from resilient.store.holdings import PROVEN, Holding
+from resilient.store.record_seal import Seal
 from resilient.store.rundir import Found, RunRecord
-from resilient.store.seal import Seal
 
 
 def is_proven(found: Found, keys: Iterable[bytes]) -> bool:

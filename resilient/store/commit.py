@@ -40,6 +40,7 @@ from typing import ParamSpec, TypeVar
 
 from resilient.errors import StorageError
 from resilient.host.files import Files, Writer
+from resilient.host.world import World
 from resilient.store import layout
 
 P = ParamSpec("P")
@@ -155,6 +156,12 @@ def replace(
             files.remove(temporary)
         raise
     return written
+
+
+def rewrite(world: World, path: Path, data: bytes) -> None:
+    """Gives a small file a new content, durably, as :func:`replace` does. Raises StorageError."""
+    token = world.entropy.token(layout.TOKEN_BYTES).hex()
+    replace(world.files, path, token, lambda writer: writer.write(data))
 
 
 def write_synced(files: Files, path: Path, write: Callable[[Writer], T]) -> T:

@@ -28,8 +28,8 @@ from typing import Any
 
 from resilient.errors import StorageError
 from resilient.host.world import World
-from resilient.store import commit, layout, seal
-from resilient.store.seal import Seal
+from resilient.store import commit, record_seal
+from resilient.store.record_seal import Seal
 
 FORMAT = 1
 KIND = "floor"
@@ -110,7 +110,7 @@ class FloorFile:
             return None
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"it makes no sense: {error}") from error
-        return Floor(homes, seal.check(content, self._keys, KIND))
+        return Floor(homes, record_seal.check(content, self._keys, KIND))
 
     def write(self, home: str, heights: Heights, *, instead_of: str = "") -> None:
         """Makes these the heights of a home, durably; ``instead_of`` is where it was before it moved.
@@ -132,11 +132,9 @@ class FloorFile:
             "run_id": self._run_id,
             "homes": {name: _encode(heights) for name, heights in kept.items()},
         }
-        data = (json.dumps(seal.seal(content, self._keys, KIND)) + "\n").encode()
-        files = self._world.files
-        files.make_directory(self.path.parent)
-        token = self._world.entropy.token(layout.TOKEN_BYTES).hex()
-        commit.replace(files, self.path, token, lambda writer: writer.write(data))
+        data = (json.dumps(record_seal.seal(content, self._keys, KIND)) + "\n").encode()
+        self._world.files.make_directory(self.path.parent)
+        commit.rewrite(self._world, self.path, data)
 
     def reseal(self, root: Path, forgotten: Iterable[Path] = ()) -> None:
         """Seals what the file says with the keys of today, which are other ones; nothing without a file.

@@ -1,7 +1,7 @@
 """The run directory: what belongs to one run beside its checkpoints.
 
     run.json     who the run is (RunRecord); written whole, durably, never by anybody without the lock; sealed
-                 with the run's key, where there is one (see ``seal`` and ``belief``)
+                 with the run's key, where there is one (``record_seal``, ``belief``)
     lock         held by the one supervisor, or the one plain monitor, that works on the run; its content
     says who journal.jsonl, logs/attempt_0001/rank_0.log, quarantine/, checkpoint/...
 
@@ -23,9 +23,9 @@ from resilient.errors import BusyError, StorageError, UnusableError
 from resilient.host import inside
 from resilient.host.files import Files, Lock
 from resilient.host.world import World
-from resilient.store import commit, layout, seal
+from resilient.store import commit, layout, record_seal
 from resilient.store.patience import locked_soon
-from resilient.store.seal import Seal
+from resilient.store.record_seal import Seal
 
 KIND = "run"  # the seal covers it, beside the content
 
@@ -132,7 +132,7 @@ class RunDirectory:
         """Takes the run for this process. Raises BusyError, with the pid of who has it."""
         self._files.make_directory(self.root)
         path = self.root / "lock"
-        owner = json.dumps({"pid": os.getpid(), "boot_id": self._boot_id()}).encode()
+        owner = json.dumps({"pid": os.getpid(), "boot_id": boot_id()}).encode()
         try:
             return locked_soon(self._files, path, owner)
         except BusyError:
@@ -147,15 +147,9 @@ class RunDirectory:
     def _owner(self, path: Path) -> tuple[int, bool]:
         try:
             content = json.loads(self._files.read(path, _LIMIT_BYTES))
-            return int(content["pid"]), content["boot_id"] != self._boot_id()
+            return int(content["pid"]), content["boot_id"] != boot_id()
         except (StorageError, FileNotFoundError, *_NONSENSE):
             return 0, False
-
-    def _boot_id(self) -> str:
-        try:
-            return _BOOT_ID.read_text().strip()
-        except OSError:
-            return ""
 
     def read(self) -> RunRecord | None:
         """The run's record as it claims to be; None for a directory that holds no run yet.
@@ -174,7 +168,9 @@ class RunDirectory:
             return None
         try:
             content = json.loads(data)
-            return Found(_decode(content), seal.check(content, keys, KIND), seal.sealed_by(content))
+            return Found(
+                _decode(content), record_seal.check(content, keys, KIND), record_seal.sealed_by(content)
+            )
         except _NONSENSE as error:
             raise UnusableError(
                 f"{self.root / 'run.json'} is damaged: {error}",
@@ -205,14 +201,13 @@ class RunDirectory:
         """Makes this the run's record, durably."""
         # Tuples become lists, as whoever reads the file finds them.
         content = json.loads(json.dumps(asdict(record)))
-        data = (json.dumps(seal.seal(content, self._keys, KIND), indent=2) + "\n").encode()
+        data = (json.dumps(record_seal.seal(content, self._keys, KIND), indent=2) + "\n").encode()
         (self.keep or self._replace)(self.root / "run.json", data)
         return record
 
     def _replace(self, path: Path, data: bytes) -> None:
         self._files.make_directory(self.root)
-        token = self._entropy.token(layout.TOKEN_BYTES).hex()
-        commit.replace(self._files, path, token, lambda writer: writer.write(data))
+        commit.rewrite(self._world, path, data)
 
     def _has_checkpoints(self) -> bool:
         """Whether checkpoints lie in the directory itself, of whatever rank."""
@@ -224,6 +219,14 @@ class RunDirectory:
                 f"{self.root} holds checkpoints and no run.json, which says whose they are",
                 hint="restore run.json from a copy, or name another directory",
             )
+
+
+def boot_id() -> str:
+    """Which start of the machine this is; "" where it cannot be read."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def has_manifests(files: Files, place: Path) -> bool:

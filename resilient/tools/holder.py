@@ -27,8 +27,8 @@ from pathlib import Path
 
 from resilient.errors import UsageError
 from resilient.host.files import storage_errors
+from resilient.store import rundir
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROC = Path("/proc")
 _HELD = re.compile(r"^lock:.*\bWRITE\b", re.MULTILINE)
 _LIMIT_BYTES = 4096
@@ -117,7 +117,7 @@ def _named(path: Path) -> tuple[int, bool]:
     try:
         content = json.loads(os.read(descriptor, _LIMIT_BYTES))
         pid = content["pid"]
-        return (pid if type(pid) is int and 0 < pid < 2**31 else 0), content["boot_id"] == _boot_id()
+        return (pid if type(pid) is int and 0 < pid < 2**31 else 0), content["boot_id"] == rundir.boot_id()
     except (OSError, *_NONSENSE):
         return 0, True
     finally:
@@ -127,13 +127,6 @@ def _named(path: Path) -> tuple[int, bool]:
 def _open_lock(path: Path) -> int:
     with storage_errors("open", path, ()):
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-
-
-def _boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _open(pid: int, lock: os.stat_result) -> Holder | None:

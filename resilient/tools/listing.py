@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resilient.errors import CorruptError, ForeignError, UnprovenError, WrongKeyError
+from resilient.host.terminal import printable
 from resilient.store import layout, pins
 from resilient.store.entry import Entry, Failure
 from resilient.store.store import Store
@@ -159,7 +160,7 @@ def _number(value: Any) -> float | None:
 
 def _text(value: Any) -> str | None:
     """Text that may go to a terminal, whoever wrote it."""
-    return "".join(c if c.isprintable() else "?" for c in value) if isinstance(value, str) else None
+    return printable(value) if isinstance(value, str) else None
 
 
 # The table

@@ -23,8 +23,8 @@ from resilient.store.holdings import Holding, take_stock
 from resilient.store.locks import held
 from resilient.store.opening import open_store
 from resilient.store.places import Places, find_places, homes
+from resilient.store.record_seal import Seal
 from resilient.store.rundir import Found, RunDirectory, RunRecord
-from resilient.store.seal import Seal
 from resilient.store.store import Store
 from resilient.tools.console import Parser, count, note
 

@@ -13,7 +13,7 @@ from resilient.codec import keys
 from resilient.config import Origin, Sealing, Shun
 from resilient.errors import EXIT_UNUSABLE
 from resilient.host.world import World
-from resilient.store import seal
+from resilient.store import record_seal
 from resilient.store.entry import Draft
 from resilient.store.holdings import PROVEN
 from resilient.store.opening import open_store
@@ -259,16 +259,16 @@ def test_a_seal_covers_all_and_one_kind():
     """Any key that has sealed a document vouches for it: unchanged, and as a document of its kind."""
     other = b"\x02" * 32
     content = {"a": [1, 2.5, None], "b": {"c": "\ud800é"}}
-    sealed = json.loads(json.dumps(seal.seal(content, [KEY, other], "run")))
+    sealed = json.loads(json.dumps(record_seal.seal(content, [KEY, other], "run")))
     for given in ([KEY], [other], [b"\x03" * 32, other]):
-        assert seal.check(sealed, given, "run") is seal.Seal.SEALED
-    assert seal.check(sealed, [b"\x03" * 32], "run") is seal.Seal.LOCKED
-    assert seal.check(sealed, [KEY], "trials") is seal.Seal.BROKEN
-    assert seal.check({**sealed, "d": 1}, [KEY], "run") is seal.Seal.BROKEN
-    assert seal.check(content, [KEY], "run") is seal.Seal.UNSEALED
+        assert record_seal.check(sealed, given, "run") is record_seal.Seal.SEALED
+    assert record_seal.check(sealed, [b"\x03" * 32], "run") is record_seal.Seal.LOCKED
+    assert record_seal.check(sealed, [KEY], "trials") is record_seal.Seal.BROKEN
+    assert record_seal.check({**sealed, "d": 1}, [KEY], "run") is record_seal.Seal.BROKEN
+    assert record_seal.check(content, [KEY], "run") is record_seal.Seal.UNSEALED
     for nonsense in (None, {}, [], "x", {keys.key_id(KEY): None}, {keys.key_id(KEY): "\ud800"}):
-        assert seal.check({**content, "seal": nonsense}, [KEY], "run") is seal.Seal.BROKEN
-    assert "seal" not in seal.seal(content, [], "run")
+        assert record_seal.check({**content, "seal": nonsense}, [KEY], "run") is record_seal.Seal.BROKEN
+    assert "seal" not in record_seal.seal(content, [], "run")
 
 
 def test_an_old_reader_understands_a_sealed_record(run):
