@@ -36,7 +36,8 @@ class Recorder:
 
     ``on_idle`` is called when what came while it was busy can be dealt with, ``on_saved_already`` with the
     step when a checkpoint was asked for and there is nothing new, ``on_bad_loss`` with that of a state that
-    was saved although its loss is not finite.
+    was saved although its loss is not finite. ``resumes_hooks`` tells that a later attempt calls the script's
+    callbacks too: a step is complete once all of them have run.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Recorder:
         heartbeat: Heartbeat,
         *,
         resumed: bool,
+        resumes_hooks: bool,
     ) -> None:
+        self._resumes_hooks = resumes_hooks
         self._settings = settings
         self._composer = composer
         self._keeper = keeper
@@ -191,6 +194,9 @@ class Recorder:
         savable = self._phases.feed(Event.FAIL)
         if savable is Savable.NEXT:
             self.progress, self._boundary = self.progress.at(self._update_step, epoch_closed=False), None
+            if self._resumes_hooks:
+                # The callbacks behind the one that failed would miss this step: it runs again, with all.
+                savable = Savable.HELD
         return self._secure(reason, savable)
 
     def secure(self, reason: str) -> bool:

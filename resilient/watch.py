@@ -48,6 +48,7 @@ class Watch:
             session.world.clock,
             self.heartbeat,
             resumed=resumed,
+            resumes_hooks=session.supervised,
         )
         self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal, self._on_arrival)
         self._lookout = look_out(self.heartbeat, lambda how: session.tell("data_worker", how=how))

@@ -37,6 +37,7 @@ class Plan:
     save_steps: int = 2
     best: bool = False
     resumed: bool = False
+    resumes_hooks: bool = False
     signals: tuple[tuple[int, int], ...] = ()
     failures: tuple[int, ...] = ()
     full_disk: tuple[int, ...] = ()

@@ -42,6 +42,7 @@ PLANS = st.builds(
     save_steps=st.sampled_from([1, 2, 50]),
     best=st.booleans(),
     resumed=st.booleans(),
+    resumes_hooks=st.booleans(),
     signals=st.lists(st.tuples(st.integers(1, 1200), st.sampled_from(NUMBERS)), max_size=4).map(tuple),
     failures=st.lists(st.integers(2, 150), max_size=3).map(tuple),
     full_disk=st.lists(st.integers(1, 6), max_size=2).map(tuple),
@@ -81,6 +82,7 @@ class World:
             clock,
             Heartbeat(),
             resumed=plan.resumed,
+            resumes_hooks=plan.resumes_hooks,
         )
         self.strikes.request = self.recorder.request_save
         self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal)
@@ -197,10 +199,7 @@ class World:
                 recorder.step_begins()
                 self.hooks()
                 self.update()
-                self.tell_boundary(recorder.progress.at(step, epoch_closed=False))
-                recorder.update_done(step, 0.5)
-                self.trusted_step = step
-                self.strikes.place()
+                self.callbacks(step)
                 stopped = step == plan.cut_at
                 recorder.boundary(step, cut=stopped)
                 if step % STEPS_PER_EPOCH == 0 or stopped:
@@ -234,7 +233,7 @@ class World:
                 break
             self.tell_boundary(recorder.progress.at(step, epoch_closed=False))
             recorder.update_done(step, 0.5)
-            self.trusted_step = step
+            self.trusted_step = -1 if plan.resumes_hooks else step
             recorder.boundary(step, judged=True)
             recorder.evaluated({"accuracy": 1.0 / step})
         self.finish()
@@ -248,6 +247,20 @@ class World:
         self.hooks()
         self.recorder.evaluated({"accuracy": 3.0})
         self.strikes.place()
+
+    def callbacks(self, step: int) -> None:
+        """A step's end hooks. Where a later attempt has callbacks too, a step is whole once all of them have
+        run, else before that."""
+        recorder = self.recorder
+        if self.plan.resumes_hooks:
+            recorder.update_done(step, 0.5)
+            self.hooks()
+            self.tell_boundary(recorder.progress.at(step, epoch_closed=False))
+        else:
+            self.tell_boundary(recorder.progress.at(step, epoch_closed=False))
+            recorder.update_done(step, 0.5)
+            self.trusted_step = step
+            self.strikes.place()
 
     def update(self) -> None:
         """One step of the optimizer; in its middle it is half-done."""

@@ -41,6 +41,12 @@ MUTANTS = [
         "        if savable is Savable.NOTHING:\n",
     ),
     Mutant(
+        "a step whose callbacks have not all run is saved as complete",
+        RECORDER,
+        "            if self._resumes_hooks:\n",
+        "            if not self._resumes_hooks:\n",
+    ),
+    Mutant(
         "a torn copy counts as held",
         KEEPING,
         "            self.held = None\n",
