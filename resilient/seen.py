@@ -1,10 +1,10 @@
 """What a training loop uses and was not given: objects with Parameters or Tensors that its script can reach.
 
 From the frame that the loop stands in: its variables, the functions among them with what they close over, and
-the attributes of objects. Most of it can be carried as if it had been given: whoever holds it holds the same
-object, and its values are put back into that. Two things cannot, and are named instead: a variable that the
-loop itself replaces, since no one can put a value into a variable of a function that runs; and more memory
-than the training itself takes.
+the attributes of objects. From the frames around it, loss scalers and schedules only. Most of it can be
+carried as if it had been given: whoever holds it holds the same object, and its values are put back into
+that. Two things cannot, and are named instead: a variable that the loop itself replaces, since no one can put
+a value into a variable of a function that runs; and more memory than the training itself takes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from resilient.state import nest
 from resilient.state.nest_writer import TooMuchError, Writer, is_the_scripts, is_walked
 
 _MOST_DEPTH = 6
+_OUTER_DEPTH = 3
 _MOST_VISITED = 20_000
 _ALWAYS_BYTES = 64 * 1024 * 1024
 _STATEFUL = ("mindspore.amp", "mindspore.experimental.optim.lr_scheduler")
@@ -69,6 +70,10 @@ def look_around(frame: FrameType, given: list[Any], trained: dict[int, str], dat
             )
         else:
             found.walk(value, name, _MOST_DEPTH)
+    found.only_stateful = True
+    for outer in _around(frame):
+        for name, value in variables(outer):
+            found.walk(value, name, _OUTER_DEPTH)
     room = max(_ALWAYS_BYTES, sum(p.nbytes for p in found.own_parameters()))
     for path, one in found.holders.items():
         size = _size_bytes(one, trained)
@@ -81,6 +86,14 @@ def look_around(frame: FrameType, given: list[Any], trained: dict[int, str], dat
             room -= size
             seen.carried[path] = one
     return seen
+
+
+def _around(frame: FrameType) -> Iterator[FrameType]:
+    """The script's frames that have called this one: a loop in a function may be one epoch of theirs."""
+    outer = frame.f_back
+    while outer is not None and is_the_scripts(str(outer.f_globals.get("__name__", ""))):
+        yield outer
+        outer = outer.f_back
 
 
 def variables(frame: FrameType) -> Iterator[tuple[str, Any]]:
@@ -152,6 +165,7 @@ class _Search:
         self._visited: dict[int, Any] = {id(one): one for one in (*given, dataset)}
         self._given = given
         self.holders: dict[str, Any] = {}
+        self.only_stateful = False
 
     def own_parameters(self) -> list[Any]:
         """The parameters of what was given."""
@@ -178,6 +192,8 @@ class _Search:
         return True
 
     def _is_holder(self, value: Any) -> bool:
+        if self.only_stateful:
+            return (type(value).__module__ or "") in _STATEFUL
         if isinstance(value, Parameter):
             return self._is_new(value)
         if isinstance(value, nn.Cell):

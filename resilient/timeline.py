@@ -16,6 +16,7 @@ from typing import Any
 
 from mindspore import nn
 
+from resilient.early_use import EarlyUse
 from resilient.extension import Epochs
 from resilient.session import Session
 from resilient.settings import Settings
@@ -61,12 +62,16 @@ class Timeline:
     ``places`` are those whose checkpoints it knows. ``in_loop`` tells that a loop of the user's own is at
     work. The evaluations in its body are none of the n: a loop that goes on in its middle does not come by
     the earlier ones again. ``knobs`` and ``epochs`` are what the script gives, against what it gave.
-    ``has_trained`` tells that a call was made in this process, and not passed by.
+    ``has_trained`` tells that a call was made in this process, and not passed by. ``early`` looks out for
+    what the script does with its networks before it has come to the call that it resumes.
     """
 
-    def __init__(self, knobs: Knobs | None = None, epochs: Epochs | None = None) -> None:
+    def __init__(
+        self, knobs: Knobs | None = None, epochs: Epochs | None = None, early: EarlyUse | None = None
+    ) -> None:
         self.knobs = knobs or Knobs()
         self.epochs = epochs or Epochs()
+        self._early = early or EarlyUse(lambda text: None)
         self.recovered: Recovered | None = None
         self.evaluations: list[Any] = []
         self.trail = Trail()
@@ -114,7 +119,8 @@ class Timeline:
         del self._networks[mark.networks :], self.evaluations[mark.evaluations :]
         self.knobs.forget(mark.networks)
         self._calls, self._last = mark.calls, mark.last
-        self.recovered, self._recorded, self._resuming = None, [], False
+        self.recovered, self._recorded = None, []
+        self._arrive()
         self.places.clear()
 
     def failed(self, mark: Mark, cells: capture.Cells) -> None:
@@ -146,7 +152,7 @@ class Timeline:
         ordinal, self._calls = self._calls, self._calls + 1
         target = self.recovered.progress if self.recovered and self._resuming else None
         if target is None or ordinal > target.call:
-            self._resuming = False
+            self._arrive()
             self.epochs.begin(ordinal, epochs)
             self.has_trained = True
             return Start(Way.RUN, self._fresh(ordinal, steps_per_epoch, initial_epoch), ordinal)
@@ -154,8 +160,9 @@ class Timeline:
         if is_over and self.epochs.extends(target, ordinal, epochs):
             target = replace(target, call_finished=False)
         if ordinal < target.call:
+            self._early.passes_by = True
             return Start(Way.SKIP, target, ordinal)
-        self._resuming = False
+        self._arrive()
         self._last = target
         # What the script has done to its networks on the way here is part of the state already.
         self._restore_known()
@@ -164,6 +171,11 @@ class Timeline:
         self.epochs.begin(ordinal, epochs)
         self.has_trained = True
         return Start(Way.RESUME, target, ordinal)
+
+    def _arrive(self) -> None:
+        """Nothing of the resumed state lies before the script any more."""
+        self._resuming = False
+        self._early.end()
 
     def skip(self, start: Start, tell: Callable[[str], None]) -> None:
         """A call is not run again: what the script draws after it must be what it drew then.
@@ -237,7 +249,9 @@ class Timeline:
         if state or ordinal == self.recovered.document["network"]:
             restore_network(cells, state, self.knobs.settle(ordinal, state))
             self.knobs.restored()
-        if not self._resuming:
+        if self._resuming:
+            self._early.begin(cells, self.recovered.progress.step)
+        else:
             self.recovered = self.recovered.after(ordinal)
 
     def _restore_known(self) -> None:
@@ -299,7 +313,7 @@ def _new_timeline(session: Session) -> Timeline:
     run = session.config
     taken, extends = (run.take_from_script, run.extend) if run is not None else ((), False)
     knobs = Knobs(taken, extends=extends, tell=session.warn)
-    return Timeline(knobs, Epochs(extends=extends, tell=session.warn))
+    return Timeline(knobs, Epochs(extends=extends, tell=session.warn), EarlyUse(session.warn))
 
 
 def _references(cells: capture.Cells) -> list[weakref.ref[nn.Cell]]:

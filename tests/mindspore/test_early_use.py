@@ -1,0 +1,109 @@
+"""A resumed script uses a network before it has come to the call that it resumes: what it holds is right in
+the end, and the weights of another step are named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+from mindspore import nn
+from mindspore.train import serialization
+from small import Network
+
+from resilient.early_use import EarlyUse
+
+PROGRAM = Path(__file__).parent / "programs" / "rounds.py"
+
+pytestmark = pytest.mark.mindspore
+
+
+def result_of(folder, *before, death):
+    """The result line, and everything that was said."""
+    command = [sys.executable, *before, str(PROGRAM), str(death)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return next(line for line in done.stdout.splitlines() if line.startswith("result ")), said
+
+
+def test_what_is_held_is_right_and_the_evaluation_of_a_later_step_is_named(tmp_path):
+    """Killed in the fifth of five loops. The four before it are passed by, and the code behind each of them
+    runs: the history that was given, and the schedule that stands around the loop's function and follows the
+    evaluation, end as those of plain python; one line names the evaluation and says what to do.
+    """
+    (tmp_path / "plain").mkdir()
+    wanted, _ = result_of(tmp_path / "plain", death=0)
+    ours = ["--run-dir", "run", "--no-encrypt", "--backoff", "0:0", "--mirror-every", "1"]
+    found, said = result_of(tmp_path, "-m", "supervisor.cli", *ours, death=14)
+    assert found == wanted, said
+    assert said.count("the script uses a trained network (Dense)") == 1, said
+    assert "the weights of step 13" in said
+    assert "run.steps(dataset, epochs=N)" in said
+
+
+@pytest.fixture
+def told():
+    """What an onlooker says; MindSpore is as it was behind each test."""
+    return []
+
+
+@pytest.fixture
+def early(told):
+    looking = EarlyUse(told.append)
+    yield looking
+    looking.end()
+
+
+def untouched():
+    return nn.Cell.__call__, serialization._convert_save_obj_to_param_list
+
+
+def test_a_call_of_a_trained_cell_is_told_once(early, told):
+    """By itself, or inside of another cell; MindSpore is as it was from then on."""
+    before, network = untouched(), Network()
+    evaluation = nn.WithEvalCell(network, nn.SoftmaxCrossEntropyWithLogits(sparse=True))
+    early.begin([network], 7)
+    assert untouched() != before
+    rows, labels = ms.ops.ones((2, 4)), ms.ops.ones((2,), ms.int32)
+    nn.ReLU()(rows)
+    Network()(rows)
+    assert not told
+    evaluation(rows, labels)
+    network(rows)
+    assert len(told) == 1
+    assert "network (WithEvalCell)" in told[0]
+    assert "step 7" in told[0]
+    assert "use it before `with resilient.training(...)`" in told[0]
+    assert untouched() == before
+
+
+@pytest.mark.parametrize("way", ["cell", "dict", "list"])
+def test_a_file_of_a_trained_cell_is_told(early, told, tmp_path, way):
+    """In each way in which save_checkpoint takes it; the file is written."""
+    network, file = Network(), tmp_path / "best.ckpt"
+    early.passes_by = True
+    early.begin([network], 7)
+    ms.save_checkpoint(Network(), str(file))
+    assert not told
+    held = {
+        "cell": network,
+        "dict": network.parameters_dict(),
+        "list": [{"name": p.name, "data": p} for p in network.get_parameters()],
+    }
+    ms.save_checkpoint(held[way], str(file))
+    assert len(told) == 1
+    assert "make the rounds one loop" in told[0]
+    assert file.exists()
+
+
+def test_behind_the_begin_of_the_resumed_call_nothing_is_told(early, told):
+    """There the script sees what it saw then."""
+    before, network = untouched(), Network()
+    early.begin([network], 7)
+    early.end()
+    network(ms.ops.ones((2, 4)))
+    assert not told
+    assert untouched() == before
