@@ -95,7 +95,7 @@ class Victim:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
-                # Thousands of runs leave nothing in the home of whoever runs them.
+                # Thousands of runs leave nothing in the user's home.
                 env={**os.environ, _MARK: self._mark, "XDG_CONFIG_HOME": str(self._folder / "home")},
                 start_new_session=True,
             )

@@ -93,7 +93,7 @@ def _prepare(link: Link) -> None:
 def _shared(descriptors: Sequence[int]) -> Shared:
     """The memory that came with the configuration: the heartbeat's page, and the last attempt's mirror."""
     shared = Shared(Heartbeat(descriptors[0])) if descriptors else Shared()
-    # What is mapped needs no descriptor, and what is not open no script can close.
+    # A mapping needs no descriptor, and no script can close one that is not open.
     shared.heartbeat.close()
     for descriptor in descriptors[1:]:
         try:

@@ -1,4 +1,4 @@
-"""What a run keeps beside the parameters of its networks: what callbacks hold, and what a loop was given.
+"""What a run keeps beside the parameters of its networks: the state of callbacks, and of a loop's objects.
 
 It is captured at each boundary that is held, as JSON for the state's document and as blobs (``state.nest``),
 and put back before the first resumed step. In the document:
@@ -58,7 +58,7 @@ class Belongings:
         self._slow: dict[str, int] = {}
 
     def meet(self, holders: Iterable[Any], trained: Mapping[int, str]) -> None:
-        """Notes how they are, those that were not seen before: until now only the script has changed them."""
+        """Notes the values of objects that are new here: until now only the script has changed them."""
         for one in holders:
             self._beginning(one, trained)
 
@@ -132,7 +132,7 @@ class Belongings:
                 found.setdefault(owner, []).append(f"{name} ({kind})" if name else kind)
         for owner, names in found.items():
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            self.tell(f"{owner} holds what no checkpoint can have: {', '.join(names[:5])}{more}. {_LOST}")
+            self.tell(f"{owner} holds what no checkpoint can keep: {', '.join(names[:5])}{more}. {_LOST}")
 
     def _note_time(self, name: str, seconds: float) -> None:
         if seconds > _SLOW_S:
@@ -182,7 +182,7 @@ class Belongings:
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             # Without encryption it is anybody's JSON.
             self.tell(
-                f"what callbacks and other objects held makes no sense: {type(error).__name__}: {error}"
+                f"the saved state of callbacks and objects makes no sense: {type(error).__name__}: {error}"
             )
 
     def _match(
@@ -225,7 +225,7 @@ class Belongings:
 
 
 _LOST = (
-    "A restart begins with what the script makes of it; it takes part by having state_dict() and "
+    "A restart begins with the script's own value; to have it saved, define state_dict() and "
     "load_state_dict(state)"
 )
 

@@ -108,7 +108,7 @@ class Course:
     # Training that we do not see
 
     def _watch_optimizers(self) -> None:
-        """A loop that nothing saves is told when it begins to train, or else when the script is over."""
+        """Warns of a loop that nothing saves when it begins to train, or else when the script is over."""
         original = nn.Optimizer.__init__
 
         @functools.wraps(original)
@@ -125,7 +125,7 @@ class Course:
     def _warn_of_unseen(self) -> None:
         self._session.warn(
             "NOTHING IS SAVED of the training that begins now: it is no Model.train and no Model.fit, and "
-            "after a failure it begins anew; a loop of one's own is saved by "
+            "after a failure it begins anew; to save a loop of your own: "
             "`with resilient.training(network, optimizer)` (see README)"
         )
 

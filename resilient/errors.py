@@ -142,4 +142,4 @@ class TooLargeError(ResilientError):
 
 
 class StalledError(ResilientError):
-    """Nobody has read at the other side of the link for so long as was waited."""
+    """The other side of the link lives, and has read nothing for too long."""

@@ -1,7 +1,7 @@
 """The epochs that a script asks of each of its training calls, and calls that were finished with fewer.
 
 A finished call is not made again. Where the script asks for more epochs of it than it had (``--extend``), the
-newest call goes on from its end, as an uninterrupted call of that many epochs would have done. An earlier one
+newest call resumes at its end, as an uninterrupted call of that many epochs would have done. An earlier one
 cannot: the newest state is that of a later call. One that ended by itself, before its epochs were over (early
 stopping, a ``break``), would have ended there with more epochs too.
 """
@@ -58,7 +58,7 @@ def _is_cut_short(end: Progress, epochs: int | None) -> bool:
 
 def _refusal(call: int, before: int, asked: int, end: Progress) -> str:
     which = (
-        f"training call {call + 1} was finished, of {before} epochs, and the script asks for {asked} now: "
+        f"training call {call + 1} was finished with {before} epochs, and the script asks for {asked} now: "
     )
     if end.call != call:
         return which + "it stays as it is, because the newest state is that of a later call"

@@ -69,7 +69,7 @@ def run() -> None:
     module = sys.argv[0]
     _drop_ourselves(sys.orig_argv, module)
     _load("resilient")
-    # It has been run by its file's name. Whoever imports it shall find what it knows.
+    # It was run by its file's name. An import of it must find this very module, with its state.
     sys.modules["resilient.isolated"] = sys.modules[__name__]
     _load(module.partition(".")[0])
     sys.exit(import_module(module).main())
@@ -106,7 +106,7 @@ def give_back_path(folder: str | None = None) -> None:
 
 
 def has_no_folder() -> bool:
-    """Whether this interpreter was told not to put a program's folder on ``sys.path`` (-P, -I)."""
+    """Whether this interpreter puts no program's folder on ``sys.path`` (-P, -I)."""
     return bool(getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
 
 
@@ -116,7 +116,7 @@ def modules_at_start() -> frozenset[str]:
 
 
 def _drop_ourselves(words: list[str], module: str) -> None:
-    """Who runs ``sys.orig_argv`` once more runs the script by itself, as everywhere."""
+    """A script that runs ``sys.orig_argv`` again starts itself, as by plain Python."""
     for i in range(1, len(words) - 1):
         if os.path.abspath(words[i]) == FILE and words[i + 1] == module:
             del words[i : i + 2]

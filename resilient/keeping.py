@@ -47,7 +47,7 @@ class Keeper(Protocol):
     def commit(self, boundary: Boundary, reason: str) -> bool:
         """Makes a checkpoint of the boundary that was held last, and that the live values still are.
 
-        False where it could not be held, or merged: that has been told.
+        False where it could not be held, or merged; the keeper has told why.
         """
         ...
 

@@ -62,8 +62,9 @@ class Link:
     ) -> None:
         """Sends one message.
 
-        Raises TooLargeError; LinkError when the other side is gone; StalledError when it has not read for
-        ``patience_s`` what was sent before, by default never. What was sent of a message by then is dropped.
+        Raises TooLargeError; LinkError when the other side is gone; StalledError when that has read nothing
+        for ``patience_s`` (by default this waits for ever). The receiver drops the parts of a message that
+        was given up so.
         """
         self._demand_ours()
         end_s = None if patience_s is None else time.monotonic() + patience_s

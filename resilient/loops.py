@@ -199,7 +199,7 @@ class Training:
         return self._loop(timeline, Batches(dataset, epochs), things)
 
     def _things(self, frame: FrameType, dataset: Any, timeline: Timeline) -> list[tuple[str, Any]]:
-        """What holds state beside the cells: what was given, and what the loop in this frame can reach."""
+        """The objects with state beside the cells: those given, and those within this frame's reach."""
         hidden = hidden_parameters(self._cells)
         given = [*self._cells, *self._others, *(value for _, value in hidden), self]
         others = timeline.others(self._ordinal).values()
@@ -208,7 +208,7 @@ class Training:
         try:
             seen = look_around(frame, given, trained, dataset)
         except Exception as error:  # noqa: BLE001 - the script's own objects: the training does not end by it
-            self._session.warn(f"what else the loop uses cannot be told: {type(error).__name__}: {error}")
+            self._session.warn(f"other objects of the loop cannot be found: {type(error).__name__}: {error}")
             seen = Seen()
         for finding in seen.findings:
             self._session.warn(finding)

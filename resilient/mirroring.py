@@ -118,7 +118,7 @@ class Mirroring:
     def _tell_lacking(self, why: str) -> None:
         self._session.warn(
             f"the arrays and tensors that callbacks and other objects hold are not kept in memory: {why}; "
-            "a restart begins with what the script makes of them"
+            "a restart begins with the script's own values"
         )
 
     def _commit_alone(self, settings: Settings, place: Place) -> Saver:

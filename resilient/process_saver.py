@@ -146,7 +146,7 @@ def main() -> None:
             try:
                 link.send(answer)
             except TooLargeError:
-                # Its commit is done: whoever asked must hear of that, if not of each remark.
+                # Its commit is done: the asker must hear of that, if not of each remark.
                 link.send(fitting(answer, MOST_BYTES))
 
 

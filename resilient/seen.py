@@ -2,7 +2,7 @@
 
 From the frame that the loop stands in: its variables, the functions among them with what they close over, and
 the attributes of objects. From the frames around it, loss scalers and schedules only. Most of it can be
-carried as if it had been given: whoever holds it holds the same object, and its values are put back into
+carried as if it had been given: all who hold it hold the same object, and its values are put back into
 that. Two things cannot, and are named instead: a variable that the loop itself replaces, since no one can put
 a value into a variable of a function that runs; and more memory than the training itself takes.
 """
@@ -41,7 +41,7 @@ class Seen:
 
     @property
     def remark(self) -> str:
-        """One line about what is carried; empty where there is nothing."""
+        """One line about the objects that are carried; empty where there are none."""
         if not self.carried:
             return ""
         names = ", ".join(f"{path} ({type(one).__name__})" for path, one in self.carried.items())
@@ -51,8 +51,8 @@ class Seen:
 def look_around(frame: FrameType, given: list[Any], trained: dict[int, str], dataset: Any) -> Seen:
     """What the loop in this frame can reach beside what was given.
 
-    ``trained`` are the parameters of what was given, by identity; the dataset and what it holds is none of
-    the loop's state.
+    ``trained`` are the parameters of the given objects, by identity. The dataset and its contents are no
+    state of the loop.
     """
     found = _Search(given, trained, dataset)
     replaced = replaced_in_loop(frame.f_code, frame.f_lasti)
@@ -65,7 +65,7 @@ def look_around(frame: FrameType, given: list[Any], trained: dict[int, str], dat
         if name in replaced and _holds_tensors(value):
             seen.findings.append(
                 f"the loop replaces {name} ({type(value).__name__}) at each round, and no checkpoint has it: "
-                "after a restart it begins with what the script makes of it; keep it in a list, a dict or a "
+                "after a restart it begins with the script's first value; keep it in a list, a dict or a "
                 "Parameter, change that in place, and give it to training()"
             )
         else:

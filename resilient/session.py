@@ -96,7 +96,7 @@ class Session:
             self._outbox.tell({"type": what, **fields})
 
     def flush(self) -> None:
-        """This process is about to end: what could not be told yet is tried once more."""
+        """This process is about to end: tries once more to send the messages that wait."""
         if self._outbox is not None:
             self._outbox.flush()
 
@@ -115,7 +115,7 @@ class Session:
         self.say(f"warning: {text}")
 
     def remark(self, text: str) -> None:
-        """Tells once what is good to know."""
+        """Tells a remark, once."""
         if text not in self._warned:
             self._warned.add(text)
             self.tell("remark", text=text)

@@ -2,7 +2,7 @@
 
 A ModelCheckpoint whose folder already holds files of its prefix takes another one (``net_1-...``), so that
 two runs do not mix. Attempts of one run would take another each. A script that opens its own files by name
-would find old ones, or none, and what is kept (``keep_checkpoint_max``) is counted by prefix. The first one
+would find old ones, or none, and ``keep_checkpoint_max`` counts by prefix. The first one
 chooses as stock does. Later ones get the same answers in the same order, from ``stock_names_rank_N.json``:
 
     [[directory, prefix, [the first answer, the second, ...]], ...]
@@ -83,5 +83,5 @@ class StockNames:
             commit.rewrite(self._world, self._path, data)
         except StorageError as error:
             self._complain(
-                f"{self._path.name} cannot be written: ModelCheckpoint may rename its files: {error}"
+                f"{self._path.name} cannot be written; a restart may rename stock's files: {error}"
             )

@@ -1,8 +1,8 @@
-"""Training that nothing saves: told when it begins.
+"""Training that nothing saves: a warning when it begins.
 
 A step of an optimizer that no watched call and no ``resilient.training`` surrounds is seen where Python comes
 to it: at the call of an optimizer, of a compiled cell that contains one, and of a compiled function that
-refers to one. The first such step is told, and MindSpore is as it was again.
+refers to one. The first such step leads to the warning, and MindSpore gets its own functions back.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether a run may start, and what its record says from then on.
 
-In this order: what of run.json is believed (``belief``), whether the keys open what the run would go on from
+In this order: what of run.json is believed (``belief``), whether the keys open the state to resume from
 (``reach``), whether unencrypted checkpoints count, and whether everything is there that was saved
 (``presence``). Each refusal is status 65, changes nothing, and names what to do.
 """
@@ -56,7 +56,7 @@ class Admitted:
 class Admission:
     """Decides for one run directory; ``warn`` hears what the user ought to know.
 
-    ``resumes`` tells whether what is run can go on from checkpoints.
+    ``resumes`` tells whether the program can resume from checkpoints.
     """
 
     directory: RunDirectory
@@ -162,8 +162,8 @@ class Admission:
         if against or (found.seal is not Seal.LOCKED and not proven):
             why = against or "an earlier version has written it"
             self.warn(
-                f"run.json is not sealed with the run's key ({why}): it is read for what the key vouches for "
-                "by itself, and sealed now"
+                f"run.json is not sealed with the run's key ({why}): only what the key vouches for "
+                "elsewhere counts, and it is sealed now"
             )
 
     def _settled(
@@ -202,7 +202,7 @@ class Admission:
         if alone or (newer and record.plain and not proven):
             raise UnusableError(
                 f"checkpoints of this run are not encrypted, so anybody could have written them: {names}",
-                hint="to go on from them, encrypted from now on: --accept-plain; or go on with --no-encrypt",
+                hint="to resume from them, encrypted from now on: --accept-plain; or use --no-encrypt",
             )
         self.warn(
             f"not encrypted, so anybody could have put them there, and they are not used: {names} "
@@ -230,7 +230,7 @@ class Admission:
                 raise UnusableError(
                     f"this run was set back: {shortfall}",
                     hint="restore what is missing (an unmounted volume?); "
-                    "to go on from what there is all the same: --accept-rollback",
+                    "to resume from the newest that is there: --accept-rollback",
                 )
             self.warn(f"{'' if shortfall.damaged else 'as was accepted: '}{shortfall}")
         self._tell_elsewhere(floor, holdings)
@@ -346,7 +346,7 @@ def _place_of(root: Path, folder: str) -> tuple[Path, int] | None:
 
 
 def _demand_keys(reach: Reach, record: RunRecord, sealing: Sealing) -> None:
-    """Raises UnusableError where the keys do not open what the run would go on from."""
+    """Raises UnusableError where the keys do not open the state to resume from."""
     given = [keys.key_id(key) for key in (sealing.key, *sealing.old_keys) if key is not None]
     instead = f"not with {given[0]}" if given else "and none was given"
     hint = "give that key, with --old-key-file if a new one shall replace it; nothing was changed"
@@ -356,6 +356,7 @@ def _demand_keys(reach: Reach, record: RunRecord, sealing: Sealing) -> None:
     if reach.ahead is not None:
         name, wanted = reach.ahead.name, reach.ahead.key_id
         raise UnusableError(
-            f"{name}, newer than what could be gone on from, was made with the key {wanted}, {instead}",
+            f"{name}, newer than all checkpoints that the keys open, was made with the key "
+            f"{wanted}, {instead}",
             hint=hint,
         )

@@ -29,7 +29,7 @@ from supervisor.workers import Worker
 _PATIENCE_S = 120.0
 _SLOW_BYTES_PER_S = 5e6
 _TEMPORARY = re.compile(r"/\.([^/]+)\.[0-9a-f]{16}\.tmp\b")
-# Whoever asks for these waits for the answer.
+# A worker that asks for these waits for the answer.
 _ANSWERS = {"store": "opened", "save": "done"}
 
 
@@ -92,7 +92,7 @@ class Commits:
 
     @property
     def patience_s(self) -> float:
-        """How long a save is waited for when nothing else is left to do: a disk may hang for ever.
+        """How long to wait for a save when nothing else is left to do: a disk may hang for ever.
 
         The last save is the measure. The first one is given what its size takes on a very slow disk.
         """
@@ -110,7 +110,7 @@ class Commits:
         try:
             if request is not None:
                 request(worker, message, unused)
-        except Exception as error:  # noqa: BLE001 - whoever asked must not wait for ever
+        except Exception as error:  # noqa: BLE001 - the asker must not wait for ever
             self._refuse(worker, message["type"], error)
         finally:
             _close(unused)
@@ -190,7 +190,7 @@ class Commits:
             self.save_newer(durable_step, save.reason, failure=save.failure)
 
     def leave(self) -> Legacy:
-        """What is left to whoever saves without us."""
+        """The means to save without us."""
         return self._saver.leave()
 
     def close(self) -> None:
@@ -242,7 +242,7 @@ class Commits:
     def answer(self, worker: Worker, message: Mapping[str, Any]) -> None:
         """Tells a worker something; one that has died does not hear it. Raises StalledError."""
         with contextlib.suppress(LinkError, OSError):
-            # It waits for this, and is not waited for.
+            # The worker waits for this; we do not wait for the worker.
             worker.link.send(fitting(message, LIMIT_BYTES), patience_s=0.0)
 
     # What the saver tells

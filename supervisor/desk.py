@@ -87,7 +87,7 @@ class Source(Protocol):
     """Something that bytes come from."""
 
     def read(self, size: int, /) -> bytes:
-        """So many bytes; less at the end alone."""
+        """So many bytes; fewer only at the end."""
         ...
 
 
@@ -109,7 +109,7 @@ def read_reply(source: BinaryIO) -> Reply | None:
 
 
 class Desk:
-    """Does what is ordered, and keeps the files open that are appended to."""
+    """Does orders, and keeps the files open that it appends to."""
 
     def __init__(self, world: World, guardian: Guardian | None = None) -> None:
         self._world = world

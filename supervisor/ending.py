@@ -41,7 +41,7 @@ def conclude(
             return Ending(EXIT_STOPPED, rundir.STOPPED)
         story.complete(attempt, durable_step)
         return Ending(0, rundir.COMPLETE)
-    # A run that was given up stays that, whoever asks for its end while it is saved: to requeue it is no use.
+    # A run that was given up stays so, even if a stop comes while it is saved: requeueing it is no use.
     if stop_signal and not judge.has_given_up:
         story.stopped(stop_signal, durable_step, lost)
         return Ending(EXIT_STOPPED, rundir.STOPPED)

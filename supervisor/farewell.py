@@ -1,9 +1,9 @@
-"""The end of a supervisor that cannot go on because of a fault of its own: what is in memory is saved first.
+"""The end of a supervisor that cannot go on because of a fault of its own: first it has the memory saved.
 
 To the worker and the saver it is as if the supervisor had died: they hear the end of the link, the worker is
 asked to save and end, and commits by itself. But the supervisor is still there to wait for them, to have a
-fresh saver commit what a worker could not, and to say what is safe. Nothing of the loop is used here, since
-it has failed: each step asks one process directly, waits with a deadline, and does not need the one before.
+fresh saver commit what a worker could not, and to say what is safe. This uses nothing of the loop, which
+has failed: each step asks one process directly, waits with a deadline, and does not need the one before.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Farewell:
     def bid(
         self, error: BaseException, workers: Sequence[Worker], commits: Commits, durable_step: int
     ) -> None:
-        """Reports the fault, has what is in memory saved, and says what is safe; ``durable_step`` is."""
+        """Reports the fault, has the memory saved, and says what is safe; ``durable_step`` is already."""
         self._safe_step = durable_step
         self._journal.write("broken", error=words_of(error), traceback=traceback_of(error))
         self._story.breaking(words_of(error.__cause__ or error))
@@ -118,13 +118,13 @@ class Farewell:
             return "no store was opened"
         try:
             saver = self._spawn_saver(legacy.config)
-        except Exception as error:  # noqa: BLE001 - it is told
+        except Exception as error:  # noqa: BLE001 - the last line says it
             return f"the saver cannot be started: {error}"
         try:
             answer = _have_committed(saver, legacy.mirror, slot, time.monotonic() + commit_s)
             self._note(slot, answer)
             return str(answer["error"])
-        except Exception as error:  # noqa: BLE001 - it is told
+        except Exception as error:  # noqa: BLE001 - the last line says it
             return words_of(error)
         finally:
             end(saver)

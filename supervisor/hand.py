@@ -1,4 +1,4 @@
-"""What it takes to start a process: all of it can be had, or none of it is left."""
+"""The pieces that it takes to start a process: we get all of them, or keep none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DRAIN_S = 5.0
 
 @dataclass
 class Hand:
-    """What has been taken in hand to start a process, before there is a worker that it belongs to."""
+    """The pieces of a process that starts, before there is a worker that they belong to."""
 
     link: Link | None = None
     process: subprocess.Popen[bytes] | None = None

@@ -1,7 +1,8 @@
-"""An attempt that is over: what was seen of it is collected and judged, and what it has left is saved.
+"""An attempt that is over: its evidence is collected and judged, and its state in memory saved.
 
-A run must not end because a judgment fails. What cannot be collected is left out; so are words of the worker
-that make the judgment fail. Only when its end alone cannot be judged either, the supervisor is broken.
+A run must not end because a judgment fails. Evidence that cannot be collected is left out, and so are words
+of the worker that make the judgment fail. Only where the bare end cannot be judged either, the supervisor is
+broken.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Inquest:
 
 
 def _bare(attempt: Attempt, code: int | None) -> Evidence:
-    """What is known of a group that is over without looking anywhere."""
+    """The evidence of a group that is over, without looking anywhere."""
     return Evidence(
         returncode=attempt.code if code is None else code,
         told=attempt.told,

@@ -159,7 +159,7 @@ def _close(ledger: Ledger, attempt: int) -> Finding:
 
 
 def _roll_back(ledger: Ledger, step: int, attempt: int, why: str) -> Finding:
-    """An older state than this step's is gone on from."""
+    """The run resumes from an older state than this step's."""
     ledger = replace(ledger, origin=ledger.origin.shunning(Shun(step, attempt)), trial=None, open=False)
     return Finding(ledger, action=f"{why}: going back to an older state")
 
@@ -191,7 +191,7 @@ class TrialFile:
         self._proven = proven
 
     def read(self) -> Ledger:
-        """What was kept; an empty ledger for none, and for one that makes no sense: it is only advice.
+        """The ledger on disk; an empty one for none, and for one that makes no sense: it is only advice.
 
         One that is not believed is read as an empty one that still knows of a training left in its middle:
         nothing is set aside or left out on anybody's word, and no script counts as complete for it.

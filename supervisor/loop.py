@@ -131,7 +131,7 @@ class Supervisor:
         return self._machine.state is State.ENDED
 
     def break_down(self, error: BaseException) -> None:
-        """We cannot go on: what is in memory is saved without the loop, and the run ends."""
+        """We cannot go on: has the memory saved without the loop, and ends the run."""
         self.status = EXIT_BROKEN
         self._farewell.bid(error, self._launcher.group, self._commits, self._judge.durable_step)
         with self._mishaps.contained("the record of the run"):

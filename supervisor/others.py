@@ -20,7 +20,7 @@ from resilient.errors import UsageError
 
 
 def demand_ours(root: Path, warn: Callable[[str], None]) -> None:
-    """Raises UsageError where everybody can write; ``warn`` is told who else can."""
+    """Raises UsageError where everybody can write; ``warn`` hears who else can."""
     status = os.stat(root)
     name = shlex.quote(str(root))
     if status.st_mode & stat.S_IWOTH and _knows_modes(root):

@@ -49,7 +49,7 @@ class Log:
             self._writers += 1
 
     def write(self, data: bytes) -> None:
-        """Has this appended; a disk that is slower than the worker is waited for, one that is dead is not."""
+        """Has this appended. It waits for a disk that is slower than the worker, not for one that is dead."""
         self._pen.await_room()
         self._pen.append(Kind.OUTPUT, self._path, data, self._hear)
 

@@ -37,7 +37,7 @@ class Plan:
         return TrialFile(directory.root, world, complain, keep, keys=self.keys, proven=self.proven)
 
     def for_attempt(self, number: int, origin: Origin, record: RunRecord) -> WorkerConfig:
-        """What the worker of an attempt is told; ``record`` is the run's own at that moment."""
+        """The configuration of an attempt's worker; ``record`` is the run's own at that moment."""
         saved_in = record.checkpoints or (str(self.worker.directory),)
         return replace(self.worker, attempt=number, origin=origin, saved_in=saved_in if record.saved else ())
 
@@ -45,7 +45,7 @@ class Plan:
 def changes(record: RunRecord, message: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the run's record that change with what a worker, or a saver, tells.
 
-    Once a checkpoint is acknowledged, nobody starts the run from zero without being told to.
+    Once a checkpoint is acknowledged, the run starts from zero only if the user accepts that.
     """
     changed: dict[str, Any] = {}
     if message["type"] == "place" and message["directory"] not in record.checkpoints:

@@ -59,7 +59,7 @@ Opened = Callable[[str, tuple[str, ...]], None]
 
 @dataclass(frozen=True)
 class Legacy:
-    """What is left to whoever goes on without this saver: the store, the mirror, the child and its commit."""
+    """The means to save without this saver: the store, the mirror, the child and its commit."""
 
     config: WorkerConfig | None
     mirror: Mirror | None

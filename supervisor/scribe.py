@@ -231,7 +231,7 @@ class Scribe:
     # The loop
 
     def watch(self, selector: selectors.BaseSelector) -> None:
-        """Has a loop call back whoever wanted to know that something was written."""
+        """Has a loop make the calls that were to follow a write."""
         selector.register(self._wake, selectors.EVENT_READ, self._deal)
 
     def _deal(self) -> None:
@@ -243,7 +243,7 @@ class Scribe:
     # The end
 
     def close(self, timeout_s: float) -> str:
-        """Waits for what is still to be written. Gives what was not, in words, and who still tries; or ""."""
+        """Waits for the writes that are left. Names those that failed, and who still tries; "" for none."""
         written = self.wait(timeout_s, _END_STALL_S)
         with self._changed:
             self._at_end = True
@@ -296,7 +296,7 @@ class Scribe:
                 thread.start()
                 self._thread = thread
             except RuntimeError:
-                # No thread can be had: written by whoever gives it, with everything that comes with that.
+                # No thread can be had: the caller writes, and waits for the disk.
                 self._work_off()
         self._changed.notify_all()
 

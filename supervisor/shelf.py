@@ -1,6 +1,6 @@
 """The shelf: what of a run is safe on disk, read from the disk itself.
 
-Messages may never have come, and files may have gone since: what is told at the end is what lies there.
+Messages may never have come, and files may have gone since: the last line names what lies there.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Shelf:
         self._world = world
 
     def newest_step(self) -> int | None:
-        """The step that the run goes on from, 0 for none; None where that cannot be told.
+        """The step that the run would resume from, 0 for none; None where nobody can tell.
 
-        The keys of a script are not known here, and a disk that does not answer is not waited for.
+        The keys of a script are not known here, and it does not wait for a disk that does not answer.
         """
         places, origin = self._where()
         asked = Question(partial(self._look, [self._config.directory, *map(Path, places)], origin))

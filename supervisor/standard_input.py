@@ -88,7 +88,7 @@ class _Inherited:
     def begin(self) -> None:
         start, self._start = self._start, None
         if start is not None:
-            # Whoever shares the open file shares its position: the last attempt has moved it.
+            # Processes that share the open file share its position: the last attempt has moved it.
             with contextlib.suppress(OSError):
                 os.lseek(self.descriptor, start, os.SEEK_SET)
 

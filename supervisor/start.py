@@ -92,7 +92,7 @@ def supervise(options: Options, console: Console) -> int:
 
 
 def _lock(directory: RunDirectory) -> Lock:
-    """Takes the run. A dead supervisor's desk may still write, and is waited for; a living holder is not."""
+    """Takes the run. Waits for a dead supervisor's desk, which may still write; not for a living holder."""
     end_s = time.monotonic() + _LEFTOVER_S
     while True:
         try:

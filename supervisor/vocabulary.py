@@ -73,7 +73,7 @@ _KNOWN: Mapping[str, Mapping[str, _Check]] = {**{kind: {} for kind in _OTHERS}, 
 
 
 def flaw(message: Mapping[str, Any]) -> str:
-    """What is wrong with a message; "" for nothing. Of its values nothing is repeated."""
+    """The fault of a message; "" for none. It repeats no value: there may be a key in it."""
     kind = message["type"]
     if kind not in _KNOWN:
         return ""

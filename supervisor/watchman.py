@@ -82,7 +82,7 @@ class Watchman:
         self._too_large_bytes = 0
         self._scales = Scales(world.clock)
         self._oom_kills = 0
-        # Before the first launch; what is read at the end of an attempt is passed over at the next.
+        # Made before the first launch; the end of each attempt moves it on.
         self._kernel_log = kernel_log.Bookmark()
 
     def begin(self, attempt: Attempt) -> None:

@@ -26,7 +26,7 @@ def test_the_newest_call_goes_on_with_the_epochs_that_it_has_grown_by(before):
     assert said == []
     assert not resumed(before, extends=False, said=said).extends(end(1, 30), 1, 5)
     assert said == [
-        "training call 2 was finished, of 3 epochs, and the script asks for 5 now: "
+        "training call 2 was finished with 3 epochs, and the script asks for 5 now: "
         "to train the others too, run the same command with --extend"
     ]
 

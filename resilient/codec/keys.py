@@ -46,7 +46,7 @@ _SCRYPT_P = 1
 _LIMIT_BYTES = 4096
 _NAMED_S = 2.0
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES)
-"""What link(2) says where a file system has no hard links, or whoever guards it allows none."""
+"""The errors of link(2) where a file system has no hard links, or a container's rules allow none."""
 
 
 def check_key_length(mode: str, key: bytes) -> None:
@@ -290,8 +290,8 @@ def _give_name(temporary: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # FAT, and what many FUSE and network file systems are made of. Whoever has made the name, empty, may
-        # replace it. A crash in between leaves an empty file, which is refused as a key, and named.
+        # FAT, and many FUSE and network file systems. The process that has made the name, empty, may replace
+        # it. A crash in between leaves an empty file, which is refused as a key, and named.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         os.rename(temporary, path)
 

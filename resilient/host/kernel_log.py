@@ -31,7 +31,7 @@ _FAULTS = (
 
 
 class Bookmark:
-    """A place in the log: what is written after it was made, or last moved, is looked at.
+    """A place in the log: only the records behind it are read.
 
     No clock is compared: the log's own is not disciplined, and after months of uptime it differs from every
     other by more than an attempt may last.

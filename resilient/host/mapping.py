@@ -22,7 +22,7 @@ def map_shared(descriptor: int, size_bytes: int) -> memoryview:
     Raises OSError, and ValueError for less memory than that.
     """
     if os.fstat(descriptor).st_size < size_bytes:
-        # Whoever touches what is not there dies of SIGBUS.
+        # A process that touches memory behind the end dies of SIGBUS.
         raise ValueError("the memory has not that length")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p

@@ -150,7 +150,7 @@ class Shadow:
 
 
 def _shown(own: Mapping[str, Parameter], saved: nn.Cell | None) -> dict[str, Parameter]:
-    """What stock shall find in the file: what is trained has one name, whoever else names it."""
+    """The parameters that stock finds in the file: each trained one has one name, in every cell."""
     names = {id(parameter): name for name, parameter in own.items()}
     shown: dict[str, Parameter] = {}
     for name, parameter in (named([saved]) if saved is not None else own).items():

@@ -1,7 +1,7 @@
 """Long lists of one type, as arrays that grow with them: a history of losses costs little at each step.
 
 A list is looked at by what it points to, which the processor compares at memory speed: where it has only
-grown since it was last seen, only what is new is converted. The elements cannot change behind our back:
+grown since the last look, only the new elements are converted. The elements cannot change behind our back:
 numbers are immutable, and Tensors of one number are taken to be.
 """
 

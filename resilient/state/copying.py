@@ -53,7 +53,7 @@ class _Copiers:
         try:
             copies = [self._pool.submit(np.copyto, *piece) for piece in pieces]
         except RuntimeError:
-            # What was queued must not be copied later: by then the source is half of another step.
+            # No queued copy may run later: by then the source is half of another step.
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
             return False

@@ -8,7 +8,7 @@ As JSON, in the state's document, with its values as a nest (``nest``):
 
 ``values`` are its attributes; those of its class stand under "Class.name"; a list, a dictionary or a
 parameter has one value, named "". ``initial`` are digests of the values that the script gave it before any
-training: so a patience that the script has changed since is told from one that the training has changed.
+training: they tell whether the script or the training has changed a patience since.
 ``moved`` are those that are another object now than they were then: only the others are changed in place.
 """
 
@@ -109,7 +109,7 @@ class Beginning:
 
     @classmethod
     def of(cls, holder: Any, trained: Mapping[int, str]) -> Beginning:
-        """As it is now. What is trained has values of its own, which are none of the holder's."""
+        """As it is now. Trained parameters have values of their own, which are not the holder's."""
         values, digests = {}, {}
         for part in parts(holder):
             values[part.key] = part.value
@@ -165,7 +165,7 @@ def digest_of(node: Any, blobs: Sequence[memoryview]) -> str | None:
 
 
 def without_blobs(node: Any) -> Any:
-    """The same JSON, without what lies in blobs; whoever reads it hears of that."""
+    """The same JSON without the values in blobs; a reader finds a note in their place."""
     if isinstance(node, list):
         return [without_blobs(item) for item in node]
     if isinstance(node, dict):
@@ -282,10 +282,10 @@ def _choose(source: Source, saved: Any, key: str, current: Any, beginning: Begin
         # The training has not changed it: the script has.
         return False, ""
     if isinstance(node, dict) and node["k"] not in ("numpy", "leaf", "enum"):
-        return True, "the script begins with another value now; it goes on with that of the training"
+        return True, "the script gives another value now; the run uses the training's"
     if now.has_read(beginning.values[key], age_s):
         return False, ""
-    return False, f"the script begins with {beginning.values[key]!r} now, and that is used"
+    return False, f"the script gives {beginning.values[key]!r} now, and the run uses it"
 
 
 def _is_made_anew(node: Any) -> bool:

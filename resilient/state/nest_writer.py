@@ -49,8 +49,8 @@ class Writer:
     """Writes what belongs to one boundary.
 
     Arrays of up to ``inline_bytes`` stand in the JSON. ``trained`` are the parameters that the checkpoint has
-    anyway, by identity: their names. ``left`` collects, by path, what cannot be carried and is not harmless
-    to leave.
+    anyway, by identity: their names. ``left`` collects, by path, values that cannot be
+    carried and are missed.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Writer:
         self.left: dict[str, str] = {}
 
     def know(self, value: Any) -> int:
-        """Gives an object a number before it is written: whoever refers to it refers to that."""
+        """Gives an object a number before it is written: other objects refer to it by that."""
         return self._number(value)
 
     def write(self, value: Any, path: str = "") -> Any:
@@ -171,7 +171,7 @@ class Writer:
 
     def _tensor(self, value: Any, path: str) -> Any:
         if getattr(value, "has_init", False):
-            # It has no values yet, and whoever uses it first says how they are made.
+            # It has no values yet: its first use makes them.
             return {"k": "left"}
         number = self._number(value)
         form = {"dtype": str(value.dtype), "shape": list(value.shape)}

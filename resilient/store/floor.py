@@ -6,13 +6,13 @@
      "homes": {"<machine>:<run directory>": {"checkpoint/rank_0": [12, 40, "CKP_rank_0-1_40.ckpt"]}}}
 
 For each folder of checkpoints it holds the generation, step and name of the newest one that was acknowledged.
-Whoever puts an older copy of the whole run directory back, or deletes its newest checkpoint, does not reach
+Somebody who puts an older copy of the run directory back, or deletes its newest checkpoint, does not reach
 this file; a start that finds less than it says so and asks (``presence``). It is sealed like run.json.
 
 * It follows the acknowledgement, so it may lag behind the disk after a crash, and is never ahead of it.
 * A copy of a run is a run of its own with the same run_id, so each directory has an entry of its own.
   Machines that share a home directory have entries of their own too, because the same path may be another
-  disk there; what another machine knew is only told.
+  disk there; what another machine knew leads to a warning only.
 * Its lies, and its loss, lead to a question or to none. They never make a state acceptable.
 """
 

@@ -1,6 +1,6 @@
 """What the folders of a run hold: its own checkpoints, and traces of those that cannot be used.
 
-One look at each folder, for whoever decides whether a run may start (``presence``, ``belief``, ``reach``).
+One look at each folder, for ``presence``, ``belief`` and ``reach``, which decide whether a run may start.
 The entries are authentic. Everything else here is a claim of a file that no key at hand vouches for: it may
 lead to a refusal or a remark, and never to a state that is resumed from.
 """

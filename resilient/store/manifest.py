@@ -136,7 +136,7 @@ def decode(data: bytes, keys: Sequence[bytes], owner: Owner, *, allow_plain: boo
 
 
 def unproven() -> UnprovenError:
-    """What is said of a manifest that no key vouches for, where the run is encrypted."""
+    """The error for a manifest that no key vouches for, where the run is encrypted."""
     return UnprovenError(
         "not encrypted, so anybody could have put it there",
         hint="encryption is on now: --accept-plain takes it as this run's, here and in `resilient rekey`",

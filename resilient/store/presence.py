@@ -1,8 +1,8 @@
-"""Whether what a run is known to have saved is there: pure, from what was known and what was found.
+"""Whether the checkpoints that a run has saved are there: pure, from what was known and what was found.
 
 Known is what the run's sealed record says (``saved``), what the floor says (``floor``), and, should both be
 silent, what the journal and meta.json say. None of these can make a state acceptable. They can only say that
-one is missing, and then nobody starts, from zero or from an older state, without being told to.
+one is missing, and then no run starts from zero, or from an older state, unless the user accepts that.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class RunRecord:
     the script keeps its checkpoints in, and ``home`` is where the run itself was when that was written down:
     what becomes of them when it is moved or copied is in ``places``. ``accepted`` are the digests of
     unencrypted manifests that the user has taken as this run's, and ``saved`` tells that it has acknowledged
-    a checkpoint: from then on nobody starts it from zero without being told to.
+    a checkpoint: from then on it starts from zero only if the user accepts that.
     """
 
     run_id: str
@@ -199,7 +199,7 @@ class RunDirectory:
 
     def write(self, record: RunRecord) -> RunRecord:
         """Makes this the run's record, durably."""
-        # Tuples become lists, as whoever reads the file finds them.
+        # Tuples become lists, as a reader of the file finds them.
         content = json.loads(json.dumps(asdict(record)))
         data = (json.dumps(record_seal.seal(content, self._keys, KIND), indent=2) + "\n").encode()
         (self.keep or self._replace)(self.root / "run.json", data)

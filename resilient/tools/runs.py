@@ -59,7 +59,7 @@ class Run:
 
     @cached_property
     def floor(self) -> FloorFile:
-        """How far it had come, in the home of whoever calls the tool."""
+        """How far it had come, as the home of the tool's caller notes it."""
         return FloorFile(self.world, Environment.read().config_home, self.record.run_id, self.keys)
 
     @cached_property

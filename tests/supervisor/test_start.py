@@ -110,7 +110,7 @@ def test_the_old_key_alone_does_not_go_behind_what_the_new_one_has_saved(run, st
     save(run, 3, run=run, key=NEW)
     status, said = start("old")
     assert status == EXIT_UNUSABLE
-    assert "CKP_rank_0-1_3.ckpt, newer than what could be gone on from" in said
+    assert "CKP_rank_0-1_3.ckpt, newer than all checkpoints that the keys open" in said
     assert start("old", "new")[0] == STARTED
 
 

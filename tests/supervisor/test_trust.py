@@ -146,7 +146,7 @@ def test_a_record_that_was_changed_is_refused(run, start, strip, forged):
     assert (status, "run.json cannot be believed" in said) == (EXIT_UNUSABLE, True)
     assert "--accept-unsealed" in said
     status, said = start("--accept-unsealed")
-    assert (status, "it is read for what the key vouches for" in said) == (STARTED, True)
+    assert (status, "only what the key vouches for elsewhere counts" in said) == (STARTED, True)
     assert start()[0] == STARTED
     assert record(run).accepted == ()
 
