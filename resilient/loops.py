@@ -195,11 +195,16 @@ class Training:
         if epochs < 1:
             raise UsageError(f"epochs must be at least 1; it is {epochs}")
         self._end_loop()
-        things = self._things(sys._getframe(1), dataset, timeline)
-        return self._loop(timeline, Batches(dataset, epochs), things)
+        things, lost = self._things(sys._getframe(1), dataset, timeline)
+        return self._loop(timeline, Batches(dataset, epochs), things, lost)
 
-    def _things(self, frame: FrameType, dataset: Any, timeline: Timeline) -> list[tuple[str, Any]]:
-        """The objects with state beside the cells: those given, and those within this frame's reach."""
+    def _things(
+        self, frame: FrameType, dataset: Any, timeline: Timeline
+    ) -> tuple[list[tuple[str, Any]], str]:
+        """The objects with state beside the cells: those given, and those within this frame's reach.
+
+        Beside them a sentence about the values that a restart loses.
+        """
         hidden = hidden_parameters(self._cells)
         given = [*self._cells, *self._others, *(value for _, value in hidden), self]
         others = timeline.others(self._ordinal).values()
@@ -217,14 +222,18 @@ class Training:
         things = [(f"#{number}", thing) for number, thing in enumerate(self._others)]
         things += [*hidden, *seen.carried.items()]
         self._session.belongings.meet((thing for _, thing in things), trained)
-        return things
+        return things, seen.lost
 
-    def _loop(self, timeline: Timeline, batches: Batches, things: list[tuple[str, Any]]) -> Iterator[Any]:
+    def _loop(
+        self, timeline: Timeline, batches: Batches, things: list[tuple[str, Any]], lost: str
+    ) -> Iterator[Any]:
         for finding in pipeline_findings(batches.dataset):
             self._session.warn(finding)
         call_streams = streams.capture()
         with self._session.telling_mismatch():
             start = timeline.start_call(batches.steps_per_epoch, 0, batches.epochs)
+        if start.way is not Way.RUN and lost:
+            self._session.warn(lost)
         if start.way is Way.SKIP:
             timeline.skip(start, self._session.warn)
             if timeline.recovered is not None:

@@ -28,16 +28,20 @@ _MOST_DEPTH = 6
 _OUTER_DEPTH = 3
 _MOST_VISITED = 20_000
 _ALWAYS_BYTES = 64 * 1024 * 1024
+_LOADS = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF"})
+_STORES = frozenset({"STORE_FAST", "STORE_NAME", "STORE_GLOBAL", "STORE_DEREF"})
+_NUMBERS_AND_TEXT = (int, float, complex, str, bytes, np.generic, type(None))
 _STATEFUL = ("mindspore.amp", "mindspore.experimental.optim.lr_scheduler")
 
 
 @dataclass
 class Seen:
-    """What was found: objects to carry, by the words of the script for them, and sentences about the
-    others."""
+    """What was found: objects to carry, by the words of the script for them, sentences about the others, and
+    the variables with numbers or text that the loop replaces."""
 
     carried: dict[str, Any] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
 
     @property
     def remark(self) -> str:
@@ -46,6 +50,17 @@ class Seen:
             return ""
         names = ", ".join(f"{path} ({type(one).__name__})" for path, one in self.carried.items())
         return f"the checkpoints of this loop also hold what was not given to training(): {names}"
+
+    @property
+    def lost(self) -> str:
+        """One line about what a restart has lost; empty where there is nothing."""
+        if not self.replaced:
+            return ""
+        return (
+            f"the loop changes {', '.join(self.replaced)} at each round, and no checkpoint has the values: "
+            "after this restart they begin with those of the script; run.step counts the steps; keep others "
+            "in an object or a dict, and give it to training()"
+        )
 
 
 def look_around(frame: FrameType, given: list[Any], trained: dict[int, str], dataset: Any) -> Seen:
@@ -68,6 +83,8 @@ def look_around(frame: FrameType, given: list[Any], trained: dict[int, str], dat
                 "after a restart it begins with the script's first value; keep it in a list, a dict or a "
                 "Parameter, change that in place, and give it to training()"
             )
+        elif name in replaced and _is_plain(value):
+            seen.replaced.append(name)
         else:
             found.walk(value, name, _MOST_DEPTH)
     found.only_stateful = True
@@ -124,15 +141,19 @@ def replaced_in_loop(code: CodeType, begins_at: int) -> set[str]:
             end = instruction.argval
         elif end is not None and instruction.offset >= end:
             break
-        is_load, is_store = instruction.opname.startswith("LOAD_"), instruction.opname.startswith("STORE_")
-        name = instruction.argval
-        if end is None or not isinstance(name, str) or "ATTR" in instruction.opname:
+        # Constants, attributes and methods are loaded too, and may have the name of a variable.
+        is_load, is_store = instruction.opname in _LOADS, instruction.opname in _STORES
+        if end is None or not (is_load or is_store):
             continue
-        if is_load or is_store:
-            first.setdefault(name, is_load)
+        name = instruction.argval
+        first.setdefault(name, is_load)
         if is_store and first[name]:
             replaced.add(name)
     return replaced
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _NUMBERS_AND_TEXT) or (type(value) is tuple and all(map(_is_plain, value)))
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -32,7 +32,8 @@ def result_of(folder, *before, death):
 def test_what_is_held_is_right_and_the_evaluation_of_a_later_step_is_named(tmp_path):
     """Killed in the fifth of five loops. The four before it are passed by, and the code behind each of them
     runs: the history that was given, and the schedule that stands around the loop's function and follows the
-    evaluation, end as those of plain python; one line names the evaluation and says what to do.
+    evaluation, end as those of plain python; one line names the evaluation and says what to do, another one
+    the counter that the loop replaces, and neither comes before the restart.
     """
     (tmp_path / "plain").mkdir()
     wanted, _ = result_of(tmp_path / "plain", death=0)
@@ -42,6 +43,8 @@ def test_what_is_held_is_right_and_the_evaluation_of_a_later_step_is_named(tmp_p
     assert said.count("the script uses a trained network (Dense)") == 1, said
     assert "the weights of step 13" in said
     assert "run.steps(dataset, epochs=N)" in said
+    assert said.count("the loop changes rounds at each round, and no checkpoint has the values") == 1, said
+    assert said.index("attempt 2 started") < said.index("the loop changes rounds")
 
 
 @pytest.fixture

@@ -117,6 +117,58 @@ def test_a_variable_that_the_loop_replaces_is_named():
     assert "average" not in found.carried
 
 
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("for x in look():\n  count += 1", ["count"]),
+        ("for x in look():\n  if x < best: best = x", ["best"]),
+        ("for x in look():\n  word, pair = word + 'a', (pair[1], x)", ["pair", "word"]),
+        ("for x in enumerate(look()):\n  best = best or x", ["best"]),
+        ("for x in look():\n  if nothing is None: nothing = x", ["nothing"]),
+        # Each round sets these before it uses them.
+        ("for count, x in enumerate(look()):\n  print(count)", []),
+        ("for x in look():\n  best = x\n  count = best + 1", []),
+        ("for x in look():\n  for count in range(3): print(count)", []),
+        ("for x in look():\n  best, word = [count for count in (1, 2)], 'b'", []),
+        # Only used; set behind the loop; set by a loop behind it.
+        ("for x in look():\n  print(best)\nbest = 2", []),
+        ("for x in look():\n  print(best)\nfor x in (1,):\n  count += 1", []),
+        # Text, attributes and methods of a variable's name are no use of it.
+        ("for x in look():\n  print('best', x.count, ''.word())\n  best = count = word = 1", []),
+    ],
+)
+@pytest.mark.parametrize("scope", ["function", "module", "global", "closure"])
+def test_plain_variables_that_a_loop_replaces_are_known(body, named, scope):
+    """Numbers, text, tuples of them, and None, wherever the variables live: used in a round and set after
+    that. The line has their names, and what to do.
+    """
+    seen_there = []
+
+    def look_here():
+        seen_there.append(seen.look_around(sys._getframe(1), [Network()], {}, None))
+        return []
+
+    names = {"look": look_here}
+    begin = "count, best, word, pair, nothing = 0, 0.0, 'w', (1, 2), None\n"
+    inner = "\n".join("    " + line for line in body.splitlines())
+    if scope == "function":
+        code = "def run():\n    " + begin + inner + "\nrun()"
+    elif scope == "closure":
+        code = "def run():\n    " + begin + inner + "\n    return lambda: (count, best, word, pair)\nrun()"
+    elif scope == "global":
+        code = begin + "def run():\n    global count, best, word, pair, nothing\n" + inner + "\nrun()"
+    else:
+        code = begin + body
+    exec(compile(code, "<script>", "exec"), names)
+    (found,) = seen_there
+    assert sorted(found.replaced) == named
+    if named:
+        assert ", ".join(found.replaced) + " at each round" in found.lost
+        assert "run.step counts the steps" in found.lost
+    else:
+        assert found.lost == ""
+
+
 def test_what_would_take_more_memory_than_the_training_is_named(monkeypatch):
     """It is kept only where it is asked for."""
     monkeypatch.setattr(seen, "_ALWAYS_BYTES", 1000)
