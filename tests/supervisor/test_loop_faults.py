@@ -21,7 +21,7 @@ from chaos.children import PlayedWorker
 from resilient.config import KeepPolicy, Origin, Sealing, WorkerConfig
 from resilient.errors import LinkError
 from resilient.store import rundir
-from supervisor import output, workers
+from supervisor import workers
 from supervisor.machine import State
 from supervisor.mishaps import MOST_IN_A_ROW, Broken
 
@@ -379,23 +379,6 @@ def test_a_farewell_whose_parts_fail_as_well_ends_the_worker_all_the_same(tmp_pa
         theatre.supervisor.break_down(Broken())
         assert signal.SIGTERM in worker.signals
         assert events(theatre, "ended")[-1]["status"] == 70
-
-
-def test_a_log_that_fails_in_any_way_does_not_keep_the_worker_from_speaking(tmp_path):
-    """Its output is read on: a pipe that nobody reads would hold it up for ever."""
-    reading, writing = os.pipe()
-    said = []
-    log = output.Log(tmp_path / "log", said.append)
-    pump = output.Pump(os.fdopen(reading, "rb", buffering=0), None, log)
-    fail(log, "write", MemoryError(), lasting=True)
-    pump.start()
-    # Several times what the kernel keeps.
-    for _ in range(20):
-        os.write(writing, b"x" * 65536)
-    os.close(writing)
-    pump.finish(60.0)
-    assert not pump.reading
-    assert said == ["some of the output is lost: MemoryError: "]
 
 
 def test_a_worker_that_does_not_end_is_killed_and_its_memory_saved(tmp_path):
