@@ -30,7 +30,7 @@ from resilient import children, isolated, shadows, signals, stacks
 from resilient import session as sessions
 from resilient.config import Environment, WorkerConfig, forget_link
 from resilient.errors import EXIT_USAGE, LinkError, MirrorError, UsageError
-from resilient.heartbeat import Heartbeat, Outcome, Phase
+from resilient.heartbeat import Heartbeat, Phase, ScriptEnd
 from resilient.host import python_warnings
 from resilient.host.descriptors import out_of_reach
 from resilient.link import Link
@@ -160,8 +160,8 @@ class _Worker:
                 self._course.tell_if_behind()
                 self._course.tell_if_nothing_was_added()
         complete = status == 0 and (self._course is None or self._course.complete)
-        ended = Outcome.ENDED | (Outcome.COMPLETE if complete else Outcome.NONE)
-        trained = Outcome.TRAINED if self._session.has_trained else Outcome.NONE
+        ended = ScriptEnd.ENDED | (ScriptEnd.COMPLETE if complete else ScriptEnd.NONE)
+        trained = ScriptEnd.TRAINED if self._session.has_trained else ScriptEnd.NONE
         self._heartbeat.end(ended | trained)
         self._session.tell("finished", complete=complete, status=status)
         self._session.flush()

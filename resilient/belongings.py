@@ -195,7 +195,7 @@ class Belongings:
     ) -> None:
         matched = [*_by_class(document["callbacks"], callbacks), *_by_key(document.get("things", []), things)]
         reader = nest_reader.Reader(blobs, trained)
-        source = holder.Source(reader, blobs, Clocks(*document.get("clocks", (0.0, 0.0))))
+        source = holder.NestSource(reader, blobs, Clocks(*document.get("clocks", (0.0, 0.0))))
         for saved, one in matched:
             if one is not None and "n" in saved:
                 reader.know(saved["n"], one)
@@ -209,7 +209,7 @@ class Belongings:
         for path, why in reader.lost.items():
             self.tell(f"{path} cannot be put back: {why}")
 
-    def _put_back(self, source: holder.Source, one: Any, saved: Any) -> None:
+    def _put_back(self, source: holder.NestSource, one: Any, saved: Any) -> None:
         if "class" not in saved:
             # As it was written before everything was carried.
             counters.restore_callback(one, saved)

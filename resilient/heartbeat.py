@@ -4,7 +4,7 @@ The supervisor makes them for each attempt and looks into them when it wants to 
 number is one aligned word of 64 bits, so that a reader never sees half of one. The words lie in rows of 64:
 
     row 0          word 0: phase (Phase)   1: newest completed step   2: monotonic time of the last beat, ns
-                   word 3: how the script has ended (Outcome), 0 while it has not
+                   word 3: how the script has ended (ScriptEnd), 0 while it has not
     row 1 + phase  word n: how often a beat in this phase was followed by the next one after less than 2^n ns,
                    and not less than 2^(n-1)
 
@@ -61,7 +61,7 @@ class Phase(enum.IntEnum):
 assert len(Phase) < _ROWS
 
 
-class Outcome(enum.IntFlag):
+class ScriptEnd(enum.IntFlag):
     """How a script has ended: what its last message says too, for a worker that has no link any more."""
 
     NONE = 0
@@ -122,15 +122,15 @@ class Heartbeat:
         words[_TIME] = now_ns
         words[_PHASE] = phase
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: ScriptEnd) -> None:
         """Says how the script has ended."""
         self._words[_OUTCOME] = outcome
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ScriptEnd:
         """How the script has ended, as far as it was said. Bits that nobody knows are left out."""
-        known = Outcome.ENDED | Outcome.COMPLETE | Outcome.TRAINED
-        return Outcome(self._words[_OUTCOME] & known)
+        known = ScriptEnd.ENDED | ScriptEnd.COMPLETE | ScriptEnd.TRAINED
+        return ScriptEnd(self._words[_OUTCOME] & known)
 
     @property
     def phase(self) -> Phase:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from resilient.heartbeat import Beat, Heartbeat, Outcome
+from resilient.heartbeat import Beat, Heartbeat, ScriptEnd
 from supervisor.workers import Worker
 
 
@@ -74,7 +74,7 @@ class Attempt:
     @property
     def has_ended_unheard(self) -> bool:
         """Whether its script has come to an end that no message has told of."""
-        return "finished" not in self._told and bool(self.heartbeat.outcome & Outcome.ENDED)
+        return "finished" not in self._told and bool(self.heartbeat.outcome & ScriptEnd.ENDED)
 
     @property
     def told(self) -> Mapping[str, Mapping[str, Any]]:
@@ -82,8 +82,8 @@ class Attempt:
         if not self.has_ended_unheard:
             return self._told
         outcome = self.heartbeat.outcome
-        found = {"finished": {"type": "finished", "complete": bool(outcome & Outcome.COMPLETE)}}
-        return {**self._told, **found, **({"place": {}} if outcome & Outcome.TRAINED else {})}
+        found = {"finished": {"type": "finished", "complete": bool(outcome & ScriptEnd.COMPLETE)}}
+        return {**self._told, **found, **({"place": {}} if outcome & ScriptEnd.TRAINED else {})}
 
     @property
     def sent(self) -> frozenset[int]:

@@ -41,7 +41,7 @@ _ORDER = struct.Struct("<II")
 _REPLY = struct.Struct("<I")
 
 
-class Kind(enum.Enum):
+class OrderKind(enum.Enum):
     """What can be ordered."""
 
     LINES = "lines"
@@ -64,7 +64,7 @@ class Kind(enum.Enum):
 class Order:
     """``left_out_bytes`` of output come before ``data``, and could not be kept until the disk answered."""
 
-    kind: Kind
+    kind: OrderKind
     path: Path
     data: bytes = b""
     left_out_bytes: int = 0
@@ -83,7 +83,7 @@ class Reply:
     error: str = ""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Something that bytes come from."""
 
     def read(self, size: int, /) -> bytes:
@@ -91,12 +91,12 @@ class Source(Protocol):
         ...
 
 
-def orders(source: Source) -> Iterator[Order]:
+def orders(source: ByteSource) -> Iterator[Order]:
     """The orders that come from a stream, until it ends."""
     while len(sizes := source.read(_ORDER.size)) == _ORDER.size:
         head_bytes, data_bytes = _ORDER.unpack(sizes)
         kind, path, left_out_bytes = json.loads(source.read(head_bytes))
-        yield Order(Kind(kind), Path(path), source.read(data_bytes), left_out_bytes)
+        yield Order(OrderKind(kind), Path(path), source.read(data_bytes), left_out_bytes)
 
 
 def read_reply(source: BinaryIO) -> Reply | None:
@@ -129,14 +129,14 @@ class Desk:
     def do(self, order: Order) -> Reply:
         """Does one thing. Never raises for what a disk may do."""
         try:
-            if order.kind is Kind.REPLACE:
+            if order.kind is OrderKind.REPLACE:
                 replace(self._world, order.path, order.data)
-            elif order.kind is Kind.PROBE:
+            elif order.kind is OrderKind.PROBE:
                 return Reply(try_to_make(order.path))
-            elif order.kind is Kind.GUARD:
+            elif order.kind is OrderKind.GUARD:
                 if self._guardian is not None:
                     self._guardian.take(Charge.decode(order.data))
-            elif order.kind is Kind.LEAVE:
+            elif order.kind is OrderKind.LEAVE:
                 self._leave(order.path)
             else:
                 self._append(order)
@@ -155,7 +155,7 @@ class Desk:
     def _append(self, order: Order) -> None:
         if order.path not in self._appended:
             self._appended[order.path] = _Appended(
-                self._world.files, order.path, whole_lines=order.kind is Kind.LINES
+                self._world.files, order.path, whole_lines=order.kind is OrderKind.LINES
             )
         self._appended[order.path].append(order.data, order.left_out_bytes)
 
@@ -372,7 +372,7 @@ def _work(desk: Desk, link: socket.socket, rest: int) -> bool:
     # A supervisor that leaves does not hear the reply; what it has said before it left still comes.
     with contextlib.suppress(OSError):
         while not ended and (order := _next(link, incoming, desk)) is not None:
-            ended = order.kind is Kind.REST
+            ended = order.kind is OrderKind.REST
             if not ended:
                 _reply(link, desk.do(order))
     with os.fdopen(rest, "rb") as left:

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from resilient.host.clock import Clock
-from supervisor.desk import Kind, Reply
+from supervisor.desk import OrderKind, Reply
 from supervisor.scribe import DirectPen, Pen
 
 _render = structlog.processors.JSONRenderer(sort_keys=False, default=str)
@@ -42,7 +42,7 @@ class Journal:
         now = {"time": round(self._clock.now(), 3), "monotonic": round(self._clock.monotonic(), 3)}
         line = _render(None, "", {**now, "event": event, **fields})
         text = line if isinstance(line, str) else line.decode()
-        self.pen.append(Kind.LINES, self._path, text.encode() + b"\n", self._hear)
+        self.pen.append(OrderKind.LINES, self._path, text.encode() + b"\n", self._hear)
 
     def close(self) -> None:
         """Nothing more is appended."""

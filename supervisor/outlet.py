@@ -28,7 +28,7 @@ _DRAIN_S = 60.0
 _MOMENT_S = 0.01
 
 
-class Line(bytes):
+class OwnLine(bytes):
     """A line of our own."""
 
 
@@ -74,7 +74,7 @@ class Outlet:
         self._may_skip = os.isatty(descriptor)
         self._changed = threading.Condition()
         # Of what was left out there is the size.
-        self._waiting: deque[bytes | Line | int] = deque()
+        self._waiting: deque[bytes | OwnLine | int] = deque()
         self._waiting_bytes = 0
         self._left_out_bytes = 0
         self._pieces = 0
@@ -99,7 +99,7 @@ class Outlet:
         with self._changed:
             if self._at_end or self._waiting_bytes > self._limit_bytes + 2 * _SLACK_BYTES:
                 return False
-            self._append(Line(line))
+            self._append(OwnLine(line))
             return True
 
     def look_again(self) -> None:
@@ -177,7 +177,7 @@ class Outlet:
 
     def _put(self, data: bytes) -> None:
         with self._cursor.turn:
-            if isinstance(data, Line) and self._cursor.is_inside_line and not self._left_out_bytes:
+            if isinstance(data, OwnLine) and self._cursor.is_inside_line and not self._left_out_bytes:
                 self._write_all(b"\n")
             if not self._note() or not self._write_all(data):
                 self._left_out_bytes += len(data)

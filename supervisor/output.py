@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from supervisor.desk import Kind, Reply
+from supervisor.desk import OrderKind, Reply
 from supervisor.outlet import Outlet
 from supervisor.scribe import DirectPen, Pen
 
@@ -51,7 +51,7 @@ class Log:
     def write(self, data: bytes) -> None:
         """Has this appended. It waits for a disk that is slower than the worker, not for one that is dead."""
         self._pen.await_room()
-        self._pen.append(Kind.OUTPUT, self._path, data, self._hear)
+        self._pen.append(OrderKind.OUTPUT, self._path, data, self._hear)
 
     def leave(self) -> None:
         """One of those that write has come to its end."""

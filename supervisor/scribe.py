@@ -26,7 +26,7 @@ from typing import BinaryIO, Protocol
 
 from resilient.host.world import World
 from supervisor import desk
-from supervisor.desk import Desk, Kind, Order, Reply
+from supervisor.desk import Desk, Order, OrderKind, Reply
 from supervisor.guardian import Charge
 
 _LIMIT_BYTES = 16 * 1024 * 1024
@@ -47,7 +47,7 @@ def _nobody(reply: Reply) -> None:
 class Pen(Protocol):
     """How the supervisor writes. ``heard`` may be called on another thread."""
 
-    def append(self, kind: Kind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
+    def append(self, kind: OrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
         """Appends to a file: lines, or output. Never waits."""
         ...
 
@@ -83,7 +83,7 @@ class DirectPen:
         self._desk = Desk(world or World())
         self._lock = threading.Lock()
 
-    def append(self, kind: Kind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
+    def append(self, kind: OrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
         """Appends to a file."""
         with self._lock:
             reply = self._desk.do(Order(kind, path, data))
@@ -95,7 +95,7 @@ class DirectPen:
     def leave(self, path: Path) -> None:
         """Closes a file."""
         with self._lock:
-            self._desk.do(Order(Kind.LEAVE, path))
+            self._desk.do(Order(OrderKind.LEAVE, path))
 
     def after(self, callback: Callable[[], None]) -> None:
         """Calls back at once."""
@@ -157,9 +157,9 @@ class Scribe:
 
     # What is given
 
-    def append(self, kind: Kind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
+    def append(self, kind: OrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
         """Appends to a file: lines, or output. What there is no room for is left out."""
-        limit = _LINES_LIMIT_BYTES if kind is Kind.LINES else _LIMIT_BYTES
+        limit = _LINES_LIMIT_BYTES if kind is OrderKind.LINES else _LIMIT_BYTES
         with self._changed:
             if self._waiting_bytes > limit:
                 self._left_out[path] = self._left_out.get(path, 0) + len(data)
@@ -168,7 +168,7 @@ class Scribe:
 
     def replace(self, path: Path, data: bytes) -> None:
         """Gives a file a new content. Of several that wait the newest is written."""
-        self._replace(Order(Kind.REPLACE, path, data), lambda reply: self._hear_replaced(path, reply))
+        self._replace(Order(OrderKind.REPLACE, path, data), lambda reply: self._hear_replaced(path, reply))
 
     def _replace(self, order: Order, heard: Heard) -> None:
         """Gives an order in the place of one of its kind that waits, or at the end."""
@@ -182,7 +182,7 @@ class Scribe:
 
     def guard(self, charge: Charge) -> None:
         """From now on the desk ends these if we are killed. Of several that wait the newest counts."""
-        self._replace(Order(Kind.GUARD, Path(), charge.encode()), _nobody)
+        self._replace(Order(OrderKind.GUARD, Path(), charge.encode()), _nobody)
 
     def probe(self, place: Path) -> int:
         """The errno of making a file in a directory; waits for the answer."""
@@ -193,7 +193,7 @@ class Scribe:
             answered.set()
 
         with self._changed:
-            self._give(_Job(Order(Kind.PROBE, place), hear))
+            self._give(_Job(Order(OrderKind.PROBE, place), hear))
         answered.wait()
         return found[0]
 
@@ -202,8 +202,8 @@ class Scribe:
         with self._changed:
             data = self._left_out.pop(path, 0)
             if data:
-                self._give(_Job(Order(Kind.OUTPUT, path, b"", data)))
-            self._give(_Job(Order(Kind.LEAVE, path)))
+                self._give(_Job(Order(OrderKind.OUTPUT, path, b"", data)))
+            self._give(_Job(Order(OrderKind.LEAVE, path)))
 
     def after(self, callback: Callable[[], None]) -> None:
         """Calls back, from the loop (``watch``), once everything given so far was written, or refused."""
@@ -255,7 +255,7 @@ class Scribe:
         self._own.close()
         if self._link is not None:
             with contextlib.suppress(OSError):
-                self._link.sendall(Order(Kind.REST, Path()).frame())
+                self._link.sendall(Order(OrderKind.REST, Path()).frame())
             # The desk leaves then; or when both of these are closed.
             self._link.close()
             if self._replies is not None:
@@ -277,7 +277,7 @@ class Scribe:
                 for job in self._waiting:
                     if job.order is not None:
                         rest.write(job.order.frame())
-            self._link.sendall(Order(Kind.REST, Path()).frame())
+            self._link.sendall(Order(OrderKind.REST, Path()).frame())
         except OSError:
             return f"{text} to the end"
         return f"{text} yet; process {self.pid} holds the run, and writes them once it does"

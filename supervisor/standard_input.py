@@ -62,7 +62,7 @@ class StandardInput:
         self._limit_bytes = limit_bytes
         self._start = _position(descriptor)
         source = _source(descriptor) if self._start is None else None
-        self._kept = Kept(source, limit_bytes) if source is not None else None
+        self._kept = KeptInput(source, limit_bytes) if source is not None else None
 
     def share(self, *, waits: bool = False) -> Share:
         """A share of it for one worker, begun unless the worker ``waits`` for its attempt. Raises OSError."""
@@ -102,7 +102,7 @@ class _Inherited:
 class _Fed:
     """A pipe that a thread fills as the worker empties it."""
 
-    def __init__(self, kept: Kept, complain: Callable[[str], None]) -> None:
+    def __init__(self, kept: KeptInput, complain: Callable[[str], None]) -> None:
         self._kept = kept
         self._complain = complain
         self.descriptor, self._pipe = os.pipe()
@@ -187,10 +187,10 @@ class _Fed:
         return self._over in happened or bool(happened.get(self._pipe, 0) & select.POLLERR)
 
 
-class Kept:
+class KeptInput:
     """What workers have read from a source so far, and what comes after it."""
 
-    def __init__(self, source: Source, limit_bytes: int) -> None:
+    def __init__(self, source: InputSource, limit_bytes: int) -> None:
         self.source = source
         self._limit_bytes = limit_bytes
         self._bytes = bytearray()
@@ -233,7 +233,7 @@ class Kept:
         return self._taken_bytes == len(self._bytes)
 
 
-class Source(Protocol):
+class InputSource(Protocol):
     """Where standard input comes from."""
 
     @property
@@ -308,11 +308,11 @@ def _position(descriptor: int) -> int | None:
     return None
 
 
-def _source(descriptor: int) -> Source | None:
+def _source(descriptor: int) -> InputSource | None:
     """A pipe, or a connection, that can be looked into; None for everything else."""
     try:
         mode = os.fstat(descriptor).st_mode
-        source: Source
+        source: InputSource
         if stat.S_ISFIFO(mode):
             source = _Pipe(descriptor)
         elif stat.S_ISSOCK(mode):

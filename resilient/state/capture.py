@@ -159,7 +159,7 @@ def _shown(own: Mapping[str, Parameter], saved: nn.Cell | None) -> dict[str, Par
     return shown
 
 
-class Place(NamedTuple):
+class FilePlace(NamedTuple):
     """Where one parameter stands in the file: in which section, under which name."""
 
     section: int
@@ -179,10 +179,10 @@ class Layout:
         own = named(trained)
         shown = _shown(own, saved)
         ids = {id(p) for p in shown.values()}
-        self.places = [Place(SECTION_STOCK, name, p) for name, p in shown.items()]
-        self.places += [Place(SECTION_LEFT_OUT, name, p) for name, p in own.items() if id(p) not in ids]
+        self.places = [FilePlace(SECTION_STOCK, name, p) for name, p in shown.items()]
+        self.places += [FilePlace(SECTION_LEFT_OUT, name, p) for name, p in own.items() if id(p) not in ids]
         for ordinal, cells in others.items():
-            self.places += [Place(SECTION_OTHER + ordinal, name, p) for name, p in named(cells).items()]
+            self.places += [FilePlace(SECTION_OTHER + ordinal, name, p) for name, p in named(cells).items()]
         mine = {id(p) for p in own.values()}
         self.not_trained = [name for name, p in shown.items() if id(p) not in mine]
 

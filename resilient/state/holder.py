@@ -238,7 +238,7 @@ _MONTH_S = 30 * 86400.0
 
 
 @dataclass(frozen=True)
-class Source:
+class NestSource:
     """Where a holder's state comes from: the reader of its nest, its blobs, and the clocks then."""
 
     reader: Reader
@@ -246,7 +246,7 @@ class Source:
     clocks: Clocks
 
 
-def restore(source: Source, holder: Any, saved: Any, beginning: Beginning) -> list[str]:
+def restore(source: NestSource, holder: Any, saved: Any, beginning: Beginning) -> list[str]:
     """Puts a holder's state back; sentences about what the script has changed meanwhile."""
     if "state" in saved:
         holder.load_state_dict(source.reader.read(saved["state"]))
@@ -267,7 +267,7 @@ def restore(source: Source, holder: Any, saved: Any, beginning: Beginning) -> li
     return remarks
 
 
-def _choose(source: Source, saved: Any, key: str, current: Any, beginning: Beginning) -> tuple[bool, str]:
+def _choose(source: NestSource, saved: Any, key: str, current: Any, beginning: Beginning) -> tuple[bool, str]:
     """Whether a saved value is put back, and what is to be said."""
     node = saved["values"][key]
     now = Clocks.now()

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from supervisor import scribe as module
-from supervisor.desk import Desk, Kind, Order
+from supervisor.desk import Desk, Order, OrderKind
 from supervisor.output import Log
 from supervisor.scribe import Scribe
 
@@ -36,7 +36,7 @@ def scribe(complaints):
 def held(scribe, tmp_path):
     """The desk does nothing within it, as if its disk did not answer: somebody has stopped it."""
     os.kill(scribe.pid, signal.SIGSTOP)
-    scribe.append(Kind.OUTPUT, tmp_path / "held", b"")
+    scribe.append(OrderKind.OUTPUT, tmp_path / "held", b"")
     end_s = time.monotonic() + DEADLINE_S
     while scribe._flying is None:
         assert time.monotonic() < end_s
@@ -85,8 +85,8 @@ def test_a_log_whose_end_is_missing_says_so(tmp_path):
     desk = Desk(module.World())
     path = tmp_path / "rank_0.log"
     with full_above(0):
-        assert desk.do(Order(Kind.OUTPUT, path, b"lost\n")).error == "File too large"
-    desk.do(Order(Kind.LEAVE, path))
+        assert desk.do(Order(OrderKind.OUTPUT, path, b"lost\n")).error == "File too large"
+    desk.do(Order(OrderKind.LEAVE, path))
     assert b"5 bytes of output are missing here" in path.read_bytes()
 
 
@@ -95,11 +95,11 @@ def test_nobody_waits_while_the_desk_does_and_the_order_is_kept(scribe, tmp_path
     selector, heard = selectors.DefaultSelector(), []
     scribe.watch(selector)
     with held(scribe, tmp_path) as let_go:
-        scribe.append(Kind.LINES, tmp_path / "journal", b"one\n")
+        scribe.append(OrderKind.LINES, tmp_path / "journal", b"one\n")
         scribe.replace(tmp_path / "run.json", b"old")
         scribe.after(lambda: heard.append((tmp_path / "run.json").read_bytes()))
         scribe.replace(tmp_path / "run.json", b"new")
-        scribe.append(Kind.LINES, tmp_path / "journal", b"two\n")
+        scribe.append(OrderKind.LINES, tmp_path / "journal", b"two\n")
         assert not selector.select(0)
         assert not (tmp_path / "journal").exists()
         let_go()
@@ -114,10 +114,10 @@ def test_output_that_there_is_no_room_for_is_left_out_and_counted(scribe, tmp_pa
     monkeypatch.setattr(module, "_LIMIT_BYTES", 10)
     log = tmp_path / "log"
     with held(scribe, tmp_path):
-        scribe.append(Kind.OUTPUT, log, b"0123456789+")
-        scribe.append(Kind.OUTPUT, log, b"gone")
-        scribe.append(Kind.OUTPUT, log, b"gone too")
-    scribe.append(Kind.OUTPUT, log, b"back")
+        scribe.append(OrderKind.OUTPUT, log, b"0123456789+")
+        scribe.append(OrderKind.OUTPUT, log, b"gone")
+        scribe.append(OrderKind.OUTPUT, log, b"gone too")
+    scribe.append(OrderKind.OUTPUT, log, b"back")
     assert scribe.wait(DEADLINE_S)
     assert (
         log.read_bytes()
@@ -167,5 +167,5 @@ def test_without_a_thread_it_writes_by_itself(scribe, tmp_path, monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    scribe.append(Kind.LINES, tmp_path / "journal", b"one\n")
+    scribe.append(OrderKind.LINES, tmp_path / "journal", b"one\n")
     assert (tmp_path / "journal").read_bytes() == b"one\n"
