@@ -77,12 +77,17 @@ class BusyError(ResilientError):
 class StorageError(ResilientError):
     """The operating system refused to read or write; ``errno`` is its reason.
 
-    Says nothing about the bytes on disk: they are neither trusted nor quarantined because of it.
+    ``in_the_way`` says that something of another kind has the name of a file or a folder of ours: that lasts
+    until a person moves it away. Says nothing about the bytes on disk: they are neither trusted nor
+    quarantined because of it.
     """
 
-    def __init__(self, message: str, *, errno: int | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, errno: int | None = None, hint: str = "", in_the_way: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.errno = errno
+        self.in_the_way = in_the_way
 
 
 class CheckpointError(ResilientError):

@@ -20,12 +20,14 @@ from resilient import process_saver
 from resilient.config import KeepPolicy, Origin, WorkerConfig
 from resilient.errors import (
     EXIT_UNUSABLE,
+    EXIT_USAGE,
     BusyError,
     CorruptError,
     LinkError,
     MirrorError,
     MismatchError,
     ShunnedError,
+    StorageError,
     UnusableError,
     UsageError,
 )
@@ -183,11 +185,12 @@ class Session:
         """
         try:
             # What is in memory is as new as all that is on disk: it is asked for first, and once.
-            recovered = (self._recover_from_memory() if not floor else None) or self._recover(
-                place.store, floor
-            )
-            if recovered is None and not floor:
-                self._places.demand_fresh(place)
+            with self._telling_errors():
+                recovered = (self._recover_from_memory() if not floor else None) or self._recover(
+                    place.store, floor
+                )
+                if recovered is None and not floor:
+                    self._places.demand_fresh(place)
         except ShunnedError as error:
             if floor:
                 return None
@@ -300,8 +303,15 @@ class Session:
 
     @contextlib.contextmanager
     def _telling_errors(self) -> Iterator[None]:
+        """Tells of errors that a supervisor ends the run for, or waits at; SystemExit where something is in
+        the way of a file of ours, since another attempt would find it again."""
         try:
             yield
+        except StorageError as error:
+            if not error.in_the_way or not self.supervised:
+                raise
+            self.tell("usage", error=str(error.args[0]), hint=error.hint)
+            raise SystemExit(EXIT_USAGE) from error
         except (UsageError, BusyError) as error:
             kind = "busy" if isinstance(error, BusyError) else "usage"
             self.tell(kind, error=str(error.args[0]), hint=error.hint)

@@ -35,6 +35,7 @@ ErrorTypes = type[OSError] | tuple[type[OSError], ...]
 _NO_FILE = "not a regular file"
 _NO_DIRECTORY = "exists and is not a directory"
 _IN_THE_WAY = "something else has this name: move it away"
+_OTHER_KINDS = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
 _DECIDED_BY: ErrorTypes = (FileNotFoundError, FileExistsError)
 
@@ -379,8 +380,9 @@ def storage_errors(action: str, path: Path, passing: ErrorTypes = _DECIDED_BY) -
             raise
         reason = error.strerror or type(error).__name__
         message = f"cannot {action} {path}: {reason}"
-        hint = _IN_THE_WAY if reason in (_NO_FILE, _NO_DIRECTORY) else _hint(error.errno)
-        raise StorageError(message, errno=error.errno, hint=hint) from error
+        in_the_way = reason in (_NO_FILE, _NO_DIRECTORY) or error.errno in _OTHER_KINDS
+        hint = _hint(error.errno) or (_IN_THE_WAY if in_the_way else "")
+        raise StorageError(message, errno=error.errno, hint=hint, in_the_way=in_the_way) from error
 
 
 def _hint(code: int | None) -> str:
@@ -389,8 +391,6 @@ def _hint(code: int | None) -> str:
         errno.EDQUOT: "the disk quota is used up",
         errno.EACCES: "check the permissions",
         errno.EPERM: "check the permissions",
-        errno.EISDIR: _IN_THE_WAY,
-        errno.ENOTDIR: _IN_THE_WAY,
         errno.ELOOP: "inside a run nothing is opened through a symbolic link; put there what it leads to",
         errno.EROFS: "the file system is mounted read-only",
         errno.EMFILE: "too many open files: raise the limit (ulimit -n)",

@@ -64,6 +64,44 @@ def test_a_saver_says_what_is_in_its_way(tmp_path, name, kind):
         saver.clear_away()
 
 
+# What a training does first, and a script that catches everything.
+OPENING = """
+from resilient import session, settings
+try:
+    place = session.current().open(settings.Settings())
+    session.current().recover(place)
+except Exception as error:
+    print("caught", error)
+print("trained")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (".rank_0.lock", "directory"),
+        (".rank_0.lock", "pipe"),
+        ("quarantine", "file"),
+        ("checkpoint", "file"),
+        ("checkpoint/rank_0", "file"),
+    ],
+)
+def test_a_training_that_finds_something_in_its_way_ends_the_run_at_once(supervise, tmp_path, name, kind):
+    """64 after one attempt: one line with the name and what to do, no traceback, and no training, whatever
+    the script catches.
+    """
+    make(tmp_path / "run" / name, kind)
+    run = supervise(OPENING)
+    assert run.end() == 64, run.err()
+    (last,) = (line for line in run.err().splitlines() if "move it away" in line)
+    assert name in last
+    assert "something else has this name" in last
+    assert "Traceback" not in run.err()
+    assert "attempt 2" not in run.err()
+    assert "trained" not in run.out()
+    assert "caught" not in run.out()
+
+
 @pytest.mark.parametrize("most", [16, 40])
 def test_too_few_descriptors_are_refused_at_the_start(supervise, most):
     """64, with the limit to set."""
