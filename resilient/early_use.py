@@ -1,20 +1,20 @@
-"""What a resumed script does with a trained network before it has come to the call that it resumes.
+"""The use of a trained network before a resumed script has come to the call that it resumes.
 
-Calls that were finished are passed by, but the code between them runs again, and there the network has the
-weights of the resumed step: nobody keeps those of each call. A loss, a metric, a schedule that follows it and
-a file of such a round differ from those of a run without failures. The first such use is told, where Python
-comes to it: at the call of a cell, and at ``save_checkpoint``. Then MindSpore is as it was again.
+Finished calls are skipped, but the code between them runs again, and there the network has the weights of the
+resumed step: nobody keeps those of each call. A loss, a metric, a schedule that follows it and a file of such
+a round differ from those of a run without failures. The first such use leads to a warning, where Python comes
+to it: at the call of a cell, and at ``save_checkpoint``. Then MindSpore gets its own functions back.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from mindspore import Parameter, nn
 from mindspore.train import serialization
 
+from resilient.interception import stand_before
 from resilient.state import capture
 
 _PLACES = ((nn.Cell, "__call__"), (serialization, "_convert_save_obj_to_param_list"))
@@ -43,7 +43,8 @@ class EarlyUse:
         self._known.clear()
         if not self._undo and not self._was_told:
             for owner, name in _PLACES:
-                self._stand_before(owner, name)
+                if hasattr(owner, name):
+                    self._undo.append(stand_before(owner, name, self._look))
 
     def end(self) -> None:
         """It begins now, or is over: from here on the script sees what it saw then."""
@@ -52,24 +53,9 @@ class EarlyUse:
             one()
         self._trained, self._known = {}, {}
 
-    def _stand_before(self, owner: Any, name: str) -> None:
-        original = getattr(owner, name, None)
-        if original is None:
-            return
-
-        @functools.wraps(original)
-        def method(one: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._undo and self._is_trained(one):
-                self._found(one)
-            return original(one, *args, **kwargs)
-
-        def undo() -> None:
-            # Somebody may stand before us by now: he keeps his place.
-            if getattr(owner, name) is method:
-                setattr(owner, name, original)
-
-        setattr(owner, name, method)
-        self._undo.append(undo)
+    def _look(self, one: Any) -> None:
+        if self._undo and self._is_trained(one):
+            self._found(one)
 
     def _is_trained(self, one: Any) -> bool:
         if id(one) not in self._known:

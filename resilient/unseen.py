@@ -7,11 +7,12 @@ refers to one. The first such step leads to the warning, and MindSpore gets its 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 from mindspore import nn
+
+from resilient.interception import stand_before
 
 
 class Unseen:
@@ -34,25 +35,11 @@ class Unseen:
             self._stand_before(executor, "__call__", self._refers_to_optimizer)
 
     def _stand_before(self, kind: Any, name: str, trains: Callable[[Any], bool]) -> None:
-        original, own = getattr(kind, name), vars(kind).get(name)
-
-        @functools.wraps(original)
-        def method(one: Any, *args: Any, **kwargs: Any) -> Any:
+        def look(one: Any) -> None:
             if not self.was_told and not self._is_watched() and trains(one):
                 self._found()
-            return original(one, *args, **kwargs)
 
-        setattr(kind, name, method)
-
-        def undo() -> None:
-            # Somebody may stand before us by now: he keeps his place.
-            if vars(kind).get(name) is method:
-                if own is None:
-                    delattr(kind, name)
-                else:
-                    setattr(kind, name, own)
-
-        self._undo.append(undo)
+        self._undo.append(stand_before(kind, name, look))
 
     def _found(self) -> None:
         self.was_told = True

@@ -29,6 +29,7 @@ LAYERS = [
     ["resilient.open_places"],
     ["resilient.session"],
     ["resilient.mirroring", "resilient.pace", "resilient.evaluating"],
+    ["resilient.interception"],
     ["resilient.early_use", "resilient.extension", "resilient.stock_names", "resilient.unseen"],
     ["resilient.timeline", "resilient.entries", "resilient.composition"],
     ["resilient.keeping", "resilient.mirror_keeper", "resilient.recorder"],
