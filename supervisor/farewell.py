@@ -2,7 +2,7 @@
 
 To the worker and the saver it is as if the supervisor had died: they hear the end of the link, the worker is
 asked to save and end, and commits by itself. But the supervisor is still there to wait for them, to have a
-fresh saver commit what a worker could not, and to say what is safe. This uses nothing of the loop, which
+fresh saver commit for a worker that could not, and to say what is safe. This uses nothing of the loop, which
 has failed: each step asks one process directly, waits with a deadline, and does not need the one before.
 """
 
@@ -56,7 +56,7 @@ class Farewell:
     def bid(
         self, error: BaseException, workers: Sequence[Worker], commits: Commits, durable_step: int
     ) -> None:
-        """Reports the fault, has the memory saved, and says what is safe; ``durable_step`` is already."""
+        """Reports the fault, has the memory saved, names the safe step; ``durable_step`` is safe already."""
         self._safe_step = durable_step
         self._journal.write("broken", error=words_of(error), traceback=traceback_of(error))
         self._story.breaking(words_of(error.__cause__ or error))

@@ -12,7 +12,7 @@ from hypothesis import settings
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=100)
 settings.register_profile("fuzz", deadline=None, max_examples=3000)
-# Runs write down how far they have come in the user's home: not in the one of whoever runs the tests.
+# Runs write down how far they have come in the user's home: not in that of the person who runs the tests.
 _HOME = tempfile.TemporaryDirectory(prefix="resilient-tests-home-")
 os.environ["XDG_CONFIG_HOME"] = _HOME.name
 

@@ -169,7 +169,7 @@ class Composer:
 
 
 class Remote:
-    """The saver on the other side of the link: it commits what was asked for when it is listened to."""
+    """The saver on the other side of the link: it commits its orders when its answers are read."""
 
     def __init__(self, world) -> None:
         self._world = world

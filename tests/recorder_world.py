@@ -89,7 +89,7 @@ class World:
         self.recorder.on_idle = self.guard.at_boundary
 
     def _on_signal(self, number) -> None:
-        """As ``Watch`` does it: our own failures are told, and do not reach the training."""
+        """As ``Watch`` does it: reports our own failures, and keeps them from the training."""
         with contextlib.suppress(StruckError):
             self.recorder.secure(signal.Signals(number).name)
 
@@ -293,7 +293,7 @@ class World:
     # What must have been saved
 
     def _demand_newest(self) -> None:
-        """The exception is told to the recorder, as ``Watch`` does; the newest whole step is saved."""
+        """Tells the recorder of the exception, as ``Watch`` does; the newest whole step is saved."""
         held, struck, before = self.keeper.held, self.strikes.struck, len(self.saved)
         expected = max(held.progress.step if held is not None else 0, self.trusted_step)
         safe = max([p.step for p, _, failure, done in self.saved if failure and done], default=0)

@@ -86,7 +86,7 @@ def test_what_the_other_side_said_is_heard_although_it_read_nothing(ends):
 
 
 def test_too_large_a_message_is_refused_before_it_is_sent(ends):
-    """The sender is told, by another error than that of an end; the receiver sees nothing of it."""
+    """The sender gets another error than that of an end; the receiver sees nothing of it."""
     ours, theirs = ends
     with pytest.raises(TooLargeError, match="too large"):
         ours.send({"type": "incident", "text": "x" * MOST_BYTES})
@@ -139,7 +139,7 @@ def test_a_message_that_was_never_finished_is_dropped(raw):
 
 
 def test_unfinished_messages_do_not_add_up(raw):
-    """Whoever begins one after the other, and ends none, takes no more memory than a few of them have."""
+    """A sender that begins one after the other, and ends none, takes no more memory than a few of them."""
     unfinished = Unfinished()
     data = bytes(MOST_BYTES)
     for _ in range(8):

@@ -37,7 +37,7 @@ def test_any_packet_is_a_message_or_nonsense(data):
 
 @given(st.lists(changed(PARTS) | st.binary(max_size=50), max_size=6))
 def test_any_parts_are_a_message_or_none_or_nonsense(packets):
-    """Parts of any bytes, in any order: what was split, or nothing; and no memory is kept without an end."""
+    """Parts of any bytes, in any order: the message that was split, or nothing; and memory stays bounded."""
     unfinished = Unfinished()
     for packet in packets:
         try:

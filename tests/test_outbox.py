@@ -35,7 +35,7 @@ def heard(link):
 
 
 def test_what_a_frozen_supervisor_does_not_read_comes_later_and_in_order(ends):
-    """The worker goes on at once; once the supervisor reads again, it has heard all that was told."""
+    """The worker goes on at once; once the supervisor reads again, it hears every message."""
     box, supervisor = ends
     for number in range(900):
         box.tell({"type": "remark", "number": number, "text": "x" * 1000})

@@ -194,7 +194,7 @@ def test_without_a_supervisor_every_question_is_an_error(ends):
 
 
 def test_a_worker_that_fails_does_not_wait_for_a_supervisor_that_was_stopped(ends, monkeypatch):
-    """It holds the memory, and saves it when it is woken; one that is only slow is waited for."""
+    """It holds the memory, and saves it when it is woken; the worker waits for one that is only slow."""
     saver, supervisor = ends
     child = subprocess.Popen(["sleep", "1000"])
     monkeypatch.setattr(remote, "_LOOK_S", 0.01)

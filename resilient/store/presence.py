@@ -1,4 +1,4 @@
-"""Whether the checkpoints that a run has saved are there: pure, from what was known and what was found.
+"""Whether the checkpoints that a run has saved are there: pure, from the known and the found.
 
 Known is what the run's sealed record says (``saved``), what the floor says (``floor``), and, should both be
 silent, what the journal and meta.json say. None of these can make a state acceptable. They can only say that

@@ -43,7 +43,7 @@ def test_a_key_that_is_there_is_never_replaced(tmp_path, no_links):
 
 
 def test_processes_that_make_it_at_once_end_up_with_one(tmp_path, no_links):
-    """Whoever comes second waits for the key of the first."""
+    """The second process waits for the key of the first."""
     with multiprocessing.get_context("fork").Pool(8) as pool:
         found = pool.starmap(keys.default_key, [(tmp_path, "AES-GCM")] * 16)
     assert len({key for key, _, _ in found}) == 1

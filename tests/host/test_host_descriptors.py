@@ -72,7 +72,7 @@ def test_a_link_whose_number_is_another_file_writes_nothing_into_it(pair, tmp_pa
 
 
 def test_a_lock_whose_number_is_another_file_leaves_it_open(tmp_path):
-    """Whoever lets go of it later does not close a file of the script's."""
+    """Letting go of it later does not close a file of the script's."""
     lock = DiskFiles().lock(tmp_path / "lock")
     number = lock.descriptor
     with open(tmp_path / "file", "wb") as file:

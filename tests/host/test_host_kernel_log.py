@@ -52,7 +52,7 @@ def test_the_line_about_a_process_is_found(pid, words):
 def test_no_clock_is_asked(monkeypatch):
     """The log's clock drifts away from every other: what comes after a bookmark counts, whatever its time.
 
-    What was read is passed over the next time: a number is given again.
+    The next look skips the records of the last one: a number is given again.
     """
     reading, writing = os.pipe2(os.O_NONBLOCK)
     monkeypatch.setattr(kernel_log, "readable", lambda: True)
@@ -88,4 +88,4 @@ def test_a_real_segmentation_fault_is_told_by_the_kernel():
     assert child.wait(60) == -signal.SIGSEGV
     found = bookmark.kernel_says(child.pid)
     assert f"[{child.pid}]: segfault at 0" in found
-    assert Bookmark().kernel_says(child.pid) == "", "what was before is another process's"
+    assert Bookmark().kernel_says(child.pid) == "", "older records are another process's"

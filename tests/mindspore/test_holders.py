@@ -1,4 +1,4 @@
-"""State outside of networks is that of the boundary a run goes on from: in loops, and in callbacks."""
+"""State outside of networks is that of the boundary that a run resumes from: in loops, and in callbacks."""
 
 from __future__ import annotations
 

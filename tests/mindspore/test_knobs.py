@@ -46,7 +46,7 @@ def state_of(cells):
 
 
 def resumed(before, now, *, trained=lambda optimizer: None, **how):
-    """What is said, and the optimizer, where a run that began with ``before`` is resumed with ``now``."""
+    """The words, and the optimizer, where a run that began with ``before`` is resumed with ``now``."""
     said = []
 
     def make(optimizer):

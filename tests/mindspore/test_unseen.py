@@ -65,7 +65,7 @@ def run(folder, script):
 
 
 def test_a_child_that_trains_by_itself_is_named(tmp_path):
-    """When it begins, with its number; what is seen is silent: a model, and a loop of one's own."""
+    """When it begins, with its number; nothing is said of a model and of a loop that are seen."""
     done = run(tmp_path, CHILD)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("NOTHING IS SAVED") == 1
@@ -76,7 +76,7 @@ def test_a_child_that_trains_by_itself_is_named(tmp_path):
 
 @pytest.mark.parametrize(("script", "warned"), [(TUTORIAL, True), ("import mindspore\n", False)])
 def test_a_loop_that_nobody_sees_is_named(tmp_path, script, warned):
-    """A loop without Model and without resilient.training runs as ever; its user is told when it begins."""
+    """A loop without Model and without resilient.training runs as ever; a warning comes when it begins."""
     done = run(tmp_path, script)
     assert done.returncode == (3 if warned else 0), done.stderr
     assert ("trained" in done.stdout) == warned

@@ -22,7 +22,7 @@ def supervise(tmp_path):
 
 @pytest.fixture
 def frozen_disk(tmp_path):
-    """A file system that can be frozen: whoever writes to it then sleeps in the kernel. Needs root."""
+    """A file system that can be frozen: a process that writes to it then sleeps in the kernel. Needs root."""
     if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None or shutil.which("fsfreeze") is None:
         pytest.skip("freezing a file system takes root, mkfs.ext4 and fsfreeze")
     image, place = tmp_path / "image", tmp_path / "disk"

@@ -1,4 +1,4 @@
-"""A supervisor with a fault of its own: what is in memory is on disk before it ends, and nothing is left."""
+"""A supervisor with a fault of its own saves the memory before it ends, and leaves nothing behind."""
 
 from __future__ import annotations
 

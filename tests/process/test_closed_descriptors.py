@@ -36,7 +36,7 @@ CLOSER = (
 
 
 def test_a_helper_that_closes_the_low_numbers_does_not_reach_ours(supervise):
-    """Ours have high numbers: the script's messages come, and nothing is told of lost ones."""
+    """Ours have high numbers: the worker's messages come, and no line names a lost link."""
     run = supervise(CLOSER.format(close="daemon_helper", seconds=0))
     assert run.end() == 0, run.err()
     assert "nobody hears this" in run.err()
@@ -45,7 +45,7 @@ def test_a_helper_that_closes_the_low_numbers_does_not_reach_ours(supervise):
 
 @pytest.mark.parametrize("seconds", [0, 2])
 def test_a_script_that_closes_all_is_complete_when_it_ends(supervise, seconds):
-    """One attempt and status 0, whether the loss is seen at once or at the end; it is told once.
+    """One attempt and status 0, whether the loss is seen at once or at the end; one line names it.
 
     None of our bytes is in the files that have got the numbers.
     """

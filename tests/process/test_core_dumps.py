@@ -43,7 +43,7 @@ STATE = b"the state in a mirror"
 
 
 def allow_all():
-    """As a person does it who wants core dumps; whatever this process itself was told before."""
+    """As a person does it who wants core dumps, whatever limits this process has."""
     resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     Path("/proc/self/coredump_filter").write_text("0x33")
 
@@ -81,7 +81,7 @@ def dumps(folder):
 
 @pytest.mark.parametrize("victim", ["worker", "supervisor"])
 def test_a_crash_leaves_no_core_dump(run, tmp_path, victim):
-    """A limit that keeps file and handler away, no memory for whoever makes one by hand; and really none."""
+    """A limit that keeps file and handler away, no memory in one that is made by hand; and really none."""
     worker, supervisor = worker_of(run), run.process.pid
     for pid in (worker, supervisor):
         assert limit(pid) == "1"
@@ -93,7 +93,7 @@ def test_a_crash_leaves_no_core_dump(run, tmp_path, victim):
 
 
 def test_a_saver_that_crashes_leaves_none_either(tmp_path, monkeypatch):
-    """The same of the process that seals, whoever has started it."""
+    """The same of the process that seals, in both ways to start it."""
     if not can_have_all():
         pytest.skip("the hard limit of core dumps is too low")
     monkeypatch.chdir(tmp_path)

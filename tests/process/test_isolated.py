@@ -50,7 +50,7 @@ def supervised(*words, **more):
 
 
 def tell_and_end(command, config):
-    """A saver that is told who it is and then let go of; its exit status."""
+    """A saver that gets its configuration and then the end of its link; its exit status."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, subprocess.Popen([*command, str(theirs.fileno())], pass_fds=[theirs.fileno()]) as process:
         theirs.close()

@@ -115,7 +115,7 @@ def test_folders_of_an_older_run_are_closed(tmp_path):
 
 
 def test_a_directory_that_everybody_can_write_is_refused(supervise, tmp_path):
-    """64, with what to do; a group is told of, once, and the run begins."""
+    """64, with what to do; one line names a group, and the run begins."""
     root = tmp_path / "run"
     root.mkdir()
     root.chmod(0o777)

@@ -40,7 +40,7 @@ def test_a_run_that_cannot_be_opened_says_why(supervise, tmp_path, name, kind):
     ("name", "kind"), [("trials.json", "directory"), ("trials.json", "pipe"), ("logs", "file")]
 )
 def test_a_run_that_can_do_without_goes_on(supervise, tmp_path, name, kind):
-    """What is in the way of a log or of the trials is told; the training runs."""
+    """One line names a thing in the way of a log or of the trials; the training runs."""
     make(tmp_path / "run" / name, kind)
     run = supervise("print('trained')\n")
     assert run.end() == 0, run.err()

@@ -1,4 +1,4 @@
-"""Dead processes that have become ours are collected, whoever else has died beside them."""
+"""Dead processes that have become ours are collected, whatever else has died beside them."""
 
 from __future__ import annotations
 

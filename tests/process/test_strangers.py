@@ -22,7 +22,7 @@ REFUSED = """if True:
     worker = ProcessWorker(stranger, link, [], complain=print)
     if os.getuid() == 0:
         os.setuid(65534)
-    # Number 0 would reach nobody, whoever we are.
+    # Number 0 would reach no process.
     worker.signal(0)
     worker.signal(0)
 """

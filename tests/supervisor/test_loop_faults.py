@@ -1,4 +1,4 @@
-"""A supervisor that fails, or hears nonsense: the training goes on, or what is in memory is saved first."""
+"""A supervisor that fails, or hears nonsense: the training goes on, or its memory is saved first."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_one_that_hears_a_message_and_fails_does_not_take_the_others(tmp_path):
 
 
 def test_a_timer_that_fails_is_set_again_and_given_up_in_the_end(tmp_path):
-    """The restart is tried again a little later; when that is of no use, what is in memory is saved."""
+    """The restart is tried again a little later; when that is of no use, the memory is saved."""
     with stage(tmp_path) as theatre:
         theatre.worker.die(-signal.SIGKILL)
         await_commit(theatre)

@@ -67,8 +67,8 @@ GONE = [drop_the_folder, empty_the_folder, rename_the_rank, drop_the_manifests]
 @pytest.mark.parametrize("known_by", ["floor", "record", "journal"])
 @pytest.mark.parametrize("lose", GONE, ids=lambda lose: lose.__name__)
 def test_nothing_left_of_what_was_saved(known, start, home, lose, known_by):  # noqa: F811
-    """Whatever has become of the checkpoints, and whoever still knows of them: status 65 and what to do. With
-    --accept-rollback the run begins from step 1, and nobody asks again."""
+    """Whatever has become of the checkpoints, and wherever they are known: status 65 and what to do.
+    With --accept-rollback the run begins from step 1, and nobody asks again."""
     if known_by != "floor":
         forget(home)
     if known_by == "journal":
@@ -125,7 +125,7 @@ def test_a_place_of_the_scripts_that_is_not_mounted(run, start, tmp_path):  # no
 
 
 def test_checkpoints_of_others_in_a_place_of_the_scripts(run, start, tmp_path):  # noqa: F811
-    """A directory that two runs share is legitimate: it is told, and the new run starts."""
+    """A directory that two runs share is legitimate: a warning names it, and the new run starts."""
     out = tmp_path / "out"
     assert start()[0] == STARTED
     save(run, 1, place=out, run_id="another")
@@ -162,7 +162,7 @@ def test_an_older_copy_of_the_whole_directory(known, start, tmp_path):  # noqa: 
 
 
 def test_a_damaged_newest_checkpoint_is_no_deletion(known, start):  # noqa: F811
-    """One that is damaged, in its place or set aside, is told, and the run falls back as it always did. An
+    """A warning names one that is damaged, in its place or set aside, and the run falls back as always. An
     intact one that somebody has moved to the quarantine was not set aside by us."""
     entry = save(known).entries()[0]
     whole = entry.path.read_bytes()
@@ -221,7 +221,7 @@ def test_what_is_no_rollback(known, start, tmp_path, home):  # noqa: F811
 
 
 def test_a_rekeyed_run_is_as_far_as_it_was(known, start, tmp_path):  # noqa: F811
-    """Copies keep their generation. Under the new key the floor still counts, whoever sealed it."""
+    """Copies keep their generation. Under the new key the floor still counts, whichever key sealed it."""
     new = tmp_path / "new"
     new.write_text("03" * 32)
     new.chmod(0o600)
@@ -235,7 +235,7 @@ def test_a_rekeyed_run_is_as_far_as_it_was(known, start, tmp_path):  # noqa: F81
 
 
 def test_a_home_that_cannot_be_written(known, start, home, monkeypatch):  # noqa: F811
-    """The run starts, and is told once that nobody would notice if it were set back."""
+    """The run starts, with one warning that nobody would notice if it were set back."""
     forget(home)
     (home / "resilient" / "floors").write_text("a file in the way")
     assert start()[0] == STARTED
@@ -252,7 +252,7 @@ def test_a_home_that_cannot_be_written(known, start, home, monkeypatch):  # noqa
 
 
 def test_the_floor_follows_what_is_acknowledged(tmp_path):
-    """Each folder has its own height, which never sinks; what cannot be a height is left alone."""
+    """Each folder has its own height, which never sinks; other values change none."""
     file = FloorFile(World(), tmp_path / "home", "run-1", [KEY])
     keeper = FloorKeeper(file, tmp_path / "run", {})
     for generation, directory in ((2, "run/checkpoint/rank_0"), (1, "run/checkpoint/rank_0"), (5, "out")):

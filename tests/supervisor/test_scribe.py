@@ -161,7 +161,7 @@ def test_a_refusal_is_told_once_until_it_is_over(scribe, tmp_path, complaints):
 
 
 def test_without_a_thread_it_writes_by_itself(scribe, tmp_path, monkeypatch):
-    """Where the machine gives no thread, whoever has something to write waits for the disk."""
+    """Where the machine gives no thread, the caller waits for the disk."""
 
     def refuse(self):
         raise RuntimeError("can't start new thread")

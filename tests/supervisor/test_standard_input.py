@@ -1,4 +1,4 @@
-"""What each worker reads as its standard input, and what is left for whoever else reads it."""
+"""The standard input of each worker, and the rest of it for other readers."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_standby_takes_nothing_before_its_attempt_begins(source):
 
 
 def test_input_beyond_the_limit_is_named_and_the_next_attempt_too(source):
-    """The worker that reads it gets all; the next one the beginning and the end, and its user is told why."""
+    """The worker that reads it gets all; the next one the beginning and the end, and a warning says why."""
     reading, writing = source
     said = []
     stdin = StandardInput(said.append, reading, limit_bytes=10)

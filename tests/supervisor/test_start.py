@@ -162,8 +162,8 @@ def test_a_script_with_a_key_of_its_own_is_not_refused(run, start):
 
 
 def test_a_run_without_encryption_gets_a_key(run, start):
-    """Anybody could have written what was saved before, so the user has to say that it is the run's. Then the
-    key is the run's at once; and what is planted later is no state."""
+    """Anybody could have written the checkpoints from before, so the user has to say that they are the run's.
+    Then the key is the run's at once; and a file that is planted later is no state."""
     RunDirectory(run, World()).write(replace(record(run), key_id=None, mode=None, plain=True))
     [entry] = save(run, 1, run=run, key=None).entries()
     status, said = start("new")

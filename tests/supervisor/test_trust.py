@@ -162,8 +162,8 @@ def test_the_home_knows_that_there_was_a_seal(run, start):
 
 
 def test_a_run_of_an_earlier_version_goes_on(run, start):
-    """Its record has no seal and its checkpoints no mark: it is told, resumed, and sealed from then on. That
-    it is complete is not believed: the resumed script shows it."""
+    """Its record has no seal and its checkpoints no mark: it is resumed with a warning, and sealed then.
+    That it is complete is not believed: the resumed script shows it."""
     RunDirectory(run, World()).open({"key_id": keys.key_id(KEY), "mode": "AES-GCM", "status": "complete"})
     save(run, 1, proven=False)
     before = record(run)
