@@ -131,7 +131,7 @@ class Course:
 
     def warn_if_unseen(self) -> None:
         """Tells, once, that nothing is saved where there is an optimizer and no training that we can see."""
-        if self._has_optimizer and self._session.place is None and not self._unseen.was_told:
+        if self._has_optimizer and not self._session.was_asked and not self._unseen.was_told:
             self._session.warn(
                 "NOTHING IS SAVED: the script has an optimizer, and no Model.train or Model.fit was called; "
                 "a loop of one's own is saved by `with resilient.training(network, optimizer)` (see README)"

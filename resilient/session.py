@@ -76,6 +76,7 @@ class Session:
         self._savers: dict[tuple[Path, str, KeepPolicy, str | None], Saver] = {}
         self._warned: set[str] = set()
         self.has_trained = False
+        self.was_asked = False  # to save, whether or not that could be
         self._told_step = False
         self._told_error: BaseException | None = None
 
@@ -153,6 +154,7 @@ class Session:
 
     def open(self, settings: Settings) -> Place:
         """Where these settings say that checkpoints go."""
+        self.was_asked = True
         with self._telling_errors():
             place = self._places.open(settings)
         self.has_trained = True

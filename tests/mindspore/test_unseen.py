@@ -58,9 +58,21 @@ if __name__ == "__main__":
 """
 
 
-def run(folder, script):
+# Something is in the way of a file of the run.
+REFUSED = """
+import mindspore as ms
+from mindspore import nn
+import resilient
+network = nn.Dense(4, 1)
+with resilient.training(network, nn.SGD(network.trainable_params(), 1e-2)):
+    print("begun")
+"""
+
+
+def run(folder, script, *options):
     (folder / "script.py").write_text(script)
-    command = [sys.executable, "-m", "supervisor.cli", "--no-encrypt", "--max-restarts", "0", "script.py"]
+    ours = ["--no-encrypt", "--max-restarts", "0", *options]
+    command = [sys.executable, "-m", "supervisor.cli", *ours, "script.py"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
@@ -82,3 +94,14 @@ def test_a_loop_that_nobody_sees_is_named(tmp_path, script, warned):
     assert ("trained" in done.stdout) == warned
     assert (done.stderr.count("NOTHING IS SAVED") == 1) == warned
     assert ("resilient.training(network, optimizer)" in done.stderr) == warned
+
+
+def test_a_training_that_is_refused_is_none_that_nobody_sees(tmp_path):
+    """One line says what is in the way; none says that the script should use resilient.training."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "run" / ".rank_0.lock").mkdir()
+    done = run(tmp_path, REFUSED, "--run-dir", "run")
+    assert done.returncode == 64, done.stderr
+    assert "move it away" in done.stderr
+    assert "NOTHING IS SAVED" not in done.stderr
+    assert "begun" not in done.stdout
