@@ -58,7 +58,7 @@ class Snapshots:
     def __init__(self, network: Any) -> None:
         settings = Settings(save=DEFAULT_SAVE, keep=DEFAULT_KEEP, asynchronous="mirror")
         self._call = Call(progress=Progress(0, 1, 100), ordinal=0, trained=[network], network=network)
-        self._composer = Composer(self._call, settings, 0, Belongings(print))
+        self._composer = Composer(self._call, settings, {}, Belongings(print))
         layout = self._composer.mirror_layout("benchmark", 0)
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         means = MirrorMeans(

@@ -53,7 +53,7 @@ class Seen:
 
     @property
     def lost(self) -> str:
-        """One line about what a restart has lost; empty where there is nothing."""
+        """One line about the values that a restart has lost; empty where there are none."""
         if not self.replaced:
             return ""
         return (

@@ -305,8 +305,10 @@ class Session:
 
     @contextlib.contextmanager
     def _telling_errors(self) -> Iterator[None]:
-        """Tells of errors that a supervisor ends the run for, or waits at; SystemExit where something is in
-        the way of a file of ours, since another attempt would find it again."""
+        """Tells the supervisor of errors that end the run, or hold it up.
+
+        Raises SystemExit where something is in the way of a file of ours: another attempt would find it too.
+        """
         try:
             yield
         except StorageError as error:
