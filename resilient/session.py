@@ -38,7 +38,7 @@ from resilient.outbox import Outbox
 from resilient.saving import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.settings import Settings
 from resilient.shared import Shared, recover_from
-from resilient.shorten import shortened
+from resilient.shorten import shortened, text_of
 from resilient.state.snapshot import Progress, Recovered, Tensor, decode_extra
 from resilient.store.entry import Entry
 from resilient.store.store import Store
@@ -143,7 +143,7 @@ class Session:
             kind=kind,
             exception=type(error).__name__,
             # Head and tail: an exception's text begins with its reason, a traceback ends with it.
-            message=shortened(_text_of(error), _MESSAGE_CHARACTERS),
+            message=shortened(text_of(error), _MESSAGE_CHARACTERS),
             traceback=shortened("".join(lines), _TRACEBACK_CHARACTERS),
             step=step,
             phase=phase,
@@ -374,14 +374,6 @@ class Session:
             self.say(f"saved step {step} ({saved.snapshot.reason}) to {saved.path}")
         for remark in saved.remarks:
             self.warn(remark)
-
-
-def _text_of(error: BaseException) -> str:
-    """What an exception says; a class of the script's may fail to."""
-    try:
-        return str(error)
-    except Exception as failure:  # noqa: BLE001 - the exception itself is what must be told
-        return f"<its text cannot be had: {type(failure).__name__}>"
 
 
 _current: Session | None = None

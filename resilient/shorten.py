@@ -18,6 +18,14 @@ def shortened(text: str, most: int) -> str:
     return f"{text[:head]} [... {len(text) - most} characters left out ...] {text[-tail:]}"
 
 
+def text_of(error: BaseException) -> str:
+    """The text of an exception; a class of the script's may fail to give one."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - the exception itself is what must be told
+        return f"<its text cannot be had: {type(failure).__name__}>"
+
+
 def fitting(message: Mapping[str, Any], limit_bytes: int) -> dict[str, Any]:
     """A message whose JSON has ``limit_bytes`` at most: its longest texts and lists are cut, equally.
 
