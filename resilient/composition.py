@@ -18,6 +18,7 @@ from resilient.mirrored import Header
 from resilient.saving import Snapshot
 from resilient.settings import Settings
 from resilient.state import capture, counters, execution, streams
+from resilient.state.cell_modes import CellModes
 from resilient.state.copying import Bytes
 from resilient.state.ended import Ended
 from resilient.state.snapshot import (
@@ -43,6 +44,7 @@ class Boundary:
     kept: Kept = field(default_factory=Kept)
     loss_scale: dict[str, Any] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
+    cell_modes: dict[str, str] = field(default_factory=dict)
     outputs: Any = None
 
 
@@ -90,6 +92,7 @@ class Composer:
         self._settings = settings
         self._marks = marks
         self.layout = capture.Layout(call.trained, settings.saved_network, call.others)
+        self._modes = CellModes({**call.others, call.ordinal: call.trained})
         self.pipeline_draws: set[str] = set()
         self.metrics: tuple[int, dict[str, float]] = (0, {})
         self._stock_names = {place.name for place in self.layout.places if place.section == SECTION_STOCK}
@@ -109,6 +112,7 @@ class Composer:
             ),
             loss_scale=counters.loss_scale_counters(self._call.scale_manager),
             context=execution.capture(),
+            cell_modes=self._modes.capture(),
             outputs=outputs,
         )
 
@@ -133,7 +137,9 @@ class Composer:
         return capture.Live(self.layout.parameters)
 
     def restore(self, recovered: Recovered) -> None:
-        """Puts back what callbacks and things held at the boundary that is resumed from."""
+        """Puts back what callbacks and things held at the boundary that is resumed from, and which cells
+        trained."""
+        self._modes.restore(recovered.document.get("cell_modes", {}))
         self._belongings.restore(recovered, self._call.callbacks, self._call.things, self._trained)
 
     def note_end(self, progress: Progress) -> None:
@@ -264,6 +270,7 @@ class Composer:
             "epochs": list(self._call.epochs),
             "loss_scale": boundary.loss_scale,
             "context": boundary.context,
+            "cell_modes": boundary.cell_modes,
             "loss": entries.loss(boundary.outputs),
         }
 

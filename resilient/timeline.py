@@ -21,6 +21,7 @@ from resilient.extension import Epochs
 from resilient.session import Session
 from resilient.settings import Settings
 from resilient.state import capture, execution, streams
+from resilient.state.cell_modes import CellModes
 from resilient.state.counters import from_json, to_json
 from resilient.state.ended import Ended
 from resilient.state.knobs import Knobs
@@ -183,17 +184,18 @@ class Timeline:
         So must be how it computes; ``tell`` hears of what it had set otherwise.
         """
         if start.ordinal < start.progress.call:
-            self.trail.follow(CALLS, start.ordinal, tell)
+            self.trail.follow(CALLS, start.ordinal, self._modes(), tell)
         elif self.recovered is not None:
             streams.restore(self.recovered.document["streams"])
             execution.restore(self.recovered.document.get("context", {}), tell)
-            self.trail.note(CALLS, start.ordinal)
+            self._modes().restore(self.recovered.document.get("cell_modes", {}))
+            self.trail.note(CALLS, start.ordinal, self._modes())
 
     def leave(self, progress: Progress) -> None:
         """A call has ended, one way or the other, at this boundary."""
         self._last = progress
         if progress.call_finished:
-            self.trail.note(CALLS, progress.call)
+            self.trail.note(CALLS, progress.call, self._modes())
 
     @property
     def last_step(self) -> int:
@@ -269,6 +271,9 @@ class Timeline:
                 found[number] = alive
         return found
 
+    def _modes(self) -> CellModes:
+        return CellModes(self.others(-1))
+
     # Evaluations
 
     def recorded_evaluation(self, tell: Callable[[str], None]) -> tuple[bool, Any]:
@@ -277,14 +282,14 @@ class Timeline:
         if self.in_loop or position >= len(self._recorded) or self._recorded[position] is None:
             return False, None
         self.evaluations.append(self._recorded[position])
-        self.trail.follow(EVALUATIONS, position, tell)
+        self.trail.follow(EVALUATIONS, position, self._modes(), tell)
         return True, from_json(self._recorded[position])
 
     def record_evaluation(self, result: Any) -> None:
         """Keeps the result of an evaluation; one that JSON cannot hold is run again on a resume."""
         if self.in_loop:
             return
-        self.trail.note(EVALUATIONS, len(self.evaluations))
+        self.trail.note(EVALUATIONS, len(self.evaluations), self._modes())
         try:
             self.evaluations.append(to_json(result))
         except TypeError:

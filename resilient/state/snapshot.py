@@ -19,6 +19,7 @@ that travels beside them as the container's ``extra``:
      "epochs":      how many epochs the script asked of each call so far,
      "loss_scale":  counters of a loss scale manager that lives in Python,
      "context":     settings of MindSpore's context that decide about numbers (execution.py),
+     "cell_modes":  which cells train and which predict (cell_modes.py),
      "loss":        the last loss, for what runs at the end of an epoch,
      "adopted":     only in a state of stock MindSpore's: the name of its file (adopted_document)}
 

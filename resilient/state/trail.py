@@ -6,8 +6,9 @@ data, a new head) must be what it drew then. As JSON:
     {"states": {key: a stream's state}, "calls": [[keys], ...], "evaluations": [[keys], ...]}
 
 Most scripts draw little, so the same states come again and again: each is kept once, under its digest. Where
-nothing is known of one, its keys are an empty list. Beside the streams stands how MindSpore computed then
-(``execution``), under the name ``context``; runs of earlier versions have none.
+nothing is known of one, its keys are an empty list. Beside the streams stand how MindSpore computed then
+(``execution``), under the name ``context``, and which cells trained (``cell_modes``), under the name
+``cell_modes``; runs of earlier versions have neither.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from resilient.state import execution, streams
+from resilient.state.cell_modes import CellModes
 
 CALLS = "calls"
 EVALUATIONS = "evaluations"
 _STATES = "states"
 _CONTEXT = "context"
+_CELL_MODES = "cell_modes"
 _KEY_BYTES = 12
 
 
@@ -36,15 +39,15 @@ class Trail:
             kind: list(found.get(kind, [])) for kind in (CALLS, EVALUATIONS)
         }
 
-    def note(self, kind: str, position: int) -> None:
+    def note(self, kind: str, position: int, modes: CellModes) -> None:
         """The n-th call or evaluation is over, now; of later ones nothing is known any more."""
         passed = self._passed[kind]
         del passed[position:]
         passed.extend([] for _ in range(position - len(passed)))
-        states = {**streams.capture(), _CONTEXT: execution.capture()}
+        states = {**streams.capture(), _CONTEXT: execution.capture(), _CELL_MODES: modes.capture()}
         passed.append([self._keep(name, state) for name, state in states.items()])
 
-    def follow(self, kind: str, position: int, tell: Callable[[str], None]) -> None:
+    def follow(self, kind: str, position: int, modes: CellModes, tell: Callable[[str], None]) -> None:
         """Puts the streams, and how MindSpore computes, to what they were after the n-th one, if it is known.
 
         ``tell`` hears of the settings that were others.
@@ -54,6 +57,7 @@ class Trail:
             states = dict(self._states[key] for key in passed[position])
             streams.restore(states)
             execution.restore(states.get(_CONTEXT, {}), tell)
+            modes.restore(states.get(_CELL_MODES, {}))
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as it is now."""

@@ -7,9 +7,13 @@ import random
 
 import mindspore
 import numpy as np
+from mindspore import nn
 
 from resilient.state import execution
+from resilient.state.cell_modes import CellModes
 from resilient.state.trail import CALLS, EVALUATIONS, Trail
+
+NOBODY = CellModes({})
 
 
 def draws():
@@ -27,20 +31,20 @@ def test_each_is_followed_to_its_own_place():
     trail, wanted = Trail(), {}
     for kind, position in ((CALLS, 0), (EVALUATIONS, 0), (CALLS, 1), (EVALUATIONS, 1)):
         draws()
-        trail.note(kind, position)
+        trail.note(kind, position, NOBODY)
         wanted[kind, position] = draws()
     for (kind, position), numbers in reversed(wanted.items()):
-        after_json(trail).follow(kind, position, print)
+        after_json(trail).follow(kind, position, NOBODY, print)
         assert draws() == numbers
 
 
 def test_what_is_not_known_changes_nothing():
     """A call that failed before one that is over, and all that lies further."""
     trail = Trail()
-    trail.note(CALLS, 2)
+    trail.note(CALLS, 2, NOBODY)
     before = random.getstate()
     for kind, position in ((CALLS, 0), (CALLS, 1), (CALLS, 3), (EVALUATIONS, 0)):
-        after_json(trail).follow(kind, position, print)
+        after_json(trail).follow(kind, position, NOBODY, print)
         assert random.getstate() == before
 
 
@@ -48,13 +52,13 @@ def test_what_is_noted_again_is_followed_to_its_new_place():
     """A call that is made again: of what came after the first try nothing is known any more."""
     trail = Trail()
     for position in (0, 1, 2):
-        trail.note(CALLS, position)
+        trail.note(CALLS, position, NOBODY)
     draws()
-    trail.note(CALLS, 1)
+    trail.note(CALLS, 1, NOBODY)
     wanted = draws()
-    after_json(trail).follow(CALLS, 2, print)
+    after_json(trail).follow(CALLS, 2, NOBODY, print)
     assert draws() != wanted
-    after_json(trail).follow(CALLS, 1, print)
+    after_json(trail).follow(CALLS, 1, NOBODY, print)
     assert draws() == wanted
 
 
@@ -62,14 +66,14 @@ def test_a_script_that_does_not_draw_pays_for_one_state():
     """A thousand calls later it is still one of each stream."""
     trail = Trail()
     for position in range(1000):
-        trail.note(CALLS, position)
+        trail.note(CALLS, position, NOBODY)
     assert len(trail.to_json()["states"]) == len(trail.to_json()["calls"][0])
 
 
 def test_a_document_without_one_is_an_empty_one():
     """States that were saved before there were any, and those of stock MindSpore."""
-    Trail(None).follow(CALLS, 0, print)
-    Trail({}).follow(EVALUATIONS, 0, print)
+    Trail(None).follow(CALLS, 0, NOBODY, print)
+    Trail({}).follow(EVALUATIONS, 0, NOBODY, print)
 
 
 def test_how_mindspore_computes_is_followed_and_told():
@@ -79,9 +83,9 @@ def test_how_mindspore_computes_is_followed_and_told():
     try:
         mindspore.set_context(mode=mindspore.GRAPH_MODE)
         trail = Trail()
-        trail.note(CALLS, 0)
+        trail.note(CALLS, 0, NOBODY)
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-        after_json(trail).follow(CALLS, 0, told.append)
+        after_json(trail).follow(CALLS, 0, NOBODY, told.append)
         assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
         assert told == [
             "MindSpore's context has graph mode again, as it was in the state; it had PyNative mode"
@@ -91,3 +95,20 @@ def test_how_mindspore_computes_is_followed_and_told():
         assert len(told) == 2
     finally:
         execution.restore(kept, told.append)
+
+
+def test_which_cells_train_is_followed():
+    """Behind each call and evaluation; a part may predict while the rest trains, as a frozen one does."""
+    network = nn.SequentialCell(nn.Dense(2, 2), nn.BatchNorm1d(2))
+    modes, trail = CellModes({0: [network]}), Trail()
+    network.set_train()
+    network[1].set_train(False)
+    trail.note(CALLS, 0, modes)
+    network.set_train(False)
+    trail.note(EVALUATIONS, 0, modes)
+    after_json(trail).follow(CALLS, 0, modes, print)
+    assert [cell.training for cell in (network, network[0], network[1])] == [True, True, False]
+    after_json(trail).follow(EVALUATIONS, 0, modes, print)
+    assert not any(cell.training for cell in (network, network[0], network[1]))
+    modes.restore({"0": "1"})
+    assert not network.training, "a network with other cells is left as it is"

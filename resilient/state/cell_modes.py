@@ -1,0 +1,52 @@
+"""Which cells of the networks train and which predict: what ``Cell.set_train`` has set, cell by cell.
+
+``Model.train`` and ``Model.eval`` set it, and leave it so. A script that is run again makes no finished call
+again, so the cells would still predict, and BatchNorm and Dropout compute something else. As JSON:
+{ordinal of the network: a digit for each of its cells, 1 for training}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from mindspore import nn
+
+from resilient.state.capture import Cells
+
+_TRAINING = "1"
+_PREDICTING = "0"
+
+
+class CellModes:
+    """The modes of all cells in some networks, given by their ordinals."""
+
+    def __init__(self, networks: Mapping[int, Cells]) -> None:
+        # Once: to walk through a network takes far longer than to look at its cells.
+        self._cells = {str(ordinal): list(_all(cells)) for ordinal, cells in networks.items()}
+
+    def capture(self) -> dict[str, str]:
+        """The modes as they are."""
+        return {
+            ordinal: "".join(_TRAINING if cell.training else _PREDICTING for cell in cells)
+            for ordinal, cells in self._cells.items()
+        }
+
+    def restore(self, modes: Mapping[str, str]) -> None:
+        """Makes them those of :meth:`capture`. A network that has other cells now is left as it is."""
+        for ordinal, cells in self._cells.items():
+            digits = modes.get(ordinal, "")
+            if len(digits) != len(cells):
+                continue
+            for cell, digit in zip(cells, digits, strict=True):
+                _set(cell, trains=digit == _TRAINING)
+
+
+def _all(cells: Cells) -> Iterator[nn.Cell]:
+    return (part for cell in cells for _, part in cell.cells_and_names())
+
+
+def _set(cell: nn.Cell, *, trains: bool) -> None:
+    """As ``set_train`` does, for one cell alone."""
+    if bool(cell.training) is not trains:
+        cell._phase = "train" if trains else "predict"
+        cell.add_flags(training=trains)
