@@ -136,3 +136,9 @@ def test_the_supervisor_side_loads_no_framework():
     program = f"import sys, {', '.join(light_modules())}; print(*{FRAMEWORKS!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_each_file_of_tests_has_a_name_of_its_own():
+    """pytest imports them by their last name alone: of two with one name it runs the first and fails."""
+    names = [path.name for path in sources("tests") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
