@@ -139,7 +139,8 @@ class Supervisor:
 
     def close(self) -> None:
         """Whatever went wrong with us, nothing of the run is left behind."""
-        for act in (self._commits.close, self._standby.close, self._launcher.clear_away):
+        parts = self._commits.close, self._standby.close, self._launcher.clear_away, self._watchman.close
+        for act in parts:
             with self._mishaps.contained("the clearing away"):
                 act()
         self._tell_left(self._launcher.left)

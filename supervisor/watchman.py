@@ -85,6 +85,10 @@ class Watchman:
         # Made before the first launch; the end of each attempt moves it on.
         self._kernel_log = kernel_log.Bookmark()
 
+    def close(self) -> None:
+        """Lets go of the kernel's log; nothing is watched any more."""
+        self._kernel_log.close()
+
     def begin(self, attempt: Attempt) -> None:
         """A group has been launched."""
         self._attempt = attempt

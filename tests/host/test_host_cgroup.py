@@ -190,14 +190,14 @@ def test_without_cgroup_v2_there_are_no_groups(tmp_path, monkeypatch):
 
 
 KILLED_FOR_MEMORY = """
-import subprocess, sys, time
+import subprocess, sys
 from resilient.host.cgroup import oom_kills
-from resilient.host.kernel_log import kernel_says, readable
+from resilient.host.kernel_log import Bookmark, readable
 open(sys.argv[1] + "/cgroup.procs", "w").write("0")
-before, began_s = oom_kills(), time.monotonic()
+before, log = oom_kills(), Bookmark()
 child = subprocess.Popen([sys.executable, "-c", "bytearray(b'x') * 300_000_000; input()"])
 print(child.wait(60), oom_kills() - before)
-print(kernel_says(child.pid, began_s) if readable() else "the log cannot be read")
+print(log.kernel_says(child.pid) if readable() else "the log cannot be read")
 """
 
 
