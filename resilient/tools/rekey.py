@@ -21,10 +21,11 @@ from resilient.tools.runs import Run, add_keys, add_run, open_run
 _MORE = """\
 Each checkpoint is copied, the copy is read back, and only then the original
 goes: a crash, a full disk or Ctrl-C loses nothing, and the same command again
-finishes. In between, --key-file NEW --old-key-file OLD opens all of the run,
-also for resilient-run. Files get a number in their name
-(CKP_rank_0_1-2_3.ckpt), as stock gives one to a name that is taken. Step,
-order, time and reason stay. The run must not be running meanwhile.
+finishes (an interrupted --no-encrypt asks for --accept-plain then). In between,
+--key-file NEW --old-key-file OLD opens all of the run, also for resilient-run.
+Files get a number in their name (CKP_rank_0_1-2_3.ckpt), as stock gives one to
+a name that is taken. Step, order, time and reason stay. The run must not be
+running meanwhile.
 
   resilient key make new.key
   resilient rekey runs/a --key-file new.key         from your own key to new.key
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
                 f"run.json cannot be believed: {run.objection}",
                 hint="put a copy of it back, or start the run once with --accept-unsealed",
             )
-        stores = run.stores(sealing, files, take_plain=options.accept_plain)
+        stores = run.stores(sealing, files, take_plain=_takes_plain(run, sealing, options))
         rekeying = Rekey(run.watched(files), sealing, stores)
         record = run.places.settle(run.record, forget_missing=options.forget_missing)
         missing = () if options.forget_missing else run.places.missing
@@ -95,6 +96,15 @@ def run(options: argparse.Namespace) -> int:
         _keep_floor(run, sealing, missing=run.places.missing if options.forget_missing else ())
     _summarize(options, run, sealing, done, bad, finished=rekeying.finished)
     return EXIT_BAD if bad else 0
+
+
+def _takes_plain(run: Run, sealing: Sealing, options: argparse.Namespace) -> bool:
+    """Whether unencrypted checkpoints are sealed too: of a run that was never encrypted, or as accepted.
+
+    An old key that is named says that the run is encrypted.
+    """
+    names_old_key = options.old_key_file or options.old_key_command or options.old_passphrase_file
+    return bool(options.accept_plain or (not names_old_key and run.takes_plain_beside(sealing.key)))
 
 
 def _keep_floor(run: Run, sealing: Sealing, missing: Iterable[Path]) -> None:

@@ -18,12 +18,14 @@ from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout
 from resilient.store.belief import is_proven, objection, reduced
+from resilient.store.entry import Entry
 from resilient.store.floor import Floor, FloorFile, read_quietly
-from resilient.store.holdings import Holding, take_stock
+from resilient.store.holdings import PROVEN, Holding, take_stock
 from resilient.store.locks import held
 from resilient.store.opening import open_store
 from resilient.store.places import Places, find_places, homes
 from resilient.store.record_seal import Seal
+from resilient.store.rekey import ORIGIN
 from resilient.store.rundir import Found, RunDirectory, RunRecord
 from resilient.store.store import Store
 from resilient.tools.console import Parser, count, note
@@ -83,12 +85,22 @@ class Run:
     @cached_property
     def takes_plain(self) -> bool:
         """Whether its unencrypted checkpoints count: nothing says that the run is encrypted."""
+        return self.takes_plain_beside(None)
+
+    def takes_plain_beside(self, new: bytes | None) -> bool:
+        """The same where the run is to be sealed with a new key.
+
+        Copies that an interrupted `resilient rekey` has made with it do not say that the run was encrypted.
+        """
         floor = self._known_floor
         if self.found.seal is not Seal.UNSEALED or (floor is not None and floor.seal is not Seal.UNSEALED):
             return False
-        entries = [entry for holding in self.holdings for entry in holding.entries]
-        encrypted = any(entry.manifest.key_id is not None for entry in entries)
-        return not (encrypted or any(holding.locked for holding in self.holdings))
+        if new is not None and self.record.key_id is not None:
+            return False
+        run = self if new is None else replace(self, keys=(*self.keys, new))
+        entries = [entry for holding in run.holdings for entry in holding.entries]
+        encrypted = any(e.manifest.key_id is not None and not _is_copy(e, new) for e in entries)
+        return not (encrypted or any(holding.locked for holding in run.holdings))
 
     def stores(
         self, sealing: Sealing | None = None, files: Files | None = None, *, take_plain: bool = False
@@ -144,6 +156,12 @@ class Run:
                 hint = "stop it first; ls and verify work while it runs"
                 raise BusyError(text, pid=error.pid, hint=hint) from None
             yield run
+
+
+def _is_copy(entry: Entry, new: bytes | None) -> bool:
+    """Whether `resilient rekey` has made it with this key from one of a run that was not encrypted."""
+    made_with_it = new is not None and entry.manifest.key_id == keys.key_id(new)
+    return made_with_it and ORIGIN in entry.info and entry.info.get(PROVEN) is not True
 
 
 def tell_locked(key_ids: Iterable[str | None]) -> None:

@@ -164,29 +164,32 @@ def test_a_directory_of_the_scripts_is_locked_too(tool, tmp_path):
     assert len(tool.json("ls", "run", "--key-file", new[1])) == 3
 
 
+# Ends the process before the n-th change of the disk.
+DYING = (
+    "import os, sys, signal\n"
+    "from resilient.host.files import DiskFiles\n"
+    "left = [int(sys.argv.pop(1))]\n"
+    "def dying(name):\n"
+    "    original = getattr(DiskFiles, name)\n"
+    "    def method(self, *args):\n"
+    "        left[0] -= 1\n"
+    "        if left[0] < 0:\n"
+    "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    "        return original(self, *args)\n"
+    "    setattr(DiskFiles, name, method)\n"
+    "for name in ('create', 'rename', 'remove', 'sync_directory'):\n"
+    "    dying(name)\n"
+    "from resilient.tools import main\n"
+    "sys.exit(main())\n"
+)
+
+
 @pytest.mark.parametrize("count", range(1, 40, 3))
 def test_killed_and_done_again(tool, two, count):
     """SIGKILL before the n-th change of a real disk: both keys open everything, and a second try finishes."""
     (_, old), (_, new) = two
     words = ["rekey", "run", "--old-key-file", str(old), "--key-file", str(new)]
-    program = (
-        "import os, sys, signal\n"
-        "from resilient.host.files import DiskFiles\n"
-        "left = [int(sys.argv.pop(1))]\n"
-        "def dying(name):\n"
-        "    original = getattr(DiskFiles, name)\n"
-        "    def method(self, *args):\n"
-        "        left[0] -= 1\n"
-        "        if left[0] < 0:\n"
-        "            os.kill(os.getpid(), signal.SIGKILL)\n"
-        "        return original(self, *args)\n"
-        "    setattr(DiskFiles, name, method)\n"
-        "for name in ('create', 'rename', 'remove', 'sync_directory'):\n"
-        "    dying(name)\n"
-        "from resilient.tools import main\n"
-        "sys.exit(main())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(count), *words], capture_output=True)
+    done = subprocess.run([sys.executable, "-c", DYING, str(count), *words], capture_output=True)
     assert done.returncode == -signal.SIGKILL
     both = ("--key-file", old, "--key-file", new)
     rows = tool.json("ls", "run", *both)
@@ -198,6 +201,48 @@ def test_killed_and_done_again(tool, two, count):
     left = [name for name in os.listdir("run/checkpoint/rank_0") if name.startswith(".")]
     assert left == []
     assert tensor(5) in _exported(tool, new)
+
+
+@pytest.mark.parametrize("count", [3, 10, 19, 28])
+def test_a_plain_run_gets_a_key_killed_or_not(tool, tmp_path, count):
+    """Nothing says that the run was ever encrypted: no option is asked for, not by the second try either."""
+    _, path = key_file(tmp_path, "key")
+    make_run("run", Sealing(), weights=True)
+    words = ["rekey", "run", "--key-file", str(path)]
+    done = subprocess.run([sys.executable, "-c", DYING, str(count), *words], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    tool(*words)
+    assert [row["step"] for row in tool.json("ls", "run", "--key-file", path)] == [15, 10, 5]
+    assert not any(CANARY in content for content in every_file("run").values())
+
+
+def test_an_interrupted_no_encrypt_asks_for_a_word(tool, two):
+    """Copies without a key prove nothing: they are named, and --accept-plain finishes."""
+    (_, old), _ = two
+    words = ["rekey", "run", "--old-key-file", str(old), "--no-encrypt"]
+    subprocess.run([sys.executable, "-c", DYING, "19", *words], capture_output=True)
+    tool(*words, status=1)
+    assert "--accept-plain" in tool.err
+    tool(*words, "--accept-plain")
+    assert [row["step"] for row in tool.json("ls", "run")] == [15, 10, 5]
+
+
+@pytest.mark.parametrize("word", ["old key", "run.json", "another checkpoint"])
+def test_where_something_says_that_the_run_is_encrypted(tool, tmp_path, word):
+    """An old key that is named, a key in run.json, or a checkpoint of a key: no plain one is sealed."""
+    (old_key, old), (_, new) = (key_file(tmp_path, name) for name in ("old", "new"))
+    make_run("run", Sealing())
+    content = record()
+    if word == "run.json":
+        key_id = keys.key_id(old_key)
+        Path("run/run.json").write_text(json.dumps({**content, "key_id": key_id, "mode": "AES-GCM"}))
+    elif word == "another checkpoint":
+        make_run("run", Sealing("AES-GCM", old_key), steps=(20,))
+    before = every_file("run/checkpoint")
+    named = ("--old-key-file", old) if word == "old key" else ()
+    tool("rekey", "run", *named, "--key-file", new, status=1)
+    assert "not encrypted" in tool.err
+    assert every_file("run/checkpoint") == before
 
 
 def _exported(tool, key):
