@@ -33,6 +33,7 @@ _JOURNAL_BYTES = 512 * 1024**2
 _MOST_ACCEPTED = (
     256  # of each folder, the newest: a resumed run needs one, and the record is read at each start
 )
+_MOST_NAMED = 20
 
 Warn = Callable[[str], None]
 
@@ -237,7 +238,8 @@ class Admission:
         evidence = "" if there else self._evidence(record, heights)
         if evidence and not self.accept.rollback:
             raise UnusableError(
-                f"{evidence}, and there is no checkpoint of this run in {_places_text(holdings)}",
+                f"{evidence}, and there is no checkpoint of this run in {_places_text(holdings)}"
+                f"{_aside_text(holdings)}",
                 hint="restore what is missing (an unmounted volume?); "
                 "to begin from step 1 all the same: --accept-rollback, or --fresh --archive",
             )
@@ -336,6 +338,14 @@ def _newest_digests(holding: Holding) -> Iterator[str]:
 
 def _places_text(holdings: Iterable[Holding]) -> str:
     return ", ".join(dict.fromkeys(str(holding.directory) for holding in holdings))
+
+
+def _aside_text(holdings: Iterable[Holding]) -> str:
+    """Names what an earlier start has set aside: it is no unmounted volume then."""
+    aside = {name for holding in holdings for name in holding.aside if name.endswith(layout.DATA_SUFFIX)}
+    names = sorted(aside)[-_MOST_NAMED:]
+    more = f" and {len(aside) - len(names)} more" if len(aside) > len(names) else ""
+    return f"; set aside in quarantine/: {', '.join(names)}{more}" if names else ""
 
 
 def _place_of(root: Path, folder: str) -> tuple[Path, int] | None:

@@ -183,6 +183,19 @@ def test_a_damaged_newest_checkpoint_is_no_deletion(known, start):  # noqa: F811
     assert (status, "and is damaged" in said) == (STARTED, False)
 
 
+def test_all_were_set_aside(known, start):  # noqa: F811
+    """Each one is named, at the second start too: it is no volume that is not mounted."""
+    damaged = open_store(known, World(), Sealing("AES-GCM", KEY), record(known).run_id)
+    names = [entry.name for entry in damaged.entries()]
+    for entry in damaged.entries():
+        entry.path.write_bytes(entry.path.read_bytes() + b"x")
+    damaged.recover()
+    assert not damaged.entries()
+    status, said = start()
+    assert status == EXIT_UNUSABLE
+    assert f"set aside in quarantine/: {', '.join(sorted(names))} (" in said
+
+
 def test_what_is_no_rollback(known, start, tmp_path, home):  # noqa: F811
     """Retention, a rekey, a move, a copy that goes on by itself, a run moved aside and back, an unreadable
     floor, another machine: none of them is taken for one."""
