@@ -53,7 +53,7 @@ def test_it_goes_on_with_the_new_key(given_up):
     """Rekeyed to the end: the new key alone resumes, to the result of a run that never failed."""
     assert rekey(given_up, "-m", "resilient.tools").returncode == 0
     result, said = run(given_up, "plain", "never", key=("--key-file", str(given_up / "new")))
-    assert "resumed at step 11" in said
+    assert "resumed at step 10" in said
     assert result == uninterrupted("plain")
 
 
@@ -65,5 +65,5 @@ def test_it_goes_on_when_the_rekey_was_killed(given_up, place):
     _, said = run(given_up, "plain", "never", status=65, key=new)
     assert "--old-key-file" in said
     result, said = run(given_up, "plain", "never", key=(*new, "--old-key-file", str(given_up / "old")))
-    assert "resumed at step 11" in said
+    assert "resumed at step 10" in said
     assert result == uninterrupted("plain")

@@ -90,9 +90,10 @@ def test_evaluations_in_a_loop_of_ones_own_are_made(tmp_path):
 
 @pytest.fixture
 def stopped(tmp_path):
-    """A run that has been given up after its first failure, with checkpoints."""
-    _, said = run(tmp_path, "plain", "exception", "--max-restarts", "0", status=1)
-    assert "step 11 is safe on disk" in said.splitlines()[-1]
+    """A run that was given up after a callback of step 11 failed, with checkpoints."""
+    saving = ("--save-steps", "9", "--mirror-every", "1")
+    _, said = run(tmp_path, "plain", "exception", "--max-restarts", "0", *saving, status=1)
+    assert "step 10 is safe on disk" in said.splitlines()[-1]
     return tmp_path
 
 
@@ -145,12 +146,12 @@ def test_no_valid_checkpoint_is_never_from_zero(stopped):
 
 def test_the_newest_valid_one_is_used(stopped):
     """The newest spoilt: it is set aside with a warning, the one before is used; the result is the same."""
-    newest = stopped / "run" / "checkpoint" / "rank_0" / "CKP_rank_0-2_3_breakpoint.ckpt"
+    newest = stopped / "run" / "checkpoint" / "rank_0" / "CKP_rank_0-2_2_breakpoint.ckpt"
     data = bytearray(newest.read_bytes())
     data[-1] ^= 1
     newest.write_bytes(data)
     result, said = run(stopped, "plain", "never")
-    assert "resumed at step 10" in said
+    assert "resumed at step 9" in said
     assert newest.name in said
     assert (stopped / "run" / "quarantine" / newest.name).exists()
     assert result == uninterrupted("plain")
@@ -183,9 +184,9 @@ def test_the_checkpoints_of_a_run_are_listed(stopped):
     text = subprocess.run(command, capture_output=True, text=True)
     lines = subprocess.run([*command, "--json"], capture_output=True, text=True).stdout.splitlines()
     found = [(line["step"], line["epoch"], line["reason"]) for line in map(json.loads, lines)]
-    assert found == [(11, 2, "exception"), (10, 2, "schedule"), (5, 1, "schedule")]
+    assert found == [(10, 2, "exception"), (9, 2, "schedule")]
     assert text.returncode == 0
-    assert [line.split()[0] for line in text.stdout.splitlines()] == ["STEP", "11", "10", "5"]
+    assert [line.split()[0] for line in text.stdout.splitlines()] == ["STEP", "10", "9"]
     nowhere = subprocess.run([*command[:-1], str(stopped)], capture_output=True, text=True)
     assert (nowhere.returncode, "is no run directory" in nowhere.stderr) == (64, True)
 
@@ -209,7 +210,7 @@ def test_a_stop_is_resumed_by_the_same_command(tmp_path):
     run(tmp_path, "plain", "exception", "--max-restarts", "0", status=1)
     result, said = run(tmp_path, "plain", "never")
     assert result == uninterrupted("plain")
-    assert "resumed at step 11" in said
+    assert "resumed at step 10" in said
     lines = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines if line["event"] == "ended"] == [1, 0]
     _, said = run(tmp_path, "plain", "never")

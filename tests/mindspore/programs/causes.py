@@ -114,15 +114,17 @@ def hold_the_lock():
     pow(7, 10**9)
 
 
+BEGUN = []
+"""The steps that this process has begun: an attribute of a callback would be carried into the next one."""
+
+
 class Hooks(Callback):
     """What happens between steps."""
 
-    first = True
-
     def on_train_step_begin(self, run_context):
         step = run_context.original_args().cur_step_num
-        first, self.first = self.first, False
-        if KIND == "bad_state" and first and step == FATAL_STEP:
+        BEGUN.append(step)
+        if KIND == "bad_state" and BEGUN == [FATAL_STEP]:
             os._exit(7)
         if NOW and step == FATAL_STEP and KIND == "poison_always":
             raise ValueError("this batch is poison")
