@@ -23,10 +23,12 @@ import functools
 import os
 import secrets
 import shlex
+import signal
 import stat
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from Crypto.Hash import SHA256
@@ -100,21 +102,50 @@ def from_command(command: str, mode: str) -> bytes:
     arguments = _split(command)
     program = arguments[0]
     try:
-        done = subprocess.run(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        status, printed = _run(arguments)
     except subprocess.TimeoutExpired:
         # Not chained: the exception carries what the command printed, which may be the key.
         raise KeySourceError(f"the key command {program} took more than {COMMAND_TIMEOUT_S:.0f} s") from None
     except OSError as error:
         raise KeySourceError(f"the key command {program} cannot be run: {error.strerror}") from error
-    if done.returncode != 0:
-        raise KeySourceError(f"the key command {program} failed with status {done.returncode}")
-    return _parse(done.stdout, mode, f"the key command {program}")
+    if status != 0:
+        raise KeySourceError(f"the key command {program} failed with status {status}")
+    return _parse(printed, mode, f"the key command {program}")
+
+
+def _run(arguments: Sequence[str]) -> tuple[int, bytes]:
+    """The exit status of a command and what it prints; whatever ends the wait ends the command as well."""
+    process = None
+    try:
+        # Popen raises the KeyboardInterrupt of a Ctrl-C that comes while it waits for the command's exec:
+        # the command would run on, and nobody would have it to end it.
+        with _ctrl_c_afterwards():
+            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        printed, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+    return process.returncode, printed
+
+
+@contextlib.contextmanager
+def _ctrl_c_afterwards() -> Iterator[None]:
+    """Within it a Ctrl-C is only noted; behind it comes its KeyboardInterrupt. Elsewhere nothing changes."""
+    own = signal.getsignal(signal.SIGINT)
+    if own is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)
+    if came:
+        raise KeyboardInterrupt
 
 
 def from_passphrase_file(path: Path, salt: bytes, mode: str) -> bytes:

@@ -61,3 +61,26 @@ def test_ctrl_c_before_anything_was_launched_is_one_line(tmp_path, program):
     assert err.count("\n") == 1
     assert err.startswith("resilient: stopped by SIGINT before anything was launched")
     assert not [child for child in children if child.is_running() and child.status() != "zombie"]
+
+
+HASTY = """if True:
+    import signal
+    import psutil
+    from resilient.codec.keys import from_command
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for _ in range(60):
+        try:
+            from_command("sh -c 'kill -INT $PPID; exec sleep 1000'", "AES-GCM")
+        except KeyboardInterrupt:
+            print("interrupted")
+    left = psutil.Process().children(recursive=True)
+    print("left:", len(left))
+    for child in left:
+        child.kill()
+"""
+
+
+def test_ctrl_c_while_the_key_command_is_being_started_leaves_nothing():
+    """It may come at any instant from the command's first on: the command has ended all the same."""
+    done = subprocess.run([sys.executable, "-c", HASTY], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.stdout.splitlines() == ["interrupted"] * 60 + ["left: 0"], done.stderr
