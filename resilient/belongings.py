@@ -159,11 +159,22 @@ class Belongings:
         self._restore(recovered.document, blobs, callbacks, things, trained)
 
     def restore_ended(
-        self, recovered: Recovered, call: int, callbacks: Sequence[Any], things: Things
+        self,
+        recovered: Recovered,
+        call: int,
+        callbacks: Sequence[Any],
+        things: Things,
+        trained: Mapping[int, str],
+        log: Ended,
     ) -> None:
-        """Puts back what they held when a call was over that is not run again."""
+        """Puts back what they held when a call was over that is not run again.
+
+        The state from the very end of a call has it as its own, and not yet in its ``log``, where the states
+        of the calls that follow now must have it.
+        """
         if call == recovered.progress.call:
             self.restore(recovered, callbacks, things, {})
+            log.add(call, self.at_end(callbacks, things, trained), self.tell)
         else:
             ended = recovered.ended().of_call(call)
             if ended is not None:

@@ -160,11 +160,14 @@ class Course:
             ordinal = timeline.enter(cells)
         callbacks = [c for c in arguments.callbacks if not isinstance(c, CheckpointMonitor)]
         things = hidden_parameters(cells)
-        self._session.belongings.meet(callbacks, {id(p): p.name for p in capture.parameters(cells)})
+        trained = {id(parameter): parameter.name for parameter in capture.parameters(cells)}
+        self._session.belongings.meet(callbacks, trained)
         if start.way is Way.SKIP:
             timeline.skip(start, self._session.warn)
             if timeline.recovered is not None:
-                self._session.belongings.restore_ended(timeline.recovered, start.ordinal, callbacks, things)
+                self._session.belongings.restore_ended(
+                    timeline.recovered, start.ordinal, callbacks, things, trained, timeline.ended
+                )
             return None
         self._warn_of_what_cannot_return(cells, arguments)
         recovered = timeline.recovered if start.way is Way.RESUME else None

@@ -237,7 +237,10 @@ class Training:
         if start.way is Way.SKIP:
             timeline.skip(start, self._session.warn)
             if timeline.recovered is not None:
-                self._session.belongings.restore_ended(timeline.recovered, start.ordinal, (), things)
+                trained = {id(p): p.name for p in capture.parameters(self._cells)}
+                self._session.belongings.restore_ended(
+                    timeline.recovered, start.ordinal, (), things, trained, timeline.ended
+                )
             return
         recovered = timeline.recovered if start.way is Way.RESUME else None
         if recovered is not None:
