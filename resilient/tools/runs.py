@@ -110,7 +110,6 @@ class Run:
         ``take_plain``: unencrypted checkpoints count whatever the run is.
         """
         world = self.world if files is None else self.watched(files)
-        plain = take_plain or self.takes_plain
         return [
             open_store(
                 place,
@@ -119,8 +118,8 @@ class Run:
                 self.record.run_id,
                 rank=rank,
                 world_size=self.record.world_size,
-                allow_plain=plain,
-                only_proven=not plain,
+                allow_plain=take_plain,
+                only_proven=not (take_plain or self.takes_plain),
                 accepted=self.record.accepted,
             )
             for place in self.places.own
