@@ -42,7 +42,7 @@ from resilient.errors import (
     UsageError,
 )
 from resilient.host import core_dumps, python_warnings, streams
-from supervisor import acceptance
+from supervisor import acceptance, wakeup
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
 from supervisor.ledger import Poison
@@ -86,14 +86,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The entry point; returns the exit status."""
+    """The entry point: ends the process with the exit status; with words of a caller's, returns it."""
     if argv is None:
         python_warnings.silence()
+        wakeup.leave(_main(sys.argv[1:]))
+    with wakeup.restored():
+        return _main(list(argv))
+
+
+def _main(arguments: list[str]) -> int:
     streams.hold()
     core_dumps.forbid()
     console = Console()
     try:
-        options = parse(list(sys.argv[1:] if argv is None else argv))
+        options = parse(arguments)
         console = Console(options.log_format, options.quiet)
         return supervise(options, console)
     except UnusableError as error:

@@ -116,6 +116,8 @@ class Supervisor:
                 self.break_down(error)
             finally:
                 self.close()
+                # What is still to be written, and said, is the end of a run that has its status.
+                wakeup.deafen()
         return self.status
 
     def begin(self) -> None:

@@ -69,6 +69,9 @@ class _Patience:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self.stop_signal:
+            # The run ends by that; the same signal once more must not take its status away.
+            wakeup.deafen()
         self._signals.__exit__(None, None, None)
         self._selector.close()
 

@@ -8,12 +8,14 @@ not what a scheduler stops a job with.
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import signal
 import socket
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from resilient.config import SAVE_SIGNAL
 
@@ -65,7 +67,44 @@ def signals(selector: selectors.BaseSelector, hear: Callable[[Collection[int]], 
 
 def deaf() -> contextlib.AbstractContextManager[None]:
     """Within it, what stops a run has no effect."""
-    return _handled(STOP_SIGNALS, lambda number, frame: None)
+    return _handled(STOP_SIGNALS, _do_nothing)
+
+
+def deafen() -> None:
+    """From here on, neither what stops a run nor a request has an effect: the run is over.
+
+    A scheduler repeats its signal until we are gone. The end of ``signals`` changes nothing about that: one
+    moment of the kernel's own handling would take our exit status away. Python gives the signals back when it
+    ends: a process that has a status to keep ends with ``leave``.
+    """
+    for number in (*STOP_SIGNALS, *REQUESTS):
+        if not _is_ignored(number):
+            signal.signal(number, _do_nothing)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process with a status. Nothing is handled once Python takes itself apart, so it does not."""
+    deafen()
+    for stream in (sys.stdout, sys.stderr):
+        # Closed, full, or nobody reads it; None where we were started without one.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Afterwards signals are handled as before, whatever happens within."""
+    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, *REQUESTS)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """Unlike SIG_IGN it is not inherited, and a signal that is under way finds a handler."""
 
 
 @contextlib.contextmanager
@@ -77,7 +116,9 @@ def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], 
         yield
     finally:
         for number, before in previous.items():
-            signal.signal(number, before)
+            # Within it somebody may have made us deaf for good.
+            if signal.getsignal(number) is handler:
+                signal.signal(number, before)
 
 
 def _is_ignored(number: int) -> bool:

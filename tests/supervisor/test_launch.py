@@ -8,6 +8,7 @@ from slots import descriptors
 from resilient.config import WorkerConfig
 from resilient.host.world import World
 from resilient.store.rundir import FAILED, RunDirectory
+from supervisor import wakeup
 from supervisor.console import Console
 from supervisor.journal import Journal
 from supervisor.loop import Plan, Supervisor
@@ -56,7 +57,8 @@ def test_workers_that_cannot_be_started_leave_nothing_open(directory, capfd):
     before = descriptors()
     journal = Journal(directory.journal, world.clock, story.trouble)
     plan = Plan(config, RestartPolicy(max_restarts=3, min_s=0.0, max_s=0.0), grace_s=1.0)
-    status = Supervisor(directory, plan, workers, story, journal, world).run()
+    with wakeup.restored():
+        status = Supervisor(directory, plan, workers, story, journal, world).run()
     journal.close()
     assert workers.shared[0] == 1
     assert len(workers.shared) >= 2
