@@ -8,7 +8,7 @@
 #             also full, read-only and powerless ones. A part of it is in make test; this takes some minutes
 # make bench  saves and loads beside stock MindSpore and the disk; takes minutes, wants a quiet machine
 # make kills  200 kills of real trainings at random instants; takes some 20 minutes
-# make scripts   200 scripts made up at random, each killed once; takes half an hour
+# make scripts   500 scripts made up at random, each of which dies once or twice; takes an hour and a half
 # make fuzz   the property tests on new random examples, many of them; takes a while
 # make coverage   every branch of what reads and writes checkpoints is run by a test, or it fails
 #
@@ -57,7 +57,7 @@ kills: .venv/ready
 	$(BIN)/python -m chaos.kills --kills 200 --jobs $(JOBS)
 
 scripts: .venv/ready
-	RANDOM_SCRIPTS=200 $(BIN)/python -m pytest -q -n $(JOBS) tests/mindspore/test_random_scripts.py
+	RANDOM_SCRIPTS=500 $(BIN)/python -m pytest -q -n $(JOBS) tests/mindspore/test_random_scripts.py
 
 fuzz: .venv/ready
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS) $(wildcard tests/test_mirror*.py) \

@@ -1,11 +1,12 @@
-"""Scripts made up at random, each killed once or twice: they end as if nothing had happened.
+"""Scripts made up at random, each killed once or more often: they end as if nothing had happened.
 
-A few here; RANDOM_SCRIPTS=200 tries more (``make scripts``).
+A few here; RANDOM_SCRIPTS=200 tries more, RANDOM_FIRST=1000 others (``make scripts``).
 """
 
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +17,36 @@ from resilient.host.world import World
 from resilient.store.rundir import RunDirectory
 
 PROGRAM = Path(__file__).parent / "programs" / "random_script.py"
-DEATHS = ["SIGKILL", "exception,SIGKILL", "SIGTERM", "exit,exception", "exception", "SIGKILL,exit", "exit"]
-WAYS = [["--mirror-every", "1"], ["--no-mirror"], ["--mirror-every", "3", "--save-steps", "5"], ["--standby"]]
+DEATHS = [
+    "SIGKILL",
+    "SIGTERM",
+    "exception",
+    "exit",
+    "SIGTERM+exception",
+    "exception+SIGTERM",
+    "exception+SIGKILL",
+]
+WAYS = [
+    ["--mirror-every", "1"],
+    ["--no-mirror"],
+    ["--mirror-every", "3", "--save-steps", "5"],
+    ["--mirror-every", "10"],
+    ["--standby", "--mirror-slots", "2"],
+]
 COUNT = int(os.environ.get("RANDOM_SCRIPTS", "8"))
+FIRST = int(os.environ.get("RANDOM_FIRST", "0"))
 
 pytestmark = pytest.mark.mindspore
 
 
+def deaths_of(seed):
+    """One death, or two; each seed of a few dies in a way of its own."""
+    rng = random.Random(seed)
+    return [DEATHS[seed % len(DEATHS)], *rng.choices(DEATHS, k=rng.randrange(2))]
+
+
 def run(folder, seed, deaths):
-    """The result, and what was said."""
+    """The result, and all output."""
     folder.mkdir()
     RunDirectory(folder / "run", World()).open({"seed": 11})
     ours = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", *WAYS[seed % len(WAYS)]]
@@ -35,8 +57,8 @@ def run(folder, seed, deaths):
     return next(line for line in done.stdout.splitlines() if line.startswith("result ")), said
 
 
-@pytest.mark.parametrize("seed", range(COUNT))
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + COUNT))
 def test_a_random_script_ends_as_if_nothing_had_happened(tmp_path, seed):
-    """Every network, every optimizer, and everything it drew on its way."""
-    result, said = run(tmp_path / "struck", seed, DEATHS[seed % len(DEATHS)])
+    """Every network, every optimizer, all other state, every callback, and everything it drew on its way."""
+    result, said = run(tmp_path / "struck", seed, ",".join(deaths_of(seed)))
     assert result == run(tmp_path / "whole", seed, "never")[0], said
