@@ -28,6 +28,9 @@ from typing import Protocol
 
 _PAGE_BYTES = 4096
 _SPLICE_F_NONBLOCK = 2
+_JOIN_S = 5.0
+"""For a thread that never waits without listening for its end."""
+
 LIMIT_BYTES = 64 * 1024 * 1024
 """So much of a pipe is kept for later attempts."""
 
@@ -105,16 +108,17 @@ class _Fed:
     def __init__(self, kept: KeptInput, complain: Callable[[str], None]) -> None:
         self._kept = kept
         self._complain = complain
-        self.descriptor, self._pipe = os.pipe()
         self._thread: threading.Thread | None = None
-        try:
+        with contextlib.ExitStack() as undo:
+            self.descriptor, self._pipe = os.pipe()
+            undo.callback(os.close, self.descriptor)
+            undo.callback(os.close, self._pipe)
             self._over = os.eventfd(0, os.EFD_CLOEXEC)
+            undo.callback(os.close, self._over)
+            # Refused to a user whose pipes hold too much already.
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PAGE_BYTES)
             os.set_blocking(self._pipe, False)
-        except OSError:
-            os.close(self.descriptor)
-            os.close(self._pipe)
-            raise
+            undo.pop_all()
 
     def begin(self) -> None:
         if self._thread is not None:
@@ -137,7 +141,11 @@ class _Fed:
         self.started()
         os.eventfd_write(self._over, 1)
         if self._thread is not None and self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(_JOIN_S)
+            if self._thread.is_alive():
+                # It still uses the descriptors. This is the loop's thread, and a stop has its time.
+                self._complain("standard input is held by the kernel: its thread is left behind")
+                return
         self._close_pipe()
         os.close(self._over)
 
@@ -171,7 +179,7 @@ class _Fed:
                 return
             over = self._waits((self._pipe, select.POLLOUT))
             taken = len(data) - _unread_bytes(self._pipe)
-            if said := self._kept.take(position, taken):
+            if said := self._kept.take(position, data[:taken]):
                 self._complain(said)
             position += taken
             if over:
@@ -202,12 +210,13 @@ class KeptInput:
             return bytes(self._bytes[position : position + _PAGE_BYTES])
         return self.source.peek() if position == self._taken_bytes else b""
 
-    def take(self, position: int, count: int) -> str:
-        """A worker has read so many bytes from a position on. The words to tell where they are not kept."""
-        if position < self._taken_bytes or not count:
+    def take(self, position: int, data: bytes) -> str:
+        """A worker has read this from a position on. The words to tell where it is not kept."""
+        if position < self._taken_bytes or not data:
             return ""
         fitted = self._is_whole
-        data = self.source.take(count)
+        # However much of it somebody else has taken meanwhile, the worker has read it.
+        self.source.take(len(data))
         self._taken_bytes += len(data)
         if self._taken_bytes <= self._limit_bytes:
             self._bytes += data
@@ -244,7 +253,7 @@ class InputSource(Protocol):
         ...
 
     def take(self, count: int) -> bytes:
-        """Takes that many bytes, which are there."""
+        """Takes that many bytes; less where somebody else who reads the source was first. Never waits."""
         ...
 
 
@@ -268,7 +277,17 @@ class _Pipe:
         return os.read(self._copy, _PAGE_BYTES) if count else b""
 
     def take(self, count: int) -> bytes:
-        return _taken(lambda size: os.read(self.descriptor, size), count)
+        return _taken(self._move, count)
+
+    def _move(self, size: int) -> bytes:
+        # Not os.read, which waits where another reader was first; and O_NONBLOCK would be that reader's too.
+        moved = self._kernel.splice(
+            self.descriptor, None, self._to_copy, None, ctypes.c_size_t(size), _SPLICE_F_NONBLOCK
+        )
+        if moved < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return os.read(self._copy, moved) if moved else b""
 
 
 class _Connection:
@@ -292,8 +311,10 @@ class _Connection:
 
 def _taken(read: Callable[[int], bytes], count: int) -> bytes:
     data = bytearray()
-    while len(data) < count and (piece := read(count - len(data))):
-        data += piece
+    # Another reader of the source was first: the rest is not there any more.
+    with contextlib.suppress(BlockingIOError):
+        while len(data) < count and (piece := read(count - len(data))):
+            data += piece
     return bytes(data)
 
 

@@ -6,8 +6,10 @@ import contextlib
 import os
 import select
 import socket
+import threading
 
 import pytest
+from slots import descriptors
 
 from supervisor.standard_input import StandardInput
 
@@ -93,6 +95,41 @@ def test_what_no_worker_has_read_stays_where_it_is(source):
     with worker(stdin) as (descriptor, _):
         assert read(descriptor, 4) == b"one\n"
     assert read(reading) == b"two\n"
+
+
+def test_another_reader_that_was_first_holds_nobody_up(source):
+    """What two read at the same time is gone from the source: the end of a share does not wait for more."""
+    reading, writing = source
+    stdin = StandardInput(pytest.fail, reading)
+    os.write(writing, b"words\n")
+    ended = threading.Event()
+
+    def attempt():
+        with worker(stdin) as (first, _):
+            ready = select.poll()
+            ready.register(first, select.POLLIN)
+            ready.poll(DEADLINE_MS)
+            assert read(reading) == b"words\n"
+            assert read(first) == b"words\n"
+        ended.set()
+
+    threading.Thread(target=attempt, daemon=True).start()
+    assert ended.wait(DEADLINE_MS / 1000)
+    assert os.get_blocking(reading)
+    with worker(stdin) as (second, _):
+        assert read(second) == b"words\n"
+        os.write(writing, b"more\n")
+        assert read(second) == b"more\n"
+
+
+def test_a_share_that_cannot_be_made_leaves_nothing_open(source, monkeypatch):
+    """A user whose pipes hold too much gets none of another size."""
+    stdin = StandardInput(pytest.fail, source[0])
+    before = descriptors()
+    monkeypatch.setattr("supervisor.standard_input._PAGE_BYTES", 1 << 31)
+    with pytest.raises(OSError, match=r"Invalid|permitted"):
+        stdin.share()
+    assert descriptors() == before
 
 
 def test_a_standby_takes_nothing_before_its_attempt_begins(source):
