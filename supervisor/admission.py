@@ -20,7 +20,7 @@ from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout, presence
 from resilient.store.belief import is_proven, objection, reduced
-from resilient.store.floor import Floor, FloorFile, Heights, home_of, merged, read_quietly
+from resilient.store.floor import Floor, FloorFile, Heights, merged, read_quietly
 from resilient.store.holdings import Holding, take_stock
 from resilient.store.places import Places, find_places, homes
 from resilient.store.reach import Reach, look
@@ -278,15 +278,15 @@ class Admission:
         sealing = self.keys if self.sealing.key is not None else ()
         return FloorFile(self.world, self.config_home, run_id, sealing)
 
-    def _heights(self, floor: Floor | None, record: RunRecord) -> tuple[Heights, str]:
-        """What the floor says of this directory, and the home that it had before it was moved."""
+    def _heights(self, floor: Floor | None, record: RunRecord) -> tuple[Heights, Path | None]:
+        """What the floor says of this directory, and where the run was before it was moved."""
         root = self.directory.root
         if floor is None:
-            return {}, ""
-        here, *before = map(home_of, homes(self.world.files, root, record))
-        if before and here not in floor.homes:
-            return floor.homes.get(before[0], {}), before[0]
-        return floor.homes.get(here, {}), ""
+            return {}, None
+        here, *before = homes(self.world.files, root, record)
+        if before and not floor.knows(here):
+            return floor.heights(before[0]), before[0]
+        return floor.heights(here), None
 
     def _tell_elsewhere(self, floor: Floor | None, holdings: Sequence[Holding]) -> None:
         """Another machine that shares this home directory may have had another disk in the same place."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resilient.errors import ResilientError
-from resilient.store.floor import FloorFile, Height, Heights, folder_of, home_of, merged
+from resilient.store.floor import FloorFile, Height, Heights, folder_of, merged
 
 _CLOSE_S = 2.0
 
@@ -21,18 +21,24 @@ class FloorKeeper:
     """Writes the heights of one run directory as checkpoints are acknowledged.
 
     ``heights`` are those that hold now; ``is_news`` tells that they are not what the file says.
-    ``moved_from`` is the name of the home that the run has left.
+    ``moved_from`` is the directory that the run has left.
     """
 
     def __init__(
-        self, file: FloorFile, root: Path, heights: Heights, moved_from: str = "", *, is_news: bool = False
+        self,
+        file: FloorFile,
+        root: Path,
+        heights: Heights,
+        moved_from: Path | None = None,
+        *,
+        is_news: bool = False,
     ) -> None:
         self._file = file
         self._root = root
         self._moved_from = moved_from
         self._changed = threading.Condition()
         self._heights = heights
-        self._dirty = is_news or bool(moved_from)
+        self._dirty = is_news or moved_from is not None
         self._closing = False
         self._thread: threading.Thread | None = None
         self._trouble = ""
@@ -81,7 +87,7 @@ class FloorKeeper:
     def _work(self) -> None:
         while (heights := self._next()) is not None:
             try:
-                self._file.write(home_of(self._root), heights, instead_of=self._moved_from)
+                self._file.write(self._root, heights, instead_of=self._moved_from)
             except (ResilientError, OSError) as error:
                 self._trouble = str(error)
 

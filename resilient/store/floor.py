@@ -59,18 +59,38 @@ class Floor:
 
     def of(self, *roots: Path) -> Floor | None:
         """The floor as one of a run in these directories; None where it knows of none of them: a copy."""
-        return self if any(home_of(root) in self.homes for root in roots) else None
+        return self if any(self.knows(root) for root in roots) else None
+
+    def knows(self, root: Path) -> bool:
+        """Whether there is an entry for a directory of this machine, under any of its names."""
+        return any(name in self.homes for name in _names(root))
+
+    def heights(self, root: Path) -> Heights:
+        """How far the run in this directory had come; the highest of what stands under its names."""
+        heights: Heights = {}
+        for name in _names(root):
+            heights = merged(heights, self.homes.get(name, {}))
+        return heights
 
     def elsewhere(self, root: Path) -> Mapping[str, Heights]:
         """What other machines have written down of a run in the same directory."""
-        here = home_of(root)
-        same = {home: heights for home, heights in self.homes.items() if home.endswith(f":{root}")}
-        return {home.removesuffix(f":{root}"): heights for home, heights in same.items() if home != here}
+        here = _names(root)
+        found: dict[str, Heights] = {}
+        for home, heights in self.homes.items():
+            machine, _, path = home.partition(":")
+            if home not in here and path in (str(root), os.path.realpath(root)):
+                found[machine] = merged(found.get(machine, {}), heights)
+        return found
 
 
 def home_of(root: Path) -> str:
-    """The name of a run directory on this machine."""
-    return f"{os.uname().nodename}:{root}"
+    """The name of a run directory on this machine: one name, whatever links lead to it."""
+    return f"{os.uname().nodename}:{os.path.realpath(root)}"
+
+
+def _names(root: Path) -> tuple[str, ...]:
+    """The name of a run directory, and the one that it had when links were not followed yet."""
+    return home_of(root), f"{os.uname().nodename}:{root}"
 
 
 def folder_of(root: Path, directory: Path) -> str:
@@ -112,20 +132,20 @@ class FloorFile:
             raise ValueError(f"it makes no sense: {error}") from error
         return Floor(homes, record_seal.check(content, self._keys, KIND))
 
-    def write(self, home: str, heights: Heights, *, instead_of: str = "") -> None:
-        """Makes these the heights of a home, durably; ``instead_of`` is where it was before it moved.
+    def write(self, root: Path, heights: Heights, *, instead_of: Path | None = None) -> None:
+        """Makes these the heights of a directory, durably; ``instead_of`` is where it was before it moved.
 
-        The entries of other homes stay. Raises StorageError.
+        The entries of other directories stay. Raises StorageError.
         """
         try:
             known = self.read()
         except ValueError:
             known = None
         homes = dict(known.homes) if known is not None else {}
-        homes.pop(instead_of, None)
+        for name in (*_names(root), *(_names(instead_of) if instead_of is not None else ())):
+            homes.pop(name, None)
         # The last one that was worked on comes last.
-        homes.pop(home, None)
-        homes[home] = heights
+        homes[home_of(root)] = heights
         kept = dict(list(homes.items())[-_MAX_HOMES:])
         content: dict[str, Any] = {
             "floor": FORMAT,
@@ -148,11 +168,11 @@ class FloorFile:
         if known is None:
             return
         places = [str(place) for place in forgotten]
-        heights = known.homes.get(home_of(root), {})
+        heights = known.heights(root)
         left = {
             f: h for f, h in heights.items() if not any(str(root / f).startswith(f"{p}/") for p in places)
         }
-        self.write(home_of(root), left)
+        self.write(root, left)
 
 
 def _encode(heights: Heights) -> dict[str, list[Any]]:

@@ -233,6 +233,34 @@ def test_what_is_no_rollback(known, start, tmp_path, home):  # noqa: F811
     assert (status, "cannot be read" in said) == (STARTED, True)
 
 
+def test_another_name_of_the_directory(known, start, tmp_path, home):  # noqa: F811
+    """A link leads to the run: under either name the floor is the same, also the one that an earlier version
+    has noted under the name of the link. Accepted once, it is accepted."""
+    (tmp_path / "here").symlink_to(".")
+    alias = tmp_path / "here" / "run"
+    shutil.copytree(known, tmp_path / "backup", symlinks=True)
+    save(known, 4, 5)
+    assert start(root=alias)[0] == STARTED
+
+    def set_back():
+        shutil.rmtree(known)
+        shutil.copytree(tmp_path / "backup", known, symlinks=True)
+
+    set_back()
+    for root in (known, alias):
+        status, said = start(root=root)
+        assert (status, "step 5 (generation 5)" in said) == (EXIT_UNUSABLE, True)
+    [path] = (home / "resilient" / "floors").iterdir()
+    content = json.loads(path.read_text())
+    [(name, heights)] = content["homes"].items()
+    older = {name: {"checkpoint/rank_0": [1, 1, "CKP"]}, name.replace(str(known), str(alias)): heights}
+    path.write_text(json.dumps({**content, "homes": older}))
+    assert start(root=alias)[0] == EXIT_UNUSABLE
+    assert start("--accept-rollback", root=alias)[0] == STARTED
+    for root in (known, alias):
+        assert start(root=root)[0] == STARTED
+
+
 def test_a_rekeyed_run_is_as_far_as_it_was(known, start, tmp_path):  # noqa: F811
     """Copies keep their generation. Under the new key the floor still counts, whichever key sealed it."""
     new = tmp_path / "new"

@@ -12,7 +12,7 @@ from tool_runs import draft, key_file, make_run
 from resilient.codec import keys
 from resilient.config import Sealing
 from resilient.host.world import World
-from resilient.store.floor import FloorFile, Height, home_of
+from resilient.store.floor import FloorFile, Height
 from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
 
@@ -83,7 +83,7 @@ def test_rekey_seals_the_record_and_the_floor(tool, sealed, tmp_path):
     """After a rekey the new key alone vouches for run.json, and for how far the run has come."""
     key, _, words = sealed
     FloorFile(World(), tmp_path / "home", store_id(), [key]).write(
-        home_of(Path("run").absolute()), {"checkpoint/rank_0": Height(3, 15, "x")}
+        Path("run").absolute(), {"checkpoint/rank_0": Height(3, 15, "x")}
     )
     new, path = key_file(tmp_path, "new")
     tool("rekey", "run", "--old-key-file", words[1], "--key-file", path)
