@@ -60,10 +60,11 @@ class Judge:
 
     def open(self, attempts: int) -> str:
         """Reads what an earlier supervisor has left behind; what was concluded from it, for people."""
-        before = self._file.read()
-        found = trials.reopen(before, attempts)
+        found = trials.reopen(self._file.read(), attempts)
         self._attempt = self._judged = attempts
         self._keep(found.ledger, found.action)
+        # An empty one as well: a ledger that is missing counts as removed. An older key may have sealed it.
+        self._file.write(self._history.ledger)
         return found.action
 
     def begin(self, attempt: int) -> None:

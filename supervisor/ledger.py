@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +164,43 @@ def _roll_back(ledger: Ledger, step: int, attempt: int, why: str) -> Finding:
     return Finding(ledger, action=f"{why}: going back to an older state")
 
 
+@dataclass(frozen=True)
+class Whose:
+    """Whose ledger a directory should have, and who vouches for it.
+
+    ``keys`` seal it (``store.record_seal``). ``proven`` tells that the run's record was sealed before this
+    start, so its ledger was too. ``has_saved`` tells that the run has made attempts and saved: then it has a
+    ledger. ``is_command`` is for a program that is no script: it leaves no training call.
+    """
+
+    run_id: str = ""
+    keys: tuple[bytes, ...] = field(default=(), repr=False)
+    proven: bool = True
+    has_saved: bool = False
+    is_command: bool = False
+
+    def objection(self, content: Mapping[str, Any]) -> str:
+        """Why a ledger is not believed; "" where it is."""
+        seal = record_seal.check(content, self.keys, KIND)
+        is_legacy = seal is Seal.UNSEALED and not self.proven
+        if self.keys and seal is not Seal.SEALED and not is_legacy:
+            return "was not written with the run's key"
+        # Earlier versions named no run, and sealed nothing.
+        if content.get("run_id", "" if seal is Seal.SEALED else self.run_id) != self.run_id:
+            return "is another run's"
+        return ""
+
+    @property
+    def doubtful(self) -> Ledger:
+        """What is assumed where the ledger cannot be read, or is not believed: nothing is set aside or left
+        out on anybody's word, and no script counts as complete for it."""
+        return Ledger(unfinished=self.has_saved or not self.is_command)
+
+
 class TrialFile:
     """Keeps a ledger in the run's directory. ``complain`` hears once that it cannot be written.
 
-    ``keep`` writes it for us; None: we do, and wait for the disk. ``keys`` seal it (``store.record_seal``).
-    An earlier version has left one without a seal, unless the run's record is ``proven``. Then, and where the
-    seal is broken, somebody without the key has written it, and it is not believed.
+    ``keep`` writes it for us; None: we do, and wait for the disk.
     """
 
     def __init__(
@@ -179,40 +210,42 @@ class TrialFile:
         complain: Callable[[str], None],
         keep: Keep | None = None,
         *,
-        keys: Sequence[bytes] = (),
-        proven: bool = True,
+        whose: Whose = Whose(),
     ) -> None:
         self._keep = keep or self._replace
         self._path = directory / "trials.json"
         self._world = world
         self._complain = complain
         self._complained = False
-        self._keys = tuple(keys)
-        self._proven = proven
+        self._whose = whose
 
     def read(self) -> Ledger:
-        """The ledger on disk; an empty one for none, and for one that makes no sense: it is only advice.
+        """The ledger on disk; an empty one for a run that has none yet.
 
-        One that is not believed is read as an empty one that still knows of a training left in its middle:
-        nothing is set aside or left out on anybody's word, and no script counts as complete for it.
+        One that is missing, makes no sense or is not believed may have known of a training left in its
+        middle: somebody who removes or spoils it must not make a script count as complete.
         """
+        whose = self._whose
         try:
             content = json.loads(self._world.files.read(self._path, _LIMIT_BYTES))
-            if not self._is_believed(content):
-                self._complain(f"{self._path.name} was not written with the run's key: it is not believed")
-                return Ledger(unfinished=True)
+            if not isinstance(content, dict):
+                raise ValueError("it is no JSON object")
+            if against := whose.objection(content):
+                self._complain(f"{self._path.name} {against}: it is not believed")
+                return whose.doubtful
             return _decode(content)
         except FileNotFoundError:
-            return Ledger()
+            return whose.doubtful if whose.has_saved else Ledger()
         except (StorageError, *_NONSENSE) as error:
             self._fail(f"{self._path.name} cannot be read, and is begun anew: {error}")
-            return Ledger()
+            return whose.doubtful if whose.keys or whose.has_saved else Ledger()
 
     def write(self, ledger: Ledger) -> None:
         """Makes this what is kept, durably."""
-        content = {"format": FORMAT, **asdict(ledger), "origin": ledger.origin.to_json()}
+        known = {**asdict(ledger), "origin": ledger.origin.to_json()}
+        content = {"format": FORMAT, "run_id": self._whose.run_id, **known}
         content = json.loads(json.dumps(content))
-        data = (json.dumps(record_seal.seal(content, self._keys, KIND)) + "\n").encode()
+        data = (json.dumps(record_seal.seal(content, self._whose.keys, KIND)) + "\n").encode()
         try:
             self._keep(self._path, data)
         except StorageError as error:
@@ -220,11 +253,6 @@ class TrialFile:
 
     def _replace(self, path: Path, data: bytes) -> None:
         commit.rewrite(self._world, path, data)
-
-    def _is_believed(self, content: Any) -> bool:
-        found = record_seal.check(content, self._keys, KIND)
-        legacy = found is Seal.UNSEALED and not self._proven
-        return not self._keys or found is Seal.SEALED or legacy
 
     def _fail(self, text: str) -> None:
         if not self._complained:

@@ -9,7 +9,7 @@ from typing import Any
 from resilient.config import Origin, WorkerConfig
 from resilient.host.world import World
 from resilient.store.rundir import RunDirectory, RunRecord
-from supervisor.ledger import TrialFile
+from supervisor.ledger import TrialFile, Whose
 from supervisor.restart import RestartPolicy
 from supervisor.watchman import Limits
 
@@ -19,7 +19,8 @@ class Plan:
     """What the supervisor goes by: the worker's configuration, when to restart, how long to wait.
 
     ``hear_saved`` hears each message: it keeps how far the run has come outside of its directory. ``keys``
-    seal the records inside; ``proven`` tells that they were sealed before this start.
+    seal the records inside; ``proven`` tells that they were sealed before this start. ``has_saved`` tells
+    that the run had made attempts and saved checkpoints by then.
     """
 
     worker: WorkerConfig
@@ -30,11 +31,13 @@ class Plan:
     hear_saved: Callable[[Mapping[str, Any]], None] = lambda message: None
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     proven: bool = True
+    has_saved: bool = False
 
     def trials(self, directory: RunDirectory, world: World, complain: Callable[[str], None]) -> TrialFile:
         """The ledger of the run in a directory."""
-        keep = directory.keep
-        return TrialFile(directory.root, world, complain, keep, keys=self.keys, proven=self.proven)
+        run_id, is_command = self.worker.run_id, self.limits.mute
+        whose = Whose(run_id, self.keys, self.proven, self.has_saved, is_command)
+        return TrialFile(directory.root, world, complain, directory.keep, whose=whose)
 
     def for_attempt(self, number: int, origin: Origin, record: RunRecord) -> WorkerConfig:
         """The configuration of an attempt's worker; ``record`` is the run's own at that moment."""

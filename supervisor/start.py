@@ -167,6 +167,7 @@ def _watch_over(
         partial(admitted.floor.hear, warn=warn),
         admitted.keys,
         admitted.proven,
+        bool(record.attempts) and record.saved,
     )
     mark = mark_of(directory)
     workers = ProcessWorkers(

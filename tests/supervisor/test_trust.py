@@ -20,7 +20,7 @@ from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
 from supervisor.cli import main
 from supervisor.console import Console
-from supervisor.ledger import Ledger, TrialFile
+from supervisor.ledger import Ledger, TrialFile, Whose
 
 STARTED = 9  # the status of the script: it was run
 KEY = b"\x01" * 32
@@ -239,17 +239,81 @@ def test_a_forged_ledger_is_not_believed(tmp_path):
     TrialFile(tmp_path, World(), complaints.append).write(forged)
 
     def read(proven):
-        return TrialFile(tmp_path, World(), complaints.append, keys=[KEY], proven=proven).read()
+        whose = Whose("", (KEY,), proven)
+        return TrialFile(tmp_path, World(), complaints.append, whose=whose).read()
 
     assert read(proven=False) == forged
     assert complaints == []
     assert read(proven=True) == Ledger(unfinished=True)
     assert "not believed" in complaints.pop()
-    TrialFile(tmp_path, World(), complaints.append, keys=[KEY]).write(forged)
+    TrialFile(tmp_path, World(), complaints.append, whose=Whose("", (KEY,))).write(forged)
     assert read(proven=True) == forged
     path = tmp_path / "trials.json"
     path.write_text(path.read_text().replace("[3]", "[4]"))
     assert read(proven=False) == Ledger(unfinished=True)
+
+
+@pytest.mark.parametrize("keys", [(KEY,), ()], ids=["sealed", "plain"])
+def test_the_ledger_of_another_run_is_not_believed(tmp_path, keys):
+    """One of the same key, whatever it says: the run would leave out a batch of another one's. One that names
+    no run is an earlier version's, which sealed none."""
+    said = []
+    other = Ledger(origin=Origin(skipped=(6,)))
+
+    def ledger(run_id, proven=True):
+        return TrialFile(tmp_path, World(), said.append, whose=Whose(run_id, keys, proven))
+
+    ledger("other").write(other)
+    assert ledger("other").read() == other
+    for proven in (True, False):
+        assert ledger("mine", proven).read() == Ledger(unfinished=True)
+        assert "is another run's" in said.pop()
+    content = json.loads((tmp_path / "trials.json").read_text())
+    bare = {name: value for name, value in content.items() if name not in ("run_id", "seal")}
+    (tmp_path / "trials.json").write_text(json.dumps(bare))
+    assert ledger("mine", proven=False).read() == other
+    (tmp_path / "trials.json").write_text(json.dumps(record_seal.seal(bare, keys, "trials")))
+    assert ledger("mine").read() == (Ledger(unfinished=True) if keys else other)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"null", b"[]", b'{"format": 1}', b"\xff"])
+def test_a_ledger_that_is_gone_or_junk_may_have_known_of_a_training(tmp_path, content):
+    """Where the run has saved, a training left in its middle is assumed, with and without a key. A run that
+    has not even begun has no ledger, and a command is no training that could be left."""
+    said = []
+
+    def read(**whose):
+        whose = Whose("mine", **whose)
+        return TrialFile(tmp_path, World(), said.append, whose=whose).read()
+
+    if content is not None:
+        (tmp_path / "trials.json").write_bytes(content)
+    assert read(has_saved=True) == read(has_saved=True, keys=(KEY,)) == Ledger(unfinished=True)
+    assert read() == read(keys=(KEY,), is_command=True) == Ledger()
+    assert read(keys=(KEY,)) == Ledger(unfinished=content is not None)
+    assert content != b"null" or "it is no JSON object" in said[0]
+
+
+@pytest.mark.parametrize("lose", ["junk", "gone", "another's"])
+def test_no_script_is_complete_for_want_of_its_ledger(run, start, lose):
+    """A training was left in its middle, and the ledger that knows of it is removed, spoilt or exchanged: a
+    script that ends without a training is not complete, at this start and at the next one."""
+    assert start()[0] == STARTED
+    save(run, 1)
+    assert start()[0] == STARTED
+    path = run / "trials.json"
+    assert json.loads(path.read_text())["run_id"] == record(run).run_id
+    if lose == "junk":
+        path.write_text("{")
+    elif lose == "gone":
+        path.unlink()
+    else:
+        other = Whose("another", (KEY,))
+        TrialFile(run, World(), print, whose=other).write(Ledger())
+    run.with_name("train.py").write_text("print(1)")
+    for _ in range(2):
+        status, said = start()
+        assert (status, "without the training that an earlier attempt has left" in said) == (65, True)
 
 
 # The seal
