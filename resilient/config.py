@@ -111,6 +111,11 @@ class Sealing:
     key: bytes | None = field(default=None, repr=False)
     old_keys: tuple[bytes, ...] = field(default=(), repr=False)
 
+    @property
+    def holds_key(self) -> bool:
+        """Whether there is a key, of now or of before."""
+        return self.key is not None or bool(self.old_keys)
+
     def __post_init__(self) -> None:
         assert (self.mode is None) == (self.key is None), "a mode needs a key, and a key a mode"
         assert self.mode is None or self.mode in ENC_MODES

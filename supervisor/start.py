@@ -153,7 +153,7 @@ def _watch_over(
     encrypted = f"encrypted with {sealing.mode}" if sealing.mode else "NOT encrypted"
     going_on = "going on with the run" if record.attempts else "new run"
     console.say(f"{going_on} in {options.run_dir}; checkpoints are {encrypted}")
-    if options.program.core_dumps and sealing.mode:
+    if options.program.core_dumps and sealing.holds_key:
         console.warn("--core-dumps: a core dump of the training holds the key; guard it like the key")
     journal.write("run", run_id=record.run_id, command=list(options.program.words), pid=os.getpid())
     if record.status == rundir.RUNNING:

@@ -259,7 +259,7 @@ class ProcessWorkers:
                 env=_environment(config, theirs.fileno()),
                 start_new_session=True,
             )
-            if self._program.may_dump:
+            if self._program.may_dump or not config.sealing.holds_key:
                 self._core_dumps.allow(process.pid)
             assert process.stdout is not None
             assert process.stderr is not None

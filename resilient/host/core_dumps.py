@@ -1,8 +1,9 @@
 """Core dumps: a process that holds a key leaves none, and one that somebody makes by hand is empty.
 
 A limit of one byte is too small for any dump, and keeps the kernel from starting a handler where
-``core_pattern`` names one: a limit of zero does not (``do_coredump`` in fs/coredump.c). The filter says what
-a dump holds that is made in another way (``gcore``): no memory. What the process starts inherits both.
+``core_pattern`` names one: a limit of zero does not (``do_coredump`` in fs/coredump.c). Where there is no
+handler a limit of zero stays zero. The filter says what a dump holds that is made in another way (``gcore``):
+no memory. What the process starts inherits both.
 """
 
 from __future__ import annotations
@@ -44,9 +45,17 @@ def forbid() -> CoreDumps:
         found = CoreDumps(before, b"0x" + filter_before)
     # Not the hard limit: a command that holds no key gets its own back.
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (_NO_ROOM_BYTES, most))
+        if before != 0 or _is_handled():
+            resource.setrlimit(resource.RLIMIT_CORE, (_NO_ROOM_BYTES, most))
     _filter(os.getpid(), _NO_MEMORY)
     return found
+
+
+def _is_handled() -> bool:
+    """Whether dumps go to a program or a socket: those get them whatever the limit, but for one byte."""
+    with contextlib.suppress(OSError):
+        return (_PROC / "sys" / "kernel" / "core_pattern").read_bytes().startswith((b"|", b"@"))
+    return True
 
 
 def _filter(pid: int, words: bytes) -> None:

@@ -134,3 +134,36 @@ def test_a_command_has_the_limits_of_whoever_starts_it(supervise, tmp_path):
     run = supervise("kill -SEGV $$\n", "--max-restarts", "0", "--no-python", "sh", before=allow_all)
     run.end()
     assert len(dumps(tmp_path)) == 1
+
+
+WAITS = """
+    import os, threading
+    print("process", os.getpid(), "is ready", flush=True)
+    threading.Event().wait()
+"""
+
+
+def forbid_all():
+    """As most systems have it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+@pytest.mark.parametrize(
+    ("before", "sealed", "wanted"),
+    [(allow_all, False, "unlimited"), (forbid_all, False, "0"), (forbid_all, True, "0")],
+)
+def test_a_training_without_a_key_has_the_limits_of_whoever_starts_it(
+    supervise, tmp_path, before, sealed, wanted
+):
+    """And no limit is raised, with a key or without one."""
+    if before is allow_all and not can_have_all():
+        pytest.skip("the hard limit of core dumps is too low")
+    if sealed and PATTERN.read_text().startswith(("|", "@")):
+        pytest.skip("a handler gets a dump whatever the limit, but for one byte")
+    key = tmp_path / "the-key"
+    key.write_bytes(KEY)
+    key.chmod(0o600)
+    keys = ["--key-file", str(key)] if sealed else []
+    run = supervise(WAITS, *keys, before=before, sealed=sealed)
+    run.wait_for("is ready")
+    assert limit(worker_of(run)) == wanted
