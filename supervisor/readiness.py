@@ -4,7 +4,8 @@ An attempt that starts without room for one checkpoint, without memory, or besid
 before that still holds the device, fails as well, and takes a restart from the budget. So the supervisor
 looks first, and waits, with a reason, where waiting may help.
 
-A disk that is dead does not answer at all. Hence it is asked on a thread, and not waited for long.
+A disk that is dead does not answer at all. Hence it is asked on a thread, and not waited for long; where no
+thread can be had, directly: whether there is one is no word about the disk.
 """
 
 from __future__ import annotations
@@ -184,8 +185,12 @@ class Lookout:
             asked = partial(_ask, self._root, self._lock, [self._root, *places], self._probe)
             self._asked = Question(asked)
             self._asked.wait(_PATIENCE_S)
+            if self._asked.lost:
+                # That says nothing about the disk, and may stay so: a limit on the processes of a user.
+                self._asked = None
+                return Facts(*asked(), tuple(_alive(pids)), available_bytes())
         root, disk = self._asked.answer if self._asked.is_answered else (None, None)
-        if self._asked.is_answered or self._asked.lost:
+        if self._asked.is_answered:
             self._asked = None
         return Facts(root, disk, tuple(_alive(pids)), available_bytes())
 

@@ -47,11 +47,12 @@ def test_a_question_without_a_thread_is_lost_and_nobody_waits_for_it(no_threads)
     assert not question.is_answered
 
 
-def test_without_threads_the_disk_is_silent_and_asked_again(no_threads, tmp_path):
-    """Another attempt waits for that, and no supervisor ends."""
+def test_without_threads_the_disk_is_asked_directly(no_threads, tmp_path):
+    """A limit on processes is no dead disk: another attempt is launched, and a full disk is found as ever."""
     (tmp_path / "lock").touch()
     lookout = Lookout(tmp_path)
-    assert judge(lookout.look(), Need()).kind is Kind.SILENT
+    assert judge(lookout.look(), Need()) is None
+    assert judge(lookout.look(), Need(checkpoint_bytes=1 << 60)).kind is Kind.DISK
     no_threads()
     assert judge(lookout.look(), Need()) is None
 
