@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from resilient.config import WorkerConfig
-from resilient.errors import EXIT_BROKEN, LinkError
+from resilient.errors import EXIT_BROKEN, LinkError, NonsenseError
 from resilient.mirror import Mirror, Slot
 from resilient.shared_memory import SharedMemory
 from supervisor.commits import Commits
@@ -153,7 +153,9 @@ def _answer(saver: Worker, end_s: float) -> dict[str, Any]:
     """Waits for a saver's answer; one of our own where there is none in time."""
     while time.monotonic() < end_s:
         _wait([saver.link.fileno()], end_s)
-        received = saver.link.poll()
+        received = None
+        with contextlib.suppress(NonsenseError):
+            received = saver.link.poll()
         if received is not None:
             return received[0]
     return {"error": "the saver did not answer in time", "path": ""}
@@ -167,13 +169,25 @@ def _until_its_end(worker: Worker, patience_s: float) -> Iterator[dict[str, Any]
         # In this order: what it has said before its end is there once it has ended.
         is_over = worker.reap() is not None or time.monotonic() >= end_s
         with contextlib.suppress(LinkError):
-            while (received := worker.link.poll()) is not None:
-                yield received[0]
+            yield from _said(worker)
             if not is_over:
                 _wait([worker.end_fd, worker.link.fileno()], end_s)
             continue
         if not is_over:
             _wait([worker.end_fd], end_s)
+
+
+def _said(worker: Worker) -> Iterator[dict[str, Any]]:
+    """What is there of what a process has said. Raises LinkError at the end of its link."""
+    while True:
+        try:
+            received = worker.link.poll()
+        except NonsenseError:
+            # One message; the next may be a checkpoint.
+            continue
+        if received is None:
+            return
+        yield received[0]
 
 
 def _wait(descriptors: list[int], end_s: float) -> None:

@@ -73,11 +73,20 @@ class Guardian:
         self._savers: dict[int, int] = {}
 
     def take(self, charge: Charge) -> None:
-        """From now on these are meant."""
-        for descriptor in (*self._workers.values(), *self._savers.values()):
+        """From now on these are meant, and who was seen below workers that still are."""
+        before, self._charge = self._charge, charge
+        kept = {}
+        if set(before.workers) & set(charge.workers):
+            roots = {pid for pid, _ in before.workers}
+            kept = {
+                pid: opened for pid, opened in self._workers.items() if pid not in roots and _lives(opened)
+            }
+        for descriptor in {*self._workers.values(), *self._savers.values()} - {*kept.values()}:
             os.close(descriptor)
-        self._charge = charge
-        self._workers, self._savers = _opened(charge.workers), _opened(charge.savers)
+        workers, self._savers = _opened(charge.workers), _opened(charge.savers)
+        for pid in kept.keys() & (workers.keys() | self._savers.keys()):
+            os.close(kept.pop(pid))
+        self._workers = kept | workers
 
     @property
     def is_needed(self) -> bool:
