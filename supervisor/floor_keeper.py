@@ -90,6 +90,8 @@ class FloorKeeper:
                 self._file.write(self._root, heights, instead_of=self._moved_from)
             except (ResilientError, OSError) as error:
                 self._trouble = str(error)
+            except Exception as error:  # noqa: BLE001 - named once; the next write may go well
+                self._trouble = f"{type(error).__name__}: {error}"
 
     def _next(self) -> Heights | None:
         with self._changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,6 +274,26 @@ def test_a_rekeyed_run_is_as_far_as_it_was(known, start, tmp_path):  # noqa: F81
     assert start("--key-file", str(new))[0] == STARTED
     remove(save(known, key=b"\x03" * 32).entries()[0])
     assert start("--key-file", str(new))[0] == EXIT_UNUSABLE
+
+
+def test_whatever_a_write_of_the_floor_raises_is_named_once_and_the_next_is_tried(known, home):  # noqa: F811
+    """Also a fault of our own: the thread goes on."""
+    told, tried = [], threading.Semaphore(0)
+
+    class Faulty(FloorFile):
+        def write(self, *words, **more):
+            tried.release()
+            raise ValueError("a fault")
+
+    keeper = FloorKeeper(Faulty(World(), home, record(known).run_id, [KEY]), known, {})
+    saved = {"type": "saved", "step": 4, "generation": 4, "directory": str(rank_folder(known)), "file": "CKP"}
+    for step in range(2):
+        keeper.hear(saved | {"step": step}, told.append)
+        assert tried.acquire(timeout=30)
+    keeper.close()
+    keeper.hear(saved, told.append)
+    assert len(told) == 1
+    assert "ValueError: a fault" in told[0]
 
 
 def test_a_home_that_cannot_be_written(known, start, home, monkeypatch):  # noqa: F811
