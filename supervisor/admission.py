@@ -20,7 +20,7 @@ from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout, presence
 from resilient.store.belief import is_proven, objection, reduced
-from resilient.store.floor import Floor, FloorFile, Heights, merged, read_quietly
+from resilient.store.floor import Floor, FloorFile, Heights, merged, moved_along, read_quietly
 from resilient.store.holdings import Holding, take_stock
 from resilient.store.places import Places, find_places, homes
 from resilient.store.reach import Reach, look
@@ -108,22 +108,26 @@ class Admission:
         self._tell_places(places)
         floors = self._floor_file(record.run_id)
         floor, trouble = read_quietly(floors)
-        holdings = self._take_stock(places, record, self._heights(floor, record)[0])
+        holdings = self._take_stock(places, record, self._heights(floor, record, places)[0])
         reach = look(self.world, places, record, self.sealing, holdings)
         _demand_keys(reach, record, self.sealing)
         self._demand_readable(found, holdings, floor, proven=proven)
         record = self._with_plain(record, holdings, proven=proven)
         if self.accept.plain:
-            holdings = self._take_stock(places, record, self._heights(floor, record)[0])
-        saved = self._demand_presence(record, holdings, floor)
+            holdings = self._take_stock(places, record, self._heights(floor, record, places)[0])
+        elsewhere = self._is_only_in_others(record, places, holdings)
+        saved = self._demand_presence(record, places, holdings, floor, elsewhere=elsewhere)
         changed = self._settled(record, places, reach, command)
+        if elsewhere and not self.accept.rollback:
+            # The next start must know of them too, if no worker comes so far as to name its place.
+            changed = replace(changed, home=record.home, checkpoints=record.checkpoints)
         changed = replace(changed, saved=saved)
         sealing_keys = self.sealing_keys(changed)
         directory = self.directory.sealed_with(sealing_keys)
         directory.write(changed)
         if trouble:
             self.warn(trouble)
-        keeper = self._keep_floor(floors, floor, record, holdings)
+        keeper = self._keep_floor(floors, floor, record, places, holdings)
         # Records of the last start may be sealed with an older key only.
         return Admitted(directory, changed, self.keys if sealing_keys else (), proven, keeper)
 
@@ -137,9 +141,10 @@ class Admission:
     def _tell_places(self, places: Places) -> None:
         for other in places.others:
             # Only the script knows whether it will go there again, and the two cannot be told apart there.
+            instead = f"in {other.copy}, which was copied with it" if other.copy else "elsewhere"
             self.warn(
                 f"this run is a copy, and {other.place} belongs to the run in {other.owner}: have the script "
-                "keep its checkpoints elsewhere, or both runs go on with the same ones"
+                f"keep its checkpoints {instead}, or both runs go on with the same ones"
             )
         for remark in places.absences():
             self.warn(remark)
@@ -221,33 +226,59 @@ class Admission:
 
     # What was saved
 
-    def _demand_presence(self, record: RunRecord, holdings: Sequence[Holding], floor: Floor | None) -> bool:
+    def _demand_presence(
+        self,
+        record: RunRecord,
+        places: Places,
+        holdings: Sequence[Holding],
+        floor: Floor | None,
+        *,
+        elsewhere: bool,
+    ) -> bool:
         """Whether the run has saved. Raises UnusableError where something is missing that it has saved."""
-        heights, _ = self._heights(floor, record)
+        heights, _ = self._heights(floor, record, places)
         there = any(holding.has_traces for holding in holdings)
         self._demand_no_strangers(record, holdings)
         for shortfall in presence.find_shortfalls(self.directory.root, heights, holdings):
             if not (shortfall.damaged or self.accept.rollback):
                 raise UnusableError(
                     f"this run was set back: {shortfall}",
-                    hint="restore what is missing (an unmounted volume?); "
-                    "to resume from the newest that is there: --accept-rollback",
+                    hint="restore what is missing (an unmounted volume?); to resume from the newest that is "
+                    "there: --accept-rollback"
+                    if there
+                    else presence.NOTHING_HINT,
                 )
             self.warn(f"{'' if shortfall.damaged else 'as was accepted: '}{shortfall}")
         self._tell_elsewhere(floor, holdings)
+        if elsewhere:
+            # Only the script knows whether it goes there. If not, the worker rejects a start from zero.
+            return not self.accept.rollback
         evidence = "" if there else self._evidence(record, heights)
         if evidence and not self.accept.rollback:
             raise UnusableError(
                 f"{evidence}, and there is no checkpoint of this run in {_places_text(holdings)}"
                 f"{_aside_text(holdings)}",
-                hint="restore what is missing (an unmounted volume?); "
-                "to begin from step 1 all the same: --accept-rollback, or --fresh --archive",
+                hint=presence.NOTHING_HINT,
             )
         if evidence:
             self.warn(
-                f"{evidence}, and nothing of it is there: the run begins from step 1 (--accept-rollback)"
+                f"{evidence}, and nothing of it is there: the run begins from step 1, unless the directory "
+                "that the script names holds checkpoints of it (--accept-rollback)"
             )
         return there
+
+    def _is_only_in_others(self, record: RunRecord, places: Places, holdings: Sequence[Holding]) -> bool:
+        """Whether all that there is of the run is in places of the one that it is a copy of."""
+        if any(holding.has_traces for holding in holdings):
+            return False
+        theirs = replace(places, own=tuple(other.place for other in places.others))
+        try:
+            ranks = theirs.ranks(self.world.files, record.world_size)
+            folders = [(place, rank) for place in theirs.own for rank in ranks]
+            found = take_stock(self.world, folders, record, self.sealing)
+        except StorageError:
+            return False
+        return any(holding.has_traces for holding in found)
 
     def _evidence(self, record: RunRecord, heights: Heights) -> str:
         """Why there should be a checkpoint; "" where the run has never saved one, as far as anybody knows."""
@@ -278,14 +309,14 @@ class Admission:
         sealing = self.keys if self.sealing.key is not None else ()
         return FloorFile(self.world, self.config_home, run_id, sealing)
 
-    def _heights(self, floor: Floor | None, record: RunRecord) -> tuple[Heights, Path | None]:
+    def _heights(self, floor: Floor | None, record: RunRecord, places: Places) -> tuple[Heights, Path | None]:
         """What the floor says of this directory, and where the run was before it was moved."""
         root = self.directory.root
         if floor is None:
             return {}, None
         here, *before = homes(self.world.files, root, record)
         if before and not floor.knows(here):
-            return floor.heights(before[0]), before[0]
+            return moved_along(root, floor.heights(before[0]), places.followed), before[0]
         return floor.heights(here), None
 
     def _tell_elsewhere(self, floor: Floor | None, holdings: Sequence[Holding]) -> None:
@@ -298,10 +329,15 @@ class Admission:
                 self.warn(f"on {machine} this run had come further: {shortfall}")
 
     def _keep_floor(
-        self, floors: FloorFile, floor: Floor | None, record: RunRecord, holdings: Sequence[Holding]
+        self,
+        floors: FloorFile,
+        floor: Floor | None,
+        record: RunRecord,
+        places: Places,
+        holdings: Sequence[Holding],
     ) -> FloorKeeper:
         root = self.directory.root
-        known, moved_from = self._heights(floor, record)
+        known, moved_from = self._heights(floor, record, places)
         found = presence.heights_of(root, holdings)
         # A floor is never lowered unless the user has said so: a damaged checkpoint was saved all the same.
         heights = found if self.accept.rollback else merged(known, found)

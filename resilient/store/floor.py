@@ -29,6 +29,7 @@ from typing import Any
 from resilient.errors import StorageError
 from resilient.host.world import World
 from resilient.store import commit, record_seal
+from resilient.store.places import Followed
 from resilient.store.record_seal import Seal
 
 FORMAT = 1
@@ -106,6 +107,19 @@ def merged(before: Heights, after: Heights) -> Heights:
         if folder not in before or height.generation >= before[folder].generation
     }
     return {**before, **higher}
+
+
+def moved_along(root: Path, heights: Heights, followed: Iterable[Followed]) -> Heights:
+    """The heights under the names that their folders have since the run was moved."""
+    moved: Heights = {}
+    for folder, height in heights.items():
+        directory = root / folder
+        for place in followed:
+            if directory.is_relative_to(place.before):
+                directory = place.now / directory.relative_to(place.before)
+                break
+        moved = merged({folder_of(root, directory): height}, moved)
+    return moved
 
 
 class FloorFile:

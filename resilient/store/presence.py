@@ -15,6 +15,13 @@ from resilient.errors import UnusableError
 from resilient.store.floor import Height, Heights, folder_of
 from resilient.store.holdings import Holding
 
+NOTHING_HINT = (
+    "restore what is missing (an unmounted volume?); to start all the same: --accept-rollback, which resumes "
+    "from checkpoints of this run in the directory that the script names, and begins from step 1 where there "
+    "are none; or to start anew: --fresh --archive"
+)
+"""Where no place holds anything. The script may name a directory that nobody knows of yet."""
+
 
 @dataclass(frozen=True)
 class Shortfall:
