@@ -7,8 +7,6 @@ In this order: what of run.json is believed (``belief``), whether the keys open 
 
 from __future__ import annotations
 
-import errno
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,20 +14,21 @@ from pathlib import Path
 from resilient.codec import keys
 from resilient.config import Sealing
 from resilient.errors import StorageError, UnusableError
-from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.store import layout, presence
 from resilient.store.belief import is_proven, objection, reduced
-from resilient.store.floor import Floor, FloorFile, Heights, merged, moved_along, read_quietly
+from resilient.store.floor import Floor, FloorFile, Heights, lodger, merged, moved_along, read_quietly
 from resilient.store.holdings import Holding, take_stock
 from resilient.store.places import Places, find_places, homes
 from resilient.store.reach import Reach, look
 from resilient.store.record_seal import Seal
 from resilient.store.rundir import Found, RunDirectory, RunRecord
+from supervisor import old_journal
 from supervisor.acceptance import Accept
+from supervisor.completion import Surroundings, newest_attempt
+from supervisor.fitting_keys import demand_keys
 from supervisor.floor_keeper import FloorKeeper
 
-_JOURNAL_BYTES = 512 * 1024**2
 _MOST_ACCEPTED = (
     256  # of each folder, the newest: a resumed run needs one, and the record is read at each start
 )
@@ -85,10 +84,12 @@ class Admission:
         """Whether a record that says that the run is complete is believed.
 
         Where not, and there are checkpoints, a resumed script shows it. Raises UnusableError where nothing
-        else can.
+        else can, and where the record does not fit what lies around it.
         """
-        if is_proven(found, self.keys) or (self.accept.unsealed and not self.resumes):
+        if self.accept.unsealed and not self.resumes:
             return True
+        if is_proven(found, self.keys):
+            return self._fits(found.record)
         if not self.resumes:
             raise UnusableError(
                 f"{self.directory.root / 'run.json'} says that the run is complete, and the run's key "
@@ -96,6 +97,34 @@ class Admission:
                 hint="to believe it: --accept-unsealed; to start anew: --fresh --archive",
             )
         return False
+
+    def _fits(self, record: RunRecord) -> bool:
+        """Whether a record that says that the run is complete fits what lies around it."""
+        files, root = self.world.files, self.directory.root
+        floor, _ = read_quietly(self._floor_file(record.run_id))
+        places = find_places(files, root, record)
+        heights, _ = self._heights(floor, record, places)
+        holdings = self._take_stock(places, record, heights)
+        is_known = floor is not None and floor.knows(root)
+        lodging = "" if is_known else lodger(self.world, self.config_home, root, record.run_id)
+        told = old_journal.run_of(files, self.directory.journal)
+        elsewhere = self._is_only_in_others(record, places, holdings)
+        around = Surroundings(root, holdings, heights, told, lodging, elsewhere)
+        against = around.objection(record)
+        if against and not (self.accept.rollback and self.resumes):
+            raise UnusableError(
+                f"{root / 'run.json'} says that the run is complete, and {against}",
+                hint="restore what is missing (an unmounted volume?), or the right run.json; to have the "
+                "script resume from the newest that is there: --accept-rollback; or --fresh --archive"
+                if self.resumes
+                else "put the right run.json back; to believe it: --accept-unsealed; or --fresh --archive",
+            )
+        is_older = newest_attempt(holdings) > record.attempts
+        if is_older and not against:
+            self.warn(
+                "run.json is older than the newest checkpoint, so the run need not be complete: it goes on"
+            )
+        return not (against or is_older)
 
     def admit(self, found: Found, command: tuple[str, ...]) -> Admitted:
         """The run as it is from now on; its record is durable.
@@ -110,7 +139,7 @@ class Admission:
         floor, trouble = read_quietly(floors)
         holdings = self._take_stock(places, record, self._heights(floor, record, places)[0])
         reach = look(self.world, places, record, self.sealing, holdings)
-        _demand_keys(reach, record, self.sealing)
+        demand_keys(reach, record, self.sealing)
         self._demand_readable(found, holdings, floor, proven=proven)
         record = self._with_plain(record, holdings, proven=proven)
         if self.accept.plain:
@@ -121,7 +150,9 @@ class Admission:
         if elsewhere and not self.accept.rollback:
             # The next start must know of them too, if no worker comes so far as to name its place.
             changed = replace(changed, home=record.home, checkpoints=record.checkpoints)
-        changed = replace(changed, saved=saved)
+        # A record that was put back from a copy may have forgotten some attempts.
+        attempts = max(changed.attempts, newest_attempt(holdings))
+        changed = replace(changed, saved=saved, attempts=attempts)
         sealing_keys = self.sealing_keys(changed)
         directory = self.directory.sealed_with(sealing_keys)
         directory.write(changed)
@@ -284,7 +315,7 @@ class Admission:
         """Why there should be a checkpoint; "" where the run has never saved one, as far as anybody knows."""
         if record.saved or heights:
             return "this run has saved checkpoints"
-        if journal_tells_of_saves(self.world.files, self.directory.journal):
+        if old_journal.tells_of_saves(self.world.files, self.directory.journal):
             return "journal.jsonl tells of checkpoints that were saved"
         return ""
 
@@ -346,27 +377,6 @@ class Admission:
         return FloorKeeper(floors, root, heights, moved_from, is_news=is_news)
 
 
-def journal_tells_of_saves(files: Files, path: Path) -> bool:
-    """Whether the journal has an event of a save. Anybody may have written it: at most it is refused for."""
-    try:
-        data = files.read(path, _JOURNAL_BYTES)
-    except FileNotFoundError:
-        return False
-    except StorageError as error:
-        if error.errno in (errno.EINVAL, errno.ELOOP):
-            # A directory, a pipe or a link has the journal's name: that tells of nothing, and has to go.
-            raise
-        return True
-    return any(_is_saved(line) for line in data.split(b"\n") if b'"saved"' in line)
-
-
-def _is_saved(line: bytes) -> bool:
-    try:
-        return bool(json.loads(line)["event"] == "saved")
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
 def _newest_digests(holding: Holding) -> Iterator[str]:
     claims = sorted(holding.plain, key=lambda claim: claim.generation, reverse=True)
     yield from (claim.digest for claim in claims[:_MOST_ACCEPTED])
@@ -389,20 +399,3 @@ def _place_of(root: Path, folder: str) -> tuple[Path, int] | None:
     directory = root / folder
     rank = layout.rank_of_folder(directory.name)
     return (directory.parent.parent, rank) if rank is not None else None
-
-
-def _demand_keys(reach: Reach, record: RunRecord, sealing: Sealing) -> None:
-    """Raises UnusableError where the keys do not open the state to resume from."""
-    given = [keys.key_id(key) for key in (sealing.key, *sealing.old_keys) if key is not None]
-    instead = f"not with {given[0]}" if given else "and none was given"
-    hint = "give that key, with --old-key-file if a new one shall replace it; nothing was changed"
-    if record.key_id not in (None, *given) and not reach.whole:
-        wanted = reach.locked[0].key_id if reach.locked else record.key_id
-        raise UnusableError(f"the run's checkpoints were made with the key {wanted}, {instead}", hint=hint)
-    if reach.ahead is not None:
-        name, wanted = reach.ahead.name, reach.ahead.key_id
-        raise UnusableError(
-            f"{name}, newer than all checkpoints that the keys open, was made with the key "
-            f"{wanted}, {instead}",
-            hint=hint,
-        )

@@ -71,8 +71,8 @@ def supervise(options: Options, console: Console) -> int:
             admission = _admission(directory, sealing, options, console)
             if claimed is not None:
                 found = directory.look(admission.keys) or found
-            is_complete = found.record.status == rundir.COMPLETE and admission.believes_complete(found)
-            if is_complete and not options.extend:
+            says_complete = found.record.status == rundir.COMPLETE and not options.extend
+            if says_complete and admission.believes_complete(found):
                 _say_complete(console, options)
                 return 0
             if record.status == rundir.RUNNING:

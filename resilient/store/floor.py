@@ -18,6 +18,7 @@ this file; a start that finds less than it says so and asks (``presence``). It i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,6 +37,7 @@ FORMAT = 1
 KIND = "floor"
 _LIMIT_BYTES = 1024 * 1024
 _MAX_HOMES = 64
+_NONSENSE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class FloorFile:
                 raise ValueError("it is another run's, or of a later version")
         except FileNotFoundError:
             return None
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except _NONSENSE as error:
             raise ValueError(f"it makes no sense: {error}") from error
         return Floor(homes, record_seal.check(content, self._keys, KIND))
 
@@ -187,6 +189,23 @@ class FloorFile:
             f: h for f, h in heights.items() if not any(str(root / f).startswith(f"{p}/") for p in places)
         }
         self.write(root, left)
+
+
+def lodger(world: World, config_home: Path, root: Path, run_id: str) -> str:
+    """Another run that has saved in a directory of this machine, as its floor says; "" for none."""
+    folder = config_home / "resilient" / "floors"
+    try:
+        files = [folder / name for name in sorted(world.files.names(folder)) if name.endswith(".json")]
+    except StorageError:
+        return ""
+    for path in files:
+        # Somebody else's floor: what cannot be read tells of nothing.
+        with contextlib.suppress(FileNotFoundError, StorageError, *_NONSENSE):
+            content = json.loads(world.files.read(path, _LIMIT_BYTES))
+            other = str(content["run_id"])
+            if other != run_id and any(content["homes"].get(name) for name in _names(root)):
+                return other
+    return ""
 
 
 def _encode(heights: Heights) -> dict[str, list[Any]]:
