@@ -2,7 +2,7 @@
 
 To the worker and the saver it is as if the supervisor had died: they hear the end of the link, the worker is
 asked to save and end, and commits by itself. But the supervisor is still there to wait for them, to have a
-fresh saver commit for a worker that could not, and to say what is safe. This uses nothing of the loop, which
+fresh saver commit for a worker that could not, and to say what is safe. Nothing here uses the loop, which
 has failed: each step asks one process directly, waits with a deadline, and does not need the one before.
 """
 

@@ -192,8 +192,8 @@ class Whose:
 
     @property
     def doubtful(self) -> Ledger:
-        """What is assumed where the ledger cannot be read, or is not believed: nothing is set aside or left
-        out on anybody's word, and no script counts as complete for it."""
+        """Stands in for a ledger that cannot be read or is not believed: it sets no state aside, leaves no
+        batch out, and lets no script count as complete."""
         return Ledger(unfinished=self.has_saved or not self.is_command)
 
 

@@ -116,7 +116,7 @@ class Supervisor:
                 self.break_down(error)
             finally:
                 self.close()
-                # What is still to be written, and said, is the end of a run that has its status.
+                # The run has its status: a signal must not interrupt its last writes and words.
                 wakeup.deafen()
         return self.status
 

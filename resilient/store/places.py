@@ -160,7 +160,7 @@ def _moved(place: Path, home: Path, root: Path) -> Path:
 def _beside(files: Files, place: Path, root: Path, record: RunRecord) -> Path | None:
     """The place that lies to the run as ``place`` lay to its home, if it holds checkpoints of the run.
 
-    Whoever moves or copies a whole project takes it along, and the script names it from where it is now.
+    It comes along when a user moves or copies a whole project, and the script names it by its new path.
     """
     home = Path(record.home or root)
     if not (home.is_absolute() and place.is_absolute()) or is_same(home, root):

@@ -149,7 +149,7 @@ def test_a_loss_that_is_no_number_is_gone_back_from(tmp_path):
     """To the newest state whose loss was one; with the cause gone the run ends as if nothing had been."""
     run = finish(tmp_path, "nan")
     assert kinds(run) == ["numerical", "finished"]
-    # A callback found it: what was held before its step is the newest such state.
+    # A callback found it, so the run resumes from the state held before that step.
     assert resumed(run) == [10]
     assert run.events("shunned")[0]["step"] == 11
 

@@ -96,7 +96,7 @@ def test_the_complete_record_of_another_command(run, monkeypatch, capfd):  # noq
 
 @pytest.mark.parametrize("lose", GONE, ids=lambda lose: lose.__name__)
 def test_a_complete_run_whose_checkpoints_are_gone(completed, start, ask, home, lose):  # noqa: F811
-    """What is missing is said, also without a floor; accepted, the script is run from step 1."""
+    """The refusal names the missing checkpoints, also without a floor; accepted, the run starts anew."""
     assert start("--extend")[0] == STARTED  # the record knows that it has saved
     made = replace(record(completed), status="complete")
     RunDirectory(completed, World(), keys=[KEY]).write(made)
