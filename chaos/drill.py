@@ -32,6 +32,7 @@ from resilient.state.snapshot import SECTION_KEPT
 from resilient.store.entry import Entry
 from resilient.store.opening import open_store
 from resilient.store.rundir import RunDirectory
+from resilient.version import ShowVersion
 
 _MARK = "drill"
 
@@ -39,6 +40,7 @@ _MARK = "drill"
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; 0 when nothing was lost, 1 when something was."""
     parser = argparse.ArgumentParser(prog="resilient-chaos", description="Breaks training runs on purpose.")
+    parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(dest="command", required=True)
     drill_parser = commands.add_parser("drill", help="run a script with failures, compare with a run without")
     drill_parser.add_argument(

@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,6 +41,7 @@ from resilient.errors import (
     UsageError,
 )
 from resilient.host import core_dumps, python_warnings, streams
+from resilient.version import ShowVersion
 from supervisor import acceptance, wakeup
 from supervisor.arguments import KeySource, Options
 from supervisor.console import Console
@@ -286,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     telling = parser.add_argument_group("telling")
     telling.add_argument("--log-format", choices=("pretty", "json"), default="pretty")
     telling.add_argument("--quiet", action="store_true", help="only warnings and the last line")
-    telling.add_argument("--version", action="version", version=_version())
+    telling.add_argument("--version", action=ShowVersion)
     return parser
 
 
@@ -408,13 +408,6 @@ def _exclude(values: argparse.Namespace, *names: str) -> None:
     if len(given) > 1:
         options = " and ".join("--" + name.replace("_", "-") for name in given)
         raise UsageError(f"{options} exclude each other", hint="give one of them")
-
-
-def _version() -> str:
-    try:
-        return f"resilient-run {version('resilient-run')}"
-    except PackageNotFoundError:
-        return "resilient-run (not installed)"
 
 
 if __name__ == "__main__":

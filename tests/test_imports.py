@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer may import those before it, and itself.
 LAYERS = [
-    ["resilient.isolated"],
-    ["resilient.errors"],
+    ["resilient.isolated", "resilient.__main__"],
+    ["resilient.errors", "resilient.version"],
     ["resilient.config"],
     ["resilient.host"],
     ["resilient.codec"],

@@ -26,6 +26,7 @@ from resilient.errors import EXIT_USAGE, BusyError, ResilientError, UsageError
 from resilient.host import core_dumps, python_warnings, streams
 from resilient.tools import adopt, control, explain, export, key, listing, pin, rekey, status, verify
 from resilient.tools.console import EXIT_BAD, Parser, close_quietly, note, prepared
+from resilient.version import ShowVersion
 
 _EPILOG = """\
 exit status: 0 all is well, 1 something is wrong with a checkpoint or a disk
@@ -81,6 +82,7 @@ def _parser() -> Parser:
         description="Looks at a run and its checkpoints, and works on them. COMMAND --help tells more.",
         epilog=_EPILOG,
     )
+    parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (listing, verify, status, explain, control, export, pin, rekey, key, adopt):
         command.add(commands)
