@@ -20,7 +20,7 @@ PYTHON ?= $(firstword $(shell for v in 3.11 3.12 3.10; do \
 BIN := .venv/bin
 JOBS ?= 2
 # The tests of what reads and writes checkpoints, the fuzzed ones among them.
-READERS := tests/codec tests/store tests/test_retention.py tests/test_message_fuzz.py tests/test_reader_memory.py
+READERS := tests/codec tests/store tests/run tests/policy tests/wire/test_message_fuzz.py
 # MindSpore's own warnings would bury what the demo has to say.
 export GLOG_v ?= 3
 
@@ -60,14 +60,13 @@ scripts: .venv/ready
 	RANDOM_SCRIPTS=500 $(BIN)/python -m pytest -q -n $(JOBS) tests/mindspore/test_random_scripts.py
 
 fuzz: .venv/ready
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS) $(wildcard tests/test_mirror*.py) \
-		tests/test_pace.py tests/supervisor/test_machine.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS) $(wildcard tests/wire/test_mirror*.py) \
+		tests/supervisor/loop/test_machine.py
 
 # Not the enumerations of crashes: all that they run, the others run as well. The tools are who looks at a run
 # without training it: the quick look, the claims of what cannot be opened, and keys of whatever length.
 coverage: .venv/ready
-	$(BIN)/python -m coverage run -m pytest -q $(READERS) tests/tools tests/test_schedule.py tests/test_pace.py \
-		tests/test_write_behind.py --ignore tests/store/test_store_crashes.py
+	$(BIN)/python -m coverage run -m pytest -q $(READERS) tests/tools tests/host --ignore tests/store/test_store_crashes.py
 	$(BIN)/python -m coverage report
 
 .venv/ready: pyproject.toml

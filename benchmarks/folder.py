@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resilient import retention
-from resilient.codec.record import Record
+from resilient.codec.tensors import Record
 from resilient.config import KeepPolicy, Sealing
 from resilient.host.world import World
+from resilient.policy import retention
 from resilient.store.entry import Draft
 from resilient.store.opening import open_store
 

@@ -31,17 +31,17 @@ import mindspore as ms
 import numpy as np
 from peers import Bench, Network
 
-from resilient.belongings import Belongings
-from resilient.composition import Call, Composer
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
+from resilient.host.shared_memory import SharedMemory
 from resilient.host.world import World
-from resilient.link import Link
-from resilient.mirror import Mirror
-from resilient.mirror_keeper import MirrorKeeper
-from resilient.remote import MirrorMeans, RemoteSaver
-from resilient.settings import Settings
-from resilient.shared_memory import SharedMemory
+from resilient.policy.settings import Settings
+from resilient.saving.remote import MirrorMeans, RemoteSaver
+from resilient.state.side_state import Belongings
 from resilient.state.snapshot import Progress
+from resilient.wire.link import Link
+from resilient.wire.mirror import Mirror
+from resilient.worker.boundary.composition import Call, Composer
+from resilient.worker.boundary.mirror_keeper import MirrorKeeper
 
 SLOTS = 3
 PROGRAM = Path(__file__).parent / "programs" / "timed.py"
@@ -159,7 +159,7 @@ def overhead(kind: str, rounds: int, options: list[str], folder: Path) -> dict[s
     for number in range(rounds):
         run = folder / f"{kind}-{number}"
         words = [str(PROGRAM), "-", "--kind", kind, "--steps", str(TRAININGS[kind])]
-        supervised = ["-m", "supervisor.cli", "--quiet", "--run-dir", str(run), *options, *words]
+        supervised = ["-m", "supervisor.command.cli", "--quiet", "--run-dir", str(run), *options, *words]
         for name, command in (("python", words), ("resilient-run", supervised)):
             measured[name].append(_run([sys.executable, *command]))
         shutil.rmtree(run)

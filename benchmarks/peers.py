@@ -26,7 +26,7 @@ import numpy as np
 from mindspore import nn
 
 from resilient.codec.cipher import BLOCK_BYTES, Cipher
-from resilient.codec.record import Record
+from resilient.codec.tensors import Record
 from resilient.config import Sealing
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World

@@ -10,8 +10,8 @@ from signal import SIGKILL
 from typing import Any
 
 from resilient.errors import LinkError
-from resilient.link import Link
-from supervisor.vitals import Vitals
+from resilient.wire.link import Link
+from supervisor.edges.vitals import Vitals
 
 _pids = itertools.count(100_000)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from chaos.clock import SteppedClock
 from chaos.disk import SimulatedDisk
 from chaos.entropy import SeededEntropy
-from resilient import retention
-from resilient.codec.record import Record
+from resilient.codec.tensors import Record
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import StorageError
+from resilient.policy import retention
 from resilient.store.entry import Draft, Entry, Pruned
 from resilient.store.store import Store
 

@@ -23,15 +23,15 @@ from pathlib import Path
 from chaos import sabotage
 from chaos.sabotage import Fault
 from resilient import isolated
-from resilient.codec.record import Sink
+from resilient.codec.tensors import Sink
 from resilient.config import Sealing
 from resilient.errors import EXIT_USAGE, ResilientError, UsageError
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World
+from resilient.run.rundir import RunDirectory
 from resilient.state.snapshot import SECTION_KEPT
 from resilient.store.entry import Entry
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
 from resilient.version import ShowVersion
 
 _MARK = "drill"
@@ -154,7 +154,7 @@ def _run(root: Path, seed: int, save_steps: int, words: list[str]) -> bool:
     directory = RunDirectory(root, World())
     directory.open({"seed": seed})
     options = ["--run-dir", str(root), "--no-encrypt", "--save-steps", str(save_steps), "--backoff", "0.2:2"]
-    command = [*isolated.command("supervisor.cli"), *options, *words]
+    command = [*isolated.command("supervisor.command.cli"), *options, *words]
     return subprocess.run(command, check=False).returncode == 0
 
 

@@ -18,9 +18,9 @@ from resilient.codec.keys import KEY_BYTES
 from resilient.config import Sealing
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World
+from resilient.run.rundir import RunDirectory
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
-from resilient.tools.journal import parse
+from resilient.tools.journal_reader import parse
 
 PROGRAM = Path(__file__).parent / "training.py"
 DEADLINE_S = 240.0
@@ -91,7 +91,7 @@ class Victim:
         ]
         with open(self._folder / "said", "ab") as said:
             self._supervisor = subprocess.Popen(
-                [*isolated.command("supervisor.cli"), *options, *program],
+                [*isolated.command("supervisor.command.cli"), *options, *program],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -142,11 +142,11 @@ class Victim:
 
     def worker(self) -> int:
         """The pid of the present worker; 0 for none."""
-        return self._child("resilient.attach")
+        return self._child("resilient.worker.attach")
 
     def saver(self) -> int:
         """The pid of the present saver; 0 for none."""
-        return self._child("resilient.process_saver")
+        return self._child("resilient.saving.saver_process")
 
     def supervisor(self) -> int:
         """The pid of the supervisor; 0 when it has ended."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resilient import errors
-    from resilient.loops import training
-    from resilient.monitor import CheckpointMonitor
+    from resilient.worker.call.loops import training
+    from resilient.worker.call.monitor import CheckpointMonitor
 
 __all__ = ["CheckpointMonitor", "errors", "training"]
 
-_HOMES = {"CheckpointMonitor": "resilient.monitor", "training": "resilient.loops"}
+_HOMES = {"CheckpointMonitor": "resilient.worker.call.monitor", "training": "resilient.worker.call.loops"}
 
 
 def __getattr__(name: str) -> Any:

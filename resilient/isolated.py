@@ -35,7 +35,7 @@ def command(module: str, flags: tuple[str, ...] = ()) -> list[str]:
 
 def resilient_run() -> int:
     """The console script ``resilient-run``."""
-    return _run_console("supervisor.cli")
+    return _run_console("supervisor.command.cli")
 
 
 def resilient_tools() -> int:

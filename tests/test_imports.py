@@ -1,10 +1,11 @@
-"""Imports go one way, and the environment is read in one place. Held by reading the source."""
+"""Imports go one way, folder by folder; the environment is read in one place. Held by reading the source."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,35 +13,50 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer may import those before it, and itself.
-LAYERS = [
-    ["resilient.isolated", "resilient.__main__"],
-    ["resilient.errors", "resilient.version"],
-    ["resilient.config"],
-    ["resilient.host"],
-    ["resilient.codec"],
-    ["resilient.store"],
-    ["resilient.retention", "resilient.schedule"],
-    ["resilient.shared_memory", "resilient.mirror", "resilient.heartbeat"],
-    ["resilient.parts", "resilient.link", "resilient.shorten", "resilient.outbox"],
-    ["resilient.signals", "resilient.stacks", "resilient.dataset_workers", "resilient.phases"],
-    ["resilient.settings", "resilient.state", "resilient.belongings", "resilient.seen"],
-    ["resilient.saving", "resilient.mirrored", "resilient.process_saver"],
-    ["resilient.remote", "resilient.shared"],
-    ["resilient.open_places"],
-    ["resilient.session"],
-    ["resilient.mirroring", "resilient.pace", "resilient.evaluating"],
-    ["resilient.interception"],
-    ["resilient.early_use", "resilient.extension", "resilient.stock_names", "resilient.unseen"],
-    ["resilient.timeline", "resilient.entries", "resilient.composition"],
-    ["resilient.keeping", "resilient.mirror_keeper", "resilient.recorder"],
-    ["resilient.watch"],
-    ["resilient.monitor", "resilient.passage", "resilient.loops"],
-    ["resilient.calls"],
-    ["resilient.attach", "resilient.children", "resilient.shadows"],
-    ["resilient.tools"],
+FOUNDATION = [
+    "resilient.isolated",
+    "resilient.__main__",
+    "resilient.errors",
+    "resilient.version",
+    "resilient.config",
+    "resilient.host",
+    "resilient.codec",
+    "resilient.policy",
+    "resilient.wire",
+    "resilient.store",
+    "resilient.run",
 ]
-SUPERVISOR_MAY_IMPORT = [name for layer in LAYERS[:10] for name in layer]
-MAY_READ_ENVIRONMENT = {"resilient/config.py", "supervisor/workers.py"}
+WORKER = [
+    *FOUNDATION,
+    "resilient.saving",
+    "resilient.state",
+    "resilient.worker.process",
+    "resilient.worker.session",
+    "resilient.worker.boundary",
+    "resilient.worker.call",
+    "resilient.worker",
+]
+# It needs neither MindSpore nor NumPy.
+SUPERVISOR = [
+    *FOUNDATION,
+    "supervisor.edges",
+    "supervisor.workers",
+    "supervisor.verdict",
+    "supervisor.watching",
+    "supervisor.saves",
+    "supervisor.telling",
+    "supervisor.loop",
+    "supervisor.command",
+    "supervisor.__main__",
+]
+# A tool never trains, but it puts together what a training has saved.
+TOOLS = [*FOUNDATION, "resilient.state", "resilient.tools"]
+# Only its types, until the session no longer holds what stands above it.
+NOT_YET = {
+    ("resilient.worker.session.session", "resilient.worker.call.timeline"),
+    ("resilient.worker.session.session", "resilient.worker.session.mirror_setup"),
+}
+MAY_READ_ENVIRONMENT = {"resilient/config.py", "supervisor/workers/workers.py"}
 FRAMEWORKS = {"mindspore", "numpy"}
 
 
@@ -53,19 +69,16 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+PRODUCTION = {module_name(path): path for path in [*sources("resilient"), *sources("supervisor")]}
+# Packages that hold no code of their own, and the public face, which imports lazily.
+CODE = {name: path for name, path in PRODUCTION.items() if name not in ("resilient", "supervisor")}
+
+
+@cache
 def imported(path):
-    """Every module that a file imports, also inside its functions; `from a import b` counts as a.b."""
+    """Every module that a file imports, for types or in a function too; `from a import b` counts as a.b."""
     names = set()
-    tree = ast.parse(path.read_text())
-    only_for_types = {
-        child
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in only_for_types:
-            continue
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -78,42 +91,72 @@ def within(name, packages):
     return any(name == package or name.startswith(package + ".") for package in packages)
 
 
-def layer_of(name):
-    return next((i for i, layer in enumerate(LAYERS) if within(name, layer)), None)
-
-
 def ours(path):
-    return sorted(name for name in imported(path) if within(name, ["resilient", "supervisor", "chaos"]))
+    """Our own modules among those that a file imports."""
+    found = set()
+    for name in imported(path):
+        if within(name, ["resilient", "supervisor", "chaos"]):
+            found.add(name if name in PRODUCTION or name.startswith("chaos") else name.rpartition(".")[0])
+    return sorted(found)
 
 
-@pytest.mark.parametrize("path", sources("resilient"), ids=module_name)
-def test_imports_go_one_way(path):
+def layers_of(name):
+    """The order that a module belongs to."""
+    if within(name, ["supervisor"]):
+        return SUPERVISOR
+    return TOOLS if within(name, ["resilient.tools"]) else WORKER
+
+
+def layer_of(name, layers):
+    """The place of a module in this order: that of the longest name which fits. None if it has none."""
+    return (
+        max((len(layer), i) for i, layer in enumerate(["", *layers]) if not layer or within(name, [layer]))[1]
+        or None
+    )
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_imports_go_one_way(name):
     """A module imports only from its own layer and those below."""
-    layer = layer_of(module_name(path))
-    if module_name(path) == "resilient":
-        return
-    assert layer is not None, f"{module_name(path)} has no layer"
-    for name in ours(path):
-        assert layer_of(name) is not None, f"{name} has no layer"
-        assert layer_of(name) <= layer, f"{module_name(path)} imports {name}"
+    layers = layers_of(name)
+    layer = layer_of(name, layers)
+    assert layer is not None, f"{name} has no layer"
+    for other in ours(CODE[name]):
+        if other != "resilient" and (name, other) not in NOT_YET:
+            below = layer_of(other, layers)
+            assert below is not None, f"{name} imports {other}, which is not for it"
+            assert below <= layer, f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("path", sources("supervisor"), ids=module_name)
-def test_the_supervisor_imports_no_training_side(path):
-    """The supervisor uses the layers that need neither MindSpore nor NumPy."""
-    for name in ours(path):
-        assert within(name, [*SUPERVISOR_MAY_IMPORT, "supervisor"]), name
+def test_no_module_imports_itself_by_way_of_others():
+    """There is no cycle, not even one that only types make."""
+    imports = {
+        name: [other for other in ours(path) if other in CODE and (name, other) not in NOT_YET]
+        for name, path in CODE.items()
+    }
+    finished = set()
+
+    def visit(name, way):
+        assert name not in way, " imports ".join([*way[way.index(name) :], name])
+        if name not in finished:
+            for other in imports[name]:
+                visit(other, [*way, name])
+            finished.add(name)
+
+    for name in imports:
+        visit(name, [])
 
 
-@pytest.mark.parametrize("path", [*sources("resilient"), *sources("supervisor")], ids=module_name)
-def test_production_never_imports_chaos(path):
+@pytest.mark.parametrize("name", PRODUCTION)
+def test_production_never_imports_chaos(name):
     """Fault injection stays out of what people run."""
-    assert not any(within(name, ["chaos"]) for name in imported(path))
+    assert not any(within(other, ["chaos"]) for other in imported(PRODUCTION[name]))
 
 
-@pytest.mark.parametrize("path", [*sources("resilient"), *sources("supervisor")], ids=module_name)
-def test_the_environment_is_read_in_one_place(path):
+@pytest.mark.parametrize("name", PRODUCTION)
+def test_the_environment_is_read_in_one_place(name):
     """Only config reads the environment; the supervisor's workers pass it on to their children."""
+    path = PRODUCTION[name]
     if path.relative_to(ROOT).as_posix() in MAY_READ_ENVIRONMENT:
         return
     reads = {
@@ -124,16 +167,10 @@ def test_the_environment_is_read_in_one_place(path):
     assert not reads
 
 
-def light_modules():
-    """Everything that must be importable without the framework, by name."""
-    names = [module_name(path) for path in sources("resilient")]
-    light = [name for name in names if name == "resilient" or within(name, SUPERVISOR_MAY_IMPORT)]
-    return [*light, *(module_name(path) for path in sources("supervisor"))]
-
-
 def test_the_supervisor_side_loads_no_framework():
     """Importing all of the supervisor's side, transitively, loads neither MindSpore nor NumPy."""
-    program = f"import sys, {', '.join(light_modules())}; print(*{FRAMEWORKS!r} & set(sys.modules))"
+    light = [name for name in PRODUCTION if name == "resilient" or within(name, ["supervisor", *FOUNDATION])]
+    program = f"import sys, {', '.join(light)}; print(*{FRAMEWORKS!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 

@@ -74,7 +74,7 @@ class Account:
 
     def __init__(self):
         self.seconds = 0.0
-        passage = sys.modules.get("resilient.passage")
+        passage = sys.modules.get("resilient.worker.call.passage")
         self.present = passage is not None
         for owner in (passage._Opening, passage._Closing) if self.present else ():
             for name in ("on_train_step_begin", "on_train_step_end", "on_train_epoch_end"):

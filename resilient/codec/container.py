@@ -29,7 +29,7 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from resilient.codec.record import ITEM_BYTES, Record, Sink, stock_reads, tensor_bytes
+from resilient.codec.tensors import ITEM_BYTES, Record, Sink, stock_reads, tensor_bytes
 from resilient.errors import CorruptError
 from resilient.host.files import Buffer
 

@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 from mindspore.train.serialization import _get_merged_param_data
 
-from resilient.codec.record import Record
+from resilient.codec.tensors import Record
 from resilient.state.copying import Bytes, copy_pairs
 from resilient.state.snapshot import SECTION_LEFT_OUT, SECTION_OTHER, SECTION_STOCK, left_out
 

@@ -36,7 +36,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from resilient.errors import CorruptError
-from resilient.state.ended import Ended
+from resilient.state.finished_calls import Ended
 
 FORMAT = 1
 SECTION_STOCK = 0

@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from resilient.state import execution, streams
+from resilient.state import execution, random_streams
 from resilient.state.cell_modes import CellModes
 
 CALLS = "calls"
@@ -44,7 +44,7 @@ class Trail:
         passed = self._passed[kind]
         del passed[position:]
         passed.extend([] for _ in range(position - len(passed)))
-        states = {**streams.capture(), _CONTEXT: execution.capture(), _CELL_MODES: modes.capture()}
+        states = {**random_streams.capture(), _CONTEXT: execution.capture(), _CELL_MODES: modes.capture()}
         passed.append([self._keep(name, state) for name, state in states.items()])
 
     def follow(self, kind: str, position: int, modes: CellModes, tell: Callable[[str], None]) -> None:
@@ -55,7 +55,7 @@ class Trail:
         passed = self._passed[kind]
         if position < len(passed):
             states = dict(self._states[key] for key in passed[position])
-            streams.restore(states)
+            random_streams.restore(states)
             execution.restore(states.get(_CONTEXT, {}), tell)
             modes.restore(states.get(_CELL_MODES, {}))
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from resilient.codec.record import Record
+from resilient.codec.tensors import Record
 from resilient.errors import CorruptError, ResilientError
 from resilient.store import layout
 from resilient.store.manifest import Manifest

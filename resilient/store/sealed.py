@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from resilient.codec import container
 from resilient.codec.cipher import Cipher
 from resilient.codec.keys import key_id
-from resilient.codec.record import Record, Sink
+from resilient.codec.tensors import Record, Sink
 from resilient.config import Sealing
 from resilient.errors import CorruptError, WrongKeyError
 from resilient.host.entropy import Entropy, SystemEntropy

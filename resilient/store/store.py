@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 
 from resilient.codec.keys import key_id
-from resilient.codec.record import Sink
+from resilient.codec.tensors import Sink
 from resilient.config import Sealing
 from resilient.errors import (
     CheckpointError,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 
-from resilient.codec.record import Record
+from resilient.codec.tensors import Record
 from resilient.config import Sealing
 from resilient.errors import StorageError
 from resilient.host.entropy import Entropy

@@ -23,9 +23,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from resilient.errors import EXIT_USAGE, BusyError, ResilientError, UsageError
-from resilient.host import core_dumps, python_warnings, streams
-from resilient.tools import adopt, control, explain, export, key, listing, pin, rekey, status, verify
-from resilient.tools.console import EXIT_BAD, Parser, close_quietly, note, prepared
+from resilient.host import core_dumps, python_warnings, standard_streams
+from resilient.tools import adopt, control, explain, export, key, ls, pin, rekey, status, verify
+from resilient.tools.command_line import EXIT_BAD, Parser, close_quietly, note, prepared
 from resilient.version import ShowVersion
 
 _EPILOG = """\
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit status."""
     if argv is None:
         python_warnings.silence()
-    streams.hold()
+    standard_streams.hold()
     core_dumps.forbid()
     if argv is None:
         # What a stopped command leaves behind is cleared away, as after Ctrl-C.
@@ -84,6 +84,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (listing, verify, status, explain, control, export, pin, rekey, key, adopt):
+    for command in (ls, verify, status, explain, control, export, pin, rekey, key, adopt):
         command.add(commands)
     return parser

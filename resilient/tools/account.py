@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from resilient.tools.journal import Event
+from resilient.tools.journal_reader import Event
+from resilient.tools.supervisions import Attempt, Save, Watch
 from resilient.tools.tellings import TELLINGS
-from resilient.tools.watches import Attempt, Save, Watch
 
 _STARTS = frozenset({"attempt", "spawn_failed"})
 _OF_A_WATCH = frozenset({"run", "stop_requested", "broken", "ended", "waiting"})

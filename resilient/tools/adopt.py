@@ -12,20 +12,20 @@ from resilient.config import ENC_MODES, Environment, Sealing
 from resilient.errors import CheckpointError, UsageError
 from resilient.host.directories import is_directory, is_there
 from resilient.host.world import World
+from resilient.run import rundir
+from resilient.run.belief import is_proven, reduced
+from resilient.run.locks import held
+from resilient.run.places import Places
+from resilient.run.rundir import RunDirectory, RunRecord
 from resilient.state.snapshot import Progress as Boundary
 from resilient.state.snapshot import adopted_document, encode_extra
-from resilient.store import rundir
-from resilient.store.belief import is_proven, reduced
 from resilient.store.entry import Draft, Entry
-from resilient.store.locks import held
 from resilient.store.opening import open_store
-from resilient.store.places import Places
-from resilient.store.rundir import RunDirectory, RunRecord
 from resilient.store.store import Store
-from resilient.tools import stock
-from resilient.tools.console import Commands, add_command, note, say
+from resilient.tools import stock_folder
+from resilient.tools.command_line import Commands, add_command, note, say
 from resilient.tools.progress import Progress, watched
-from resilient.tools.stock import StockFile, StockState
+from resilient.tools.stock_folder import StockFile, StockState
 
 REASON = "adopted"
 SOURCE = "adopted_from"
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     world = World()
     if is_there(folder / "run.json"):
         raise UsageError(f"{options.folder} is a run already", hint="resilient-run --run-dir goes on with it")
-    file = stock.choose(world.files, folder, options.file)
+    file = stock_folder.choose(world.files, folder, options.file)
     key = keys.from_any_file(Path(options.key_file)) if options.key_file else None
     state = _read(world, file, key)
     boundary = _boundary(file, state, options.steps_per_epoch)
@@ -90,7 +90,7 @@ def _read(world: World, file: StockFile, key: bytes | None) -> StockState:
     try:
         size_bytes = world.files.identity(file.path).size_bytes
         with Progress("reading", size_bytes, world.clock) as progress:
-            return stock.read(watched(world.files, progress), file.path, key)
+            return stock_folder.read(watched(world.files, progress), file.path, key)
     except FileNotFoundError as error:
         raise UsageError(
             f"{file.path} is not there any more, or a link that leads nowhere", hint="choose one with --file"
@@ -101,7 +101,7 @@ def _read(world: World, file: StockFile, key: bytes | None) -> StockState:
 
 def _boundary(file: StockFile, state: StockState, told: int | None) -> Boundary:
     """The step boundary at which stock has saved: after a step, before the end of its epoch."""
-    steps = stock.steps_per_epoch(file, state.counters, told)
+    steps = stock_folder.steps_per_epoch(file, state.counters, told)
     step = (file.epoch - 1) * steps + file.step_in_epoch
     if max(file.epoch, step, steps) >= _MAX_NUMBER:
         raise UsageError(f"{file.path.name} would be step {step}: no training has come that far")

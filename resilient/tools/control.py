@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from resilient.config import SAVE_SIGNAL
 from resilient.errors import UnusableError
 from resilient.host.world import World
-from resilient.store.rundir import COMPLETE, RunDirectory
-from resilient.tools.console import EXIT_BAD, Commands, add_command, note, say
+from resilient.run.lock_holder import Holder, holder
+from resilient.run.rundir import COMPLETE, RunDirectory
+from resilient.tools.command_line import EXIT_BAD, Commands, add_command, note, say
 from resilient.tools.explain import read_account
-from resilient.tools.holder import Holder, holder
-from resilient.tools.journal import Event, Journal
+from resilient.tools.journal_reader import Event, Journal
 from resilient.tools.runs import add_run, open_directory
-from resilient.tools.watches import REQUEST, Save
+from resilient.tools.supervisions import REQUEST, Save
 
 _LOOK_S = 0.1
 _PATIENCE_S = 10.0

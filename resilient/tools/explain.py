@@ -9,11 +9,11 @@ from typing import Any
 
 from resilient.errors import ResilientError, StorageError, UnusableError, UsageError
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.lock_holder import holder
+from resilient.run.rundir import RunDirectory
 from resilient.tools.account import Account, build
-from resilient.tools.console import Commands, Parser, add_command, say
-from resilient.tools.holder import holder
-from resilient.tools.journal import Journal
+from resilient.tools.command_line import Commands, Parser, add_command, say
+from resilient.tools.journal_reader import Journal
 from resilient.tools.narrative import Present, advice, chapters, headline, standing
 from resilient.tools.runs import add_run, open_directory
 

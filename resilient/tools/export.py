@@ -16,7 +16,7 @@ from resilient.store import commit, layout
 from resilient.store.entry import Entry
 from resilient.store.sealed import opened, read_sealed, write_stream
 from resilient.tools import safetensors
-from resilient.tools.console import Commands, add_command, count, note, say, size
+from resilient.tools.command_line import Commands, add_command, count, note, say, size
 from resilient.tools.pin import chosen
 from resilient.tools.progress import Progress, watched
 from resilient.tools.runs import Run, add_keys, add_run, open_run

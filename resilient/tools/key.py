@@ -9,7 +9,7 @@ from resilient.codec import keys
 from resilient.config import ENC_MODES, Environment
 from resilient.errors import UsageError
 from resilient.host.directories import is_directory, is_there
-from resilient.tools.console import Commands, Parser, add_command, say
+from resilient.tools.command_line import Commands, Parser, add_command, say
 
 _MORE = """\
 A key file holds 32 bytes (16 for SM4-CBC) as hexadecimal digits, and only you

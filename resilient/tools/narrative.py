@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from resilient.tools.account import Account
-from resilient.tools.console import count, size
-from resilient.tools.watches import FINISHED, Attempt, Save, Watch, step_name
+from resilient.tools.command_line import count, size
+from resilient.tools.supervisions import FINISHED, Attempt, Save, Watch, step_name
 
 _WIDTH = 88
 _TRACEBACK_LINES = 8

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from resilient.errors import UsageError
 from resilient.store import layout, pins
 from resilient.store.entry import Entry
-from resilient.tools.console import Commands, add_command, say
+from resilient.tools.command_line import Commands, add_command, say
 from resilient.tools.runs import Run, add_keys, add_run, open_run
 
 _MORE = """\

@@ -10,11 +10,11 @@ from pathlib import Path
 from resilient.codec import keys
 from resilient.config import ENC_MODES, Environment, Sealing
 from resilient.errors import StorageError, UnusableError, UsageError
+from resilient.run.floor import FloorFile
+from resilient.run.reseal import Rekey, Resealed
 from resilient.store import layout
-from resilient.store.floor import FloorFile
-from resilient.store.rekey import Rekey, Resealed
-from resilient.tools import console
-from resilient.tools.console import EXIT_BAD, Commands, Parser, add_command, note, say
+from resilient.tools import command_line
+from resilient.tools.command_line import EXIT_BAD, Commands, Parser, add_command, note, say
 from resilient.tools.progress import Progress, watched
 from resilient.tools.runs import Run, add_keys, add_run, open_run
 
@@ -149,8 +149,8 @@ def _summarize(
     options: argparse.Namespace, run: Run, sealing: Sealing, done: int, bad: int, *, finished: bool
 ) -> None:
     if bad:
-        note(f"{console.count(bad, 'file')} could not be sealed anew, see above")
-    news = f"{console.count(done, 'file')} sealed anew" if done else "there was nothing to do"
+        note(f"{command_line.count(bad, 'file')} could not be sealed anew, see above")
+    news = f"{command_line.count(done, 'file')} sealed anew" if done else "there was nothing to do"
     if not finished:
         # What is damaged may need the old key, and without it the run would go on from an older state.
         note(
@@ -171,4 +171,4 @@ def _summarize(
         if name.endswith(layout.DATA_SUFFIX)
     ]
     if aside and run.keys:
-        note(f"in quarantine/ under the old key: {console.count(len(aside), 'file')}")
+        note(f"in quarantine/ under the old key: {command_line.count(len(aside), 'file')}")

@@ -16,19 +16,19 @@ from resilient.errors import BusyError, KeySourceError, UnusableError, UsageErro
 from resilient.host.directories import is_directory, is_there
 from resilient.host.files import Files
 from resilient.host.world import World
+from resilient.run.belief import is_proven, objection, reduced
+from resilient.run.floor import Floor, FloorFile, read_quietly
+from resilient.run.holdings import PROVEN, Holding, take_stock
+from resilient.run.locks import held
+from resilient.run.places import Places, find_places, homes
+from resilient.run.record_seal import Seal
+from resilient.run.reseal import ORIGIN
+from resilient.run.rundir import Found, RunDirectory, RunRecord
 from resilient.store import layout
-from resilient.store.belief import is_proven, objection, reduced
 from resilient.store.entry import Entry
-from resilient.store.floor import Floor, FloorFile, read_quietly
-from resilient.store.holdings import PROVEN, Holding, take_stock
-from resilient.store.locks import held
 from resilient.store.opening import open_store
-from resilient.store.places import Places, find_places, homes
-from resilient.store.record_seal import Seal
-from resilient.store.rekey import ORIGIN
-from resilient.store.rundir import Found, RunDirectory, RunRecord
 from resilient.store.store import Store
-from resilient.tools.console import Parser, count, note
+from resilient.tools.command_line import Parser, count, note
 
 
 @dataclass(frozen=True)

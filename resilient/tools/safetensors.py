@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from resilient.codec.record import ITEM_BYTES
+from resilient.codec.tensors import ITEM_BYTES
 
 METADATA = "__metadata__"
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from resilient.host.world import World
 from resilient.tools import narrative
 from resilient.tools.account import Account
-from resilient.tools.console import Commands, add_command, age, say
+from resilient.tools.command_line import Commands, add_command, age, say
 from resilient.tools.explain import look, read_account
 from resilient.tools.narrative import Present, clock
 from resilient.tools.runs import add_run, open_directory
-from resilient.tools.watches import FINISHED, Attempt
+from resilient.tools.supervisions import FINISHED, Attempt
 
 _MORE = """\
 Whether the run is being worked on, and by which process; the newest attempt and

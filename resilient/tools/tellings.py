@@ -7,8 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from resilient.tools.journal import Event
-from resilient.tools.watches import FINISHED, MOST_REMARKS, Attempt, Report, Save, Verdict, Watch, step_name
+from resilient.tools.journal_reader import Event
+from resilient.tools.supervisions import (
+    FINISHED,
+    MOST_REMARKS,
+    Attempt,
+    Report,
+    Save,
+    Verdict,
+    Watch,
+    step_name,
+)
 
 
 def _run(watch: Watch, event: Event) -> None:

@@ -20,13 +20,13 @@ from resilient.errors import (
 )
 from resilient.host.files import Files
 from resilient.store import layout
+from resilient.store.bare_file import is_encrypted, read_stock
 from resilient.store.entry import Entry
-from resilient.store.stockfile import is_encrypted, read_stock
 from resilient.store.store import Store
 from resilient.store.survey import Survey, claims
-from resilient.tools import console
-from resilient.tools.console import EXIT_BAD, Commands, add_command, note, say
-from resilient.tools.listing import BAD, LOCKED, OK, UNPROVEN, UNREADABLE
+from resilient.tools import command_line
+from resilient.tools.command_line import EXIT_BAD, Commands, add_command, note, say
+from resilient.tools.ls import BAD, LOCKED, OK, UNPROVEN, UNREADABLE
 from resilient.tools.progress import Progress, watched
 from resilient.tools.runs import Run, add_keys, add_run, open_run, tell_locked
 
@@ -113,7 +113,7 @@ def _summarize(options: argparse.Namespace, states: Counter[str]) -> None:
         found = ", ".join(
             f"{states[state]} {state}" for state in (OK, BAD, LOCKED, UNPROVEN, UNREADABLE) if states[state]
         )
-        print(f"{console.count(total, 'file')} {read}: {'all ok' if total == states[OK] else found}")
+        print(f"{command_line.count(total, 'file')} {read}: {'all ok' if total == states[OK] else found}")
 
 
 def _verdicts(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.codec.container import decode, encode
-from resilient.codec.record import ITEM_BYTES, Record, info_record
+from resilient.codec.tensors import ITEM_BYTES, Record, info_record
 from resilient.errors import CorruptError, UsageError
 
 SMALL_SLICE = 24

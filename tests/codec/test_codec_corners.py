@@ -13,7 +13,7 @@ from Crypto.Hash import HMAC, SHA256
 from test_codec_cipher import KEY, MODES, BytesReader, seal, unseal
 
 from chaos.entropy import SeededEntropy
-from resilient.codec import cipher, keys, stock
+from resilient.codec import bare, cipher, keys
 from resilient.codec.cipher import Cipher
 from resilient.errors import CorruptError, KeySourceError
 
@@ -58,7 +58,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_corrupt(mode, left):
 def test_a_stock_file_that_is_cut_off_while_it_is_read_is_corrupt():
     """Also where nothing but its length could show it: a short read is never filled up with zeros."""
     with pytest.raises(CorruptError, match="ends early"):
-        list(stock.plaintext(ShrinkingReader(bytes(200), 150), None, None))
+        list(bare.plaintext(ShrinkingReader(bytes(200), 150), None, None))
 
 
 def status(mode=stat.S_IFREG | 0o600, owner=None, size=64):

@@ -10,7 +10,7 @@ from test_codec_cipher import MODES, seal, unseal
 from test_codec_container import RECORDS, as_found, join, read
 
 from resilient.codec import cipher
-from resilient.codec.record import Record
+from resilient.codec.tensors import Record
 from resilient.errors import CorruptError
 
 STREAMS = [

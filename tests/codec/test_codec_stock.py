@@ -8,10 +8,10 @@ import pytest
 from mindspore import Tensor
 
 from chaos.entropy import SeededEntropy
-from resilient.codec import container, stock
+from resilient.codec import bare, container
 from resilient.codec.cipher import BLOCK_BYTES, Cipher
 from resilient.codec.container import decode
-from resilient.codec.record import Record, info_record
+from resilient.codec.tensors import Record, info_record
 from resilient.errors import CorruptError
 from resilient.host.files import DiskFiles
 
@@ -117,8 +117,8 @@ def test_we_open_stocks_files_from_disk(tmp_path, mode, crc):
     key = {"enc_key": KEYS[mode], "enc_mode": mode} if mode else {}
     ms.save_checkpoint(full, str(path), crc_check=crc, **key)
     reader = DiskFiles().open(path)
-    assert stock.mode_of(reader) == mode
-    found = b"".join(stock.plaintext(reader, mode, KEYS.get(mode)))
+    assert bare.mode_of(reader) == mode
+    found = b"".join(bare.plaintext(reader, mode, KEYS.get(mode)))
     assert found == (tmp_path / "plain.ckpt").read_bytes()
 
 
@@ -130,4 +130,4 @@ def test_a_wrong_crc_is_found(tmp_path):
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(CorruptError, match="CRC"):
-        list(stock.plaintext(DiskFiles().open(path), None, None))
+        list(bare.plaintext(DiskFiles().open(path), None, None))

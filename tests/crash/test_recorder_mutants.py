@@ -7,16 +7,16 @@ from hypothesis import Phase, find, settings
 from mutation import Mutant, alive
 from recorder_world import PLANS, live
 
-RECORDER = "resilient.recorder"
-KEEPING = "resilient.keeping"
-MIRROR_KEEPER = "resilient.mirror_keeper"
+RECORDER = "resilient.worker.boundary.recorder"
+KEEPING = "resilient.worker.boundary.keeper"
+MIRROR_KEEPER = "resilient.worker.boundary.mirror_keeper"
 SEARCH = settings(max_examples=4000, phases=[Phase.generate], derandomize=True, database=None, deadline=None)
 
 
 MUTANTS = [
     Mutant(
         "a failed call is believed to be between two steps",
-        "resilient.phases",
+        "resilient.worker.boundary.phases",
         "        before, self.state = self.savable, TABLE[self.state, event]\n",
         "        before = self.savable\n"
         "        self.state = State.BETWEEN if event is Event.FAIL else TABLE[self.state, event]\n",

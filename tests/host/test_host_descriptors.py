@@ -14,7 +14,7 @@ from resilient.errors import LinkError
 from resilient.host.descriptors import identity, out_of_reach
 from resilient.host.files import DiskFiles
 from resilient.host.mapping import map_shared
-from resilient.link import Link
+from resilient.wire.link import Link
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from resilient import process_saver
 from resilient.errors import BusyError
 from resilient.host.files import DiskFiles
+from resilient.saving import saver_process
 
 
 def forked_child():
@@ -85,11 +85,11 @@ def test_a_rank_s_lock_is_waited_for(tmp_path, monkeypatch):
             return super().lock(path, owner)
 
     files = Ending()
-    lock = process_saver.take_lock(files, tmp_path / "lock")
+    lock = saver_process.take_lock(files, tmp_path / "lock")
     assert files.tries == 3
     assert (tmp_path / "lock").read_bytes() == str(os.getpid()).encode()
-    monkeypatch.setattr(process_saver, "_LOCK_S", 0.1)
+    monkeypatch.setattr(saver_process, "_LOCK_S", 0.1)
     with pytest.raises(BusyError, match=f"process {os.getpid()} .* holds its lock") as raised:
-        process_saver.take_lock(DiskFiles(), tmp_path / "lock")
+        saver_process.take_lock(DiskFiles(), tmp_path / "lock")
     assert raised.value.pid == os.getpid()
     lock.release()

@@ -1,7 +1,7 @@
 import pytest
 
-from resilient import session
-from resilient.session import Session
+from resilient.worker.session import session
+from resilient.worker.session.session import Session
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resilient import stacks
+from resilient.worker.process import stacks
 
 PROGRAM = Path(__file__).parent / "programs" / "asked.py"
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.mindspore
 def run(folder: Path, what: str, *more: str, restarts="0"):
     """The status, what was said, and the journal's events."""
     options = ["--run-dir", str(folder / "run"), "--no-encrypt", "--max-restarts", restarts, *more]
-    command = [sys.executable, "-m", "supervisor.cli", *options, str(PROGRAM), what]
+    command = [sys.executable, "-m", "supervisor.command.cli", *options, str(PROGRAM), what]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
     events = [json.loads(line) for line in (folder / "run" / "journal.jsonl").read_text().splitlines()]
     return done, events

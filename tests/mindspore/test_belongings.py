@@ -15,9 +15,9 @@ import pytest
 from mindspore.train import Callback, EarlyStopping, History, LossMonitor, ReduceLROnPlateau
 from small import Network, dataset, model
 
-from resilient.belongings import Belongings
-from resilient.state.ended import Ended
+from resilient.state.finished_calls import Ended
 from resilient.state.holder import PROCESS_BOUND
+from resilient.state.side_state import Belongings
 from resilient.state.snapshot import SECTION_KEPT, Progress, Recovered, Tensor
 
 pytestmark = pytest.mark.mindspore

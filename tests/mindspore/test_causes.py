@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.rundir import RunDirectory
 
 PROGRAM = Path(__file__).parent / "programs" / "causes.py"
 SEED = 20_26
@@ -36,7 +36,16 @@ class Run:
         if not (folder / "run").exists():
             RunDirectory(folder / "run", World()).open({"seed": SEED})
         words = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", "--mirror-every", "1"]
-        command = [sys.executable, "-m", "supervisor.cli", *words, *options, str(PROGRAM), kind, str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "supervisor.command.cli",
+            *words,
+            *options,
+            str(PROGRAM),
+            kind,
+            str(folder),
+        ]
         self.out = ""
         self.started.append(self)
         with open(folder / "err", "ab") as err:

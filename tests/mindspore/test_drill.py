@@ -12,7 +12,7 @@ import pytest
 
 from chaos import drill
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.rundir import RunDirectory
 
 SCRIPT = Path(__file__).parent / "programs" / "best.py"
 
@@ -56,7 +56,7 @@ def test_every_tool_works_on_the_run_of_a_drill(tmp_path):
     assert "(pinned)" in tool("ls", "runs/demo", "--key-file", "demo.key")
     assert "no longer pinned" in tool("unpin", "runs/demo", step, "--key-file", "demo.key")
     words = ["--run-dir", "runs/demo", "--key-file", "demo.key", SCRIPT, "fit"]
-    assert "is complete" in call("supervisor.cli", *words, cwd=tmp_path)
+    assert "is complete" in call("supervisor.command.cli", *words, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["a run", "a file", "a link", "a folder"])

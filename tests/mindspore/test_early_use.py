@@ -13,7 +13,7 @@ from mindspore import nn
 from mindspore.train import serialization
 from small import Network
 
-from resilient.early_use import EarlyUse
+from resilient.worker.call.early_use import EarlyUse
 
 PROGRAM = Path(__file__).parent / "programs" / "rounds.py"
 
@@ -38,7 +38,7 @@ def test_what_is_held_is_right_and_the_evaluation_of_a_later_step_is_named(tmp_p
     (tmp_path / "plain").mkdir()
     wanted, _ = result_of(tmp_path / "plain", death=0)
     ours = ["--run-dir", "run", "--no-encrypt", "--backoff", "0:0", "--mirror-every", "1"]
-    found, said = result_of(tmp_path, "-m", "supervisor.cli", *ours, death=14)
+    found, said = result_of(tmp_path, "-m", "supervisor.command.cli", *ours, death=14)
     assert found == wanted, said
     assert said.count("the script uses a trained network (Dense)") == 1, said
     assert "the weights of step 13" in said

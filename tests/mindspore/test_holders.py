@@ -30,7 +30,16 @@ def test_what_objects_hold_is_as_if_nothing_had_failed(tmp_path, kind):
     plain = [sys.executable, str(PROGRAM), kind, "never", str(tmp_path / "plain")]
     wanted, _ = result_of(plain, tmp_path / "plain")
     ours = ["--run-dir", str(tmp_path / "run"), "--no-encrypt", "--backoff", "0:0", "--mirror-every", "1"]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, str(PROGRAM), kind, "yes", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "supervisor.command.cli",
+        *ours,
+        str(PROGRAM),
+        kind,
+        "yes",
+        str(tmp_path),
+    ]
     found, said = result_of(command, tmp_path)
     assert found == wanted, said
     assert {"died_5", "died_13"} <= {path.name for path in tmp_path.iterdir()}

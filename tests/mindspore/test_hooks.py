@@ -51,7 +51,7 @@ def test_a_run_that_fails_in_every_kind_of_hook_ends_as_one_that_did_not(tmp_pat
     """
     plain, _ = run([sys.executable, str(PROGRAM), str(tmp_path), "plain"])
     options = ["--run-dir", str(tmp_path / "run"), "--no-encrypt", "--backoff", "0:0", "--mirror-every", "3"]
-    resumed, _ = run([sys.executable, "-m", "supervisor.cli", *options, str(PROGRAM), str(tmp_path)])
+    resumed, _ = run([sys.executable, "-m", "supervisor.command.cli", *options, str(PROGRAM), str(tmp_path)])
     wanted, seen = events(tmp_path / "plain"), events(tmp_path / "events")
     assert len({process for process, *_ in seen}) == 6
     assert list(unopened(seen)) == []
@@ -73,7 +73,7 @@ def test_a_run_that_fails_in_every_kind_of_hook_ends_as_one_that_did_not(tmp_pat
 def test_a_loop_goes_on_in_the_mode_it_had(tmp_path):
     """Also where the script has set another one, and where a loop that was finished is passed by."""
     options = ["--run-dir", str(tmp_path / "run"), "--no-encrypt", "--backoff", "0:0", "--mirror-every", "1"]
-    command = [sys.executable, "-m", "supervisor.cli", *options, str(MODES), str(tmp_path)]
+    command = [sys.executable, "-m", "supervisor.command.cli", *options, str(MODES), str(tmp_path)]
     said, told = run(command)
     steps = [line for line in said if line.startswith("step")]
     assert steps == ["step 0 in mode 1", *(f"step {n} in mode 0" for n in range(1, 16))]

@@ -10,8 +10,8 @@ import pytest
 
 from resilient.config import Sealing
 from resilient.host.world import World
+from resilient.run.rundir import RunDirectory
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
 
 PROGRAM = Path(__file__).parent / "programs" / "best.py"
 RULES = ["--keep-max", "1", "--keep-best", "2", "--keep-best-by", "known:max"]
@@ -23,7 +23,7 @@ def entries(folder, kind, *rules):
     """The checkpoints that a run of this kind ends with, oldest first."""
     root = folder / "run"
     words = ["--run-dir", root, "--no-encrypt", *rules, PROGRAM, kind]
-    command = [sys.executable, "-m", "supervisor.cli", *map(str, words)]
+    command = [sys.executable, "-m", "supervisor.command.cli", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     run_id = RunDirectory(root, World()).read().run_id

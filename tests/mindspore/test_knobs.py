@@ -170,7 +170,7 @@ def test_a_schedule_of_another_length_is_refused_named_or_taken():
 
 def run(folder, *words, options=(), status=0):
     ours = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", "--mirror-every", "1"]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, *options, str(PROGRAM), *words]
+    command = [sys.executable, "-m", "supervisor.command.cli", *ours, *options, str(PROGRAM), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     said = done.stdout + done.stderr
     assert done.returncode == status, said

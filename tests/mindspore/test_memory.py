@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.rundir import RunDirectory
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -23,7 +23,7 @@ def run(folder: Path, program: str, *arguments: str, options=()) -> tuple[str, s
     RunDirectory(folder / "run", World()).open({"seed": 12})
     ours = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", *options]
     words = [str(PROGRAMS / program), *arguments, str(folder)]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, *words]
+    command = [sys.executable, "-m", "supervisor.command.cli", *ours, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said

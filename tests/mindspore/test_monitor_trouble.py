@@ -17,7 +17,7 @@ from chaos.clock import SteppedClock
 from resilient import CheckpointMonitor
 from resilient.errors import BusyError, StorageError, UsageError
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.rundir import RunDirectory
 
 pytestmark = pytest.mark.mindspore
 
@@ -120,7 +120,7 @@ def test_the_scripts_own_exception_is_the_one_that_is_seen(plain, capsys, monkey
     def fail(recorder, reason):
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("resilient.recorder.Recorder.fail", fail)
+    monkeypatch.setattr("resilient.worker.boundary.recorder.Recorder.fail", fail)
     saves = CheckpointMonitor(directory="out", save_checkpoint_steps=4, exception_save=True)
     with pytest.raises(ValueError, match="theirs"):
         model().train(1, dataset(), callbacks=[saves, At(6, raising(ValueError("theirs")))])

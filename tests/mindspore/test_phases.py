@@ -24,7 +24,7 @@ OVER = [("after", "SCRIPT", 1), ("at exit", "OVER", 1)]
 def run(folder: Path, api: str):
     """Where the program looked and what it saw, equal ones in a row counted, and the samples by phase."""
     options = ["--run-dir", str(folder / "run"), "--no-encrypt", "--mirror-every", "1"]
-    command = [sys.executable, "-m", "supervisor.cli", *options, str(PROGRAM), api]
+    command = [sys.executable, "-m", "supervisor.command.cli", *options, str(PROGRAM), api]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"seen"')))

@@ -18,9 +18,9 @@ from resilient import CheckpointMonitor
 from resilient.errors import BusyError, UsageError
 from resilient.host.files import DiskFiles
 from resilient.host.world import World
-from resilient.saving import Committer
+from resilient.run.rundir import RunDirectory
+from resilient.saving.saver import Committer
 from resilient.store import layout
-from resilient.store.rundir import RunDirectory
 
 PROGRAMS = Path(__file__).parent / "programs"
 STEPS_PER_EPOCH = 8
@@ -33,7 +33,7 @@ def run(folder, program, *arguments, options=(), status=0):
     RunDirectory(folder / "run", World()).open({"seed": 11})
     ours = ["--run-dir", str(folder / "run"), "--save-steps", "4", "--backoff", "0:0", "--no-encrypt"]
     script = [str(PROGRAMS / program), *arguments, str(folder)]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, *options, *script]
+    command = [sys.executable, "-m", "supervisor.command.cli", *ours, *options, *script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     said = done.stdout + done.stderr
     assert done.returncode == status, said

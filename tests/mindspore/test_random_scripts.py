@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.rundir import RunDirectory
 
 PROGRAM = Path(__file__).parent / "programs" / "random_script.py"
 DEATHS = [
@@ -50,7 +50,16 @@ def run(folder, seed, deaths):
     folder.mkdir()
     RunDirectory(folder / "run", World()).open({"seed": 11})
     ours = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", *WAYS[seed % len(WAYS)]]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, str(PROGRAM), str(seed), deaths, str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "supervisor.command.cli",
+        *ours,
+        str(PROGRAM),
+        str(seed),
+        deaths,
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said

@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 import pytest
 
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.rundir import RunDirectory
 
 STEPS_PER_EPOCH = 8
 PROGRAM = Path(__file__).parent / "programs" / "resume.py"
@@ -26,7 +26,7 @@ def run(folder, kind, death, *options, status=0, key=("--no-encrypt",), program=
     """The last result line, and everything that was said."""
     RunDirectory(folder / "run", World()).open({"seed": 11})
     ours = ["--run-dir", str(folder / "run"), "--save-steps", "5", "--backoff", "0:0", *key, *options]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, str(program), kind, death, str(folder)]
+    command = [sys.executable, "-m", "supervisor.command.cli", *ours, str(program), kind, death, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     said = done.stdout + done.stderr
     assert done.returncode == status, said
@@ -77,7 +77,7 @@ def test_evaluations_in_a_loop_of_ones_own_are_made(tmp_path):
     RunDirectory(tmp_path / "run", World()).open({"seed": 11})
     words = ["--run-dir", str(tmp_path / "run"), "--no-encrypt", "--backoff", "0:0", "--quiet"]
     program = [str(PROGRAM.with_name("judged_loop.py")), str(tmp_path)]
-    command = [sys.executable, "-m", "supervisor.cli", *words, *program]
+    command = [sys.executable, "-m", "supervisor.command.cli", *words, *program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("judged ")]

@@ -13,8 +13,7 @@ from mindspore.amp import DynamicLossScaler
 from mindspore.experimental import optim
 from small import Network, dataset
 
-from resilient import seen
-from resilient.state import capture
+from resilient.state import capture, not_given
 from resilient.state.hidden import hidden_parameters
 
 pytestmark = pytest.mark.mindspore
@@ -44,7 +43,7 @@ class Trainer:
 def look(*given, data=None):
     """What the caller's frame shows."""
     trained = {id(p): p.name for p in capture.parameters(given)}
-    return seen.look_around(sys._getframe(1), list(given), trained, data)
+    return not_given.look_around(sys._getframe(1), list(given), trained, data)
 
 
 def test_objects_with_parameters_are_found_wherever_the_loop_can_reach_them():
@@ -145,7 +144,7 @@ def test_plain_variables_that_a_loop_replaces_are_known(body, named, scope):
     seen_there = []
 
     def look_here():
-        seen_there.append(seen.look_around(sys._getframe(1), [Network()], {}, None))
+        seen_there.append(not_given.look_around(sys._getframe(1), [Network()], {}, None))
         return []
 
     names = {"look": look_here}
@@ -171,7 +170,7 @@ def test_plain_variables_that_a_loop_replaces_are_known(body, named, scope):
 
 def test_what_would_take_more_memory_than_the_training_is_named(monkeypatch):
     """It is kept only where it is asked for."""
-    monkeypatch.setattr(seen, "_ALWAYS_BYTES", 1000)
+    monkeypatch.setattr(not_given, "_ALWAYS_BYTES", 1000)
     net = Network()
     teacher = nn.Dense(300, 100)
     found = look(net)

@@ -38,7 +38,7 @@ def test_a_restart_changes_no_name_and_retention_goes_on(tmp_path):
     """The prefix that the first attempt has chosen, beside another run's file, is that of the second too."""
     (tmp_path / "script.py").write_text(SCRIPT)
     ours = ["--no-encrypt", "--backoff", "0:0", "--mirror-every", "1"]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, "script.py"]
+    command = [sys.executable, "-m", "supervisor.command.cli", *ours, "script.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "2 attempts" in done.stderr

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from resilient.state import streams, twister
+from resilient.state import random_streams, twister
 
 
 def changed(draw):
-    before = streams.fingerprint()
+    before = random_streams.fingerprint()
     draw()
-    after = streams.fingerprint()
+    after = random_streams.fingerprint()
     return {name for name in before if before[name] != after[name]}
 
 
@@ -28,8 +28,8 @@ def changed(draw):
 )
 def test_a_draw_from_pythons_stream_is_seen(draw):
     """Also a whole round of the generator, and each of a pair of normal numbers, twice in a row."""
-    assert changed(draw) == {streams.PYTHON}
-    assert changed(draw) == {streams.PYTHON}
+    assert changed(draw) == {random_streams.PYTHON}
+    assert changed(draw) == {random_streams.PYTHON}
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_a_draw_from_pythons_stream_is_seen(draw):
 )
 def test_a_draw_from_numpys_stream_is_seen(draw):
     """Also a whole round of the generator, and a new seed."""
-    assert changed(draw) == {streams.NUMPY}
-    assert changed(draw) == {streams.NUMPY}
+    assert changed(draw) == {random_streams.NUMPY}
+    assert changed(draw) == {random_streams.NUMPY}
 
 
 def test_where_nobody_draws_nothing_changes():
@@ -96,7 +96,7 @@ def test_every_generator_of_numpys_is_put_back(name, present):
     program = (
         "import json, sys\n"
         "import numpy as np\n"
-        "from resilient.state import streams\n"
+        "from resilient.state import random_streams as streams\n"
         "name, present = sys.argv[1:]\n"
         "np.random.set_bit_generator(getattr(np.random, name)(3))\n"
         "np.random.standard_normal(3)\n"

@@ -9,7 +9,7 @@ from tempfile import mkdtemp
 import pytest
 
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.rundir import RunDirectory
 
 PROGRAM = Path(__file__).parent / "programs" / "train.py"
 SEED = 20_26
@@ -29,7 +29,14 @@ def run(folder: Path, api: str, mode: str, death: str) -> tuple[str, list[int], 
     """The hash at the end, the steps that were completed in order, and what was said."""
     directory = RunDirectory(folder / "run", World())
     directory.open({"seed": SEED})
-    command = [sys.executable, "-m", "supervisor.cli", "--run-dir", str(folder / "run"), "--no-encrypt"]
+    command = [
+        sys.executable,
+        "-m",
+        "supervisor.command.cli",
+        "--run-dir",
+        str(folder / "run"),
+        "--no-encrypt",
+    ]
     # Each step is kept: by default only as many as cost little, and these take a millisecond.
     options = ["--save-steps", "4", "--backoff", "0:0", "--mirror-every", "1"]
     words = [str(PROGRAM), api, mode, death, str(folder)]

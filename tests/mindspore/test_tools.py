@@ -55,7 +55,17 @@ def test_what_stock_began_is_brought_to_its_end(tmp_path, kind):
     assert f"step {step} " in said
     assert {path.name: path.read_bytes() for path in (tmp_path / "stock").iterdir()} == before
     words += ["--enc-mode", "AES-CBC"] if kind == "encrypted" else []
-    run = ["-m", "supervisor.cli", "--run-dir", tmp_path / "run", *words, PROGRAM, kind, EPOCHS, tmp_path]
+    run = [
+        "-m",
+        "supervisor.command.cli",
+        "--run-dir",
+        tmp_path / "run",
+        *words,
+        PROGRAM,
+        kind,
+        EPOCHS,
+        tmp_path,
+    ]
     said = call(*run, cwd=tmp_path)
     assert f"resumed at step {step} " in said
     assert said.count("no random streams with it") == 1
@@ -67,7 +77,9 @@ def test_another_network_is_refused(tmp_path):
     call(PROGRAM, "momentum", EPOCHS, tmp_path, "stock", cwd=tmp_path)
     call("-m", "resilient.tools", "adopt", tmp_path / "stock", "--run-dir", tmp_path / "run", "--no-encrypt")
     words = ["--run-dir", tmp_path / "run", "--no-encrypt", "--max-restarts", "0"]
-    said = call("-m", "supervisor.cli", *words, PROGRAM, "adam", EPOCHS, tmp_path, status=65, cwd=tmp_path)
+    said = call(
+        "-m", "supervisor.command.cli", *words, PROGRAM, "adam", EPOCHS, tmp_path, status=65, cwd=tmp_path
+    )
     assert "the checkpoint has no 'moment1." in said
 
 

@@ -72,7 +72,7 @@ with resilient.training(network, nn.SGD(network.trainable_params(), 1e-2)):
 def run(folder, script, *options):
     (folder / "script.py").write_text(script)
     ours = ["--no-encrypt", "--max-restarts", "0", *options]
-    command = [sys.executable, "-m", "supervisor.cli", *ours, "script.py"]
+    command = [sys.executable, "-m", "supervisor.command.cli", *ours, "script.py"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 

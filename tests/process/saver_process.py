@@ -15,11 +15,11 @@ from pathlib import Path
 from slots import rank_mirror, write
 from supervised import DEADLINE_S
 
-from resilient.link import Link
+from resilient.wire.link import Link
 
 
 class SaverProcess:
-    """``python -m resilient.process_saver`` on a store, with a mirror of the rank's to commit from."""
+    """``python -m resilient.saving.saver_process`` on a store, with a mirror of the rank's to commit from."""
 
     def __init__(self, config, size_bytes=24, slots=2):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -27,7 +27,7 @@ class SaverProcess:
         ours.settimeout(DEADLINE_S)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "resilient.process_saver", str(theirs.fileno())],
+                [sys.executable, "-m", "resilient.saving.saver_process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -18,8 +18,8 @@ DEADLINE_S = 60.0
 
 TRAINING = """
     import ctypes, os, signal, sys, time
-    from resilient.heartbeat import Phase
-    from resilient.session import current
+    from resilient.wire.heartbeat import Phase
+    from resilient.worker.session.session import current
     me = current()
     attempt = me.config.attempt
     def step(number):
@@ -42,7 +42,7 @@ class Supervised:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         python=sys.executable,
-        program=("-m", "supervisor.cli"),
+        program=("-m", "supervisor.command.cli"),
         before=None,
         sealed=False,
     ):

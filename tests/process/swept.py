@@ -21,7 +21,7 @@ import psutil
 
 from resilient.config import WorkerConfig
 from resilient.host.cgroup import Group, Groups
-from supervisor.workers import ProcessWorkers, Program, tell
+from supervisor.workers.workers import ProcessWorkers, Program, tell
 
 DEADLINE_S = 60.0
 

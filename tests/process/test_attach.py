@@ -15,7 +15,7 @@ import pytest
 
 from resilient.config import LINK_FD_VARIABLE, WorkerConfig
 from resilient.errors import EXIT_USAGE
-from resilient.link import Link
+from resilient.wire.link import Link
 
 pytestmark = pytest.mark.process
 
@@ -36,7 +36,15 @@ def plain(folder, *words, **more):
 
 def attached(folder, *words, **more):
     """The same under a supervisor, with nothing of its own said on stderr."""
-    ours = ["-m", "supervisor.cli", "--no-encrypt", "--max-restarts", "0", "--run-dir", str(folder / "run")]
+    ours = [
+        "-m",
+        "supervisor.command.cli",
+        "--no-encrypt",
+        "--max-restarts",
+        "0",
+        "--run-dir",
+        str(folder / "run"),
+    ]
     done = plain(folder, *ours, *words, **more)
     done.stderr = "".join(
         line for line in done.stderr.splitlines(keepends=True) if not line.startswith("resilient: ")
@@ -101,7 +109,7 @@ def test_an_application_sees_what_it_always_sees(tmp_path, kind, flags):
             archive.write(tmp_path / "app" / name, name)
     py_compile.compile(str(tmp_path / "script.py"), str(tmp_path / "script.pyc"))
     expected = plain(tmp_path, *flags, kind, "--x", "1")
-    words = [*flags, "-m", "supervisor.cli", "--no-encrypt", "--run-dir", str(tmp_path / "run")]
+    words = [*flags, "-m", "supervisor.command.cli", "--no-encrypt", "--run-dir", str(tmp_path / "run")]
     found = plain(tmp_path, *words, kind, "--x", "1")
     assert expected.returncode == found.returncode == 0, found.stderr
     assert found.stdout == expected.stdout
@@ -112,7 +120,7 @@ def test_an_application_is_started_again_as_it_was(tmp_path):
     code = "import os, sys\nprint(sys.argv)\nos.path.exists('x') or (open('x', 'w'), 1 / 0)\n"
     with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
         archive.writestr("__main__.py", code)
-    words = ["-m", "supervisor.cli", "--no-encrypt", "--backoff", "0:0", "app.zip", "--x"]
+    words = ["-m", "supervisor.command.cli", "--no-encrypt", "--backoff", "0:0", "app.zip", "--x"]
     done = plain(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "['app.zip', '--x']\n" * 2
@@ -200,7 +208,9 @@ def test_no_child_of_the_script_holds_the_link(tmp_path):
 
 def test_what_is_missing_is_said_before_anything_runs(tmp_path):
     """A module that is not there: one line, and no traceback of ours."""
-    done = plain(tmp_path, "-m", "supervisor.cli", "--no-encrypt", "--max-restarts", "0", "-m", "no.such")
+    done = plain(
+        tmp_path, "-m", "supervisor.command.cli", "--no-encrypt", "--max-restarts", "0", "-m", "no.such"
+    )
     assert done.returncode == 64
     assert "no.such" in done.stderr
     assert "Traceback" not in done.stderr
@@ -216,7 +226,12 @@ def test_a_worker_whose_supervisor_died_before_it_began_runs_nothing(tmp_path):
     with theirs:
         environment = {**os.environ, LINK_FD_VARIABLE: str(theirs.fileno())}
         done = plain(
-            tmp_path, "-m", "resilient.attach", "script.py", env=environment, pass_fds=[theirs.fileno()]
+            tmp_path,
+            "-m",
+            "resilient.worker.attach",
+            "script.py",
+            env=environment,
+            pass_fds=[theirs.fileno()],
         )
     assert done.returncode == EXIT_USAGE
     assert done.stdout == ""

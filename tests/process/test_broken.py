@@ -18,11 +18,17 @@ KEEPS = TRAINING + LEFT_BEHIND.replace("        spoil()\n        ask_for_a_save(
 
 def program(seeded):
     """resilient-run with a fault that is seeded into its source."""
-    return ("-c", f"import sys\nfrom supervisor import cli\n{seeded}\nsys.exit(cli.main())")
+    return ("-c", f"import sys\nfrom supervisor.command import cli\n{seeded}\nsys.exit(cli.main())")
 
 
-NO_PLAN = "from supervisor import deadline\ndef plan(*a): raise KeyError('part')\ndeadline.plan = plan"
-NO_LOOK = "from supervisor.watchman import Watchman\ndef look(self): return {}['look']\nWatchman.look = look"
+NO_PLAN = (
+    "from supervisor.verdict import deadline\ndef plan(*a): raise KeyError('part')\ndeadline.plan = plan"
+)
+NO_LOOK = (
+    "from supervisor.watching import watchman\n"
+    "def look(self): return {}['look']\n"
+    "watchman.Watchman.look = look"
+)
 
 
 def test_a_broken_supervisor_has_the_memory_saved_and_says_so(supervise):

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.process
 OPENS = (
     TRAINING
     + """
-    from resilient import process_saver
-    from resilient.settings import Settings
+    from resilient.saving import saver_process as process_saver
+    from resilient.policy.settings import Settings
     process_saver._LOCK_S = 0.1
     me.open(Settings())
 """

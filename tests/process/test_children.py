@@ -45,7 +45,7 @@ def test_a_child_finds_nothing_of_ours_and_runs_nothing_that_only_has_our_name(s
     """Its modules and its path are those of plain python; a file of our name is imported by the script."""
     (tmp_path / "resilient.py").write_text(DECOY)
     # Not by -m, which imports from the working directory.
-    run = supervise(SPAWNS, program=isolated.command("supervisor.cli")[1:])
+    run = supervise(SPAWNS, program=isolated.command("supervisor.command.cli")[1:])
     assert run.end() == 0
     (tmp_path / "plain.py").write_text(SPAWNS)
     plain = subprocess.run(

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.process
 
 DIES_ONCE = """
     import os, signal
-    from resilient.session import current
+    from resilient.worker.session.session import current
     attempt = current().config.attempt
     os.write(1, b"attempt %d works\\n" % attempt)
     os.write(2, b"attempt %d complains\\n" % attempt)

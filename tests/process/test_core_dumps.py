@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from supervised import DEADLINE_S, is_alive, wait_until
 
-from resilient import process_saver
 from resilient.codec.keys import manifest_key
 from resilient.config import Sealing, WorkerConfig
-from resilient.link import Link
+from resilient.saving import saver_process
+from resilient.wire.link import Link
 
 pytestmark = pytest.mark.process
 
@@ -29,8 +29,8 @@ needs_files = pytest.mark.skipif(
 
 TRAINING = """
     import os, signal, sys, threading, time
-    from resilient.session import current
-    from resilient.shared_memory import SharedMemory
+    from resilient.worker.session.session import current
+    from resilient.host.shared_memory import SharedMemory
     kept = SharedMemory.create(1 << 20)
     # In the mirror alone: byte by byte, and from behind.
     for i, letter in enumerate(b"rorrim a ni etats eht"):
@@ -100,7 +100,7 @@ def test_a_saver_that_crashes_leaves_none_either(tmp_path, monkeypatch):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         saver = subprocess.Popen(
-            [*process_saver.COMMAND, str(theirs.fileno())], pass_fds=[theirs.fileno()], preexec_fn=allow_all
+            [*saver_process.COMMAND, str(theirs.fileno())], pass_fds=[theirs.fileno()], preexec_fn=allow_all
         )
     link = Link(ours)
     sealing = Sealing("AES-GCM", KEY)

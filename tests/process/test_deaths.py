@@ -157,7 +157,7 @@ IN_A_GROUP = """
 import os, sys
 with open(sys.argv.pop(1), "w") as group:
     group.write(str(os.getpid()))
-from supervisor import cli
+from supervisor.command import cli
 sys.exit(cli.main())
 """
 
@@ -276,7 +276,7 @@ JUMPY = """
 import itertools, sys
 from resilient.host.clock import SystemClock
 from resilient.host.world import World
-from supervisor import cli, start
+from supervisor.command import cli, start
 
 class Jumpy(SystemClock):
     jumps = itertools.cycle([0.0, 3e8, -3e8, 1e9])

@@ -11,9 +11,10 @@ import pytest
 from supervised import wait_until
 
 from chaos.clock import SteppedClock
-from supervisor import footprint, vitals
-from supervisor.footprint import Footprint, Scales
-from supervisor.vitals import Vitals
+from supervisor.edges import vitals
+from supervisor.edges.vitals import Vitals
+from supervisor.watching import footprint
+from supervisor.watching.footprint import Footprint, Scales
 
 pytestmark = pytest.mark.process
 

@@ -10,7 +10,7 @@ import pytest
 from supervised import TRAINING, events, is_alive
 
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.rundir import RunDirectory
 
 pytestmark = pytest.mark.process
 

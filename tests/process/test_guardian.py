@@ -16,12 +16,12 @@ pytestmark = pytest.mark.process
 
 with_groups = pytest.mark.skipif(Groups.available() is None, reason="no control group can be made here")
 
-AS_EVER = ("-m", "supervisor.cli")
+AS_EVER = ("-m", "supervisor.command.cli")
 WITHOUT_GROUPS = (
     "-c",
     """
 import sys
-from supervisor import cli, start
+from supervisor.command import cli, start
 start.Groups.available = classmethod(lambda cls, mark="": None)
 sys.exit(cli.main())
 """,

@@ -10,10 +10,11 @@ import sys
 import pytest
 from test_attach import assert_alike, plain, write
 
-from resilient import isolated, process_saver
+from resilient import isolated
 from resilient.config import Sealing, WorkerConfig
-from resilient.link import Link
-from supervisor.workers import ProcessWorkers, Program
+from resilient.saving import saver_process
+from resilient.wire.link import Link
+from supervisor.workers.workers import ProcessWorkers, Program
 
 pytestmark = pytest.mark.process
 
@@ -67,7 +68,7 @@ def test_what_lies_in_the_working_directory_is_not_imported(folder):
     assert supervised("--no-encrypt", "src/script.py").returncode == 0
     assert supervised("--no-encrypt", "--run-dir", "other", "--no-python", "true").returncode == 0
     config = WorkerConfig(run_id="r", directory=folder / "run", seed=1, sealing=Sealing())
-    assert tell_and_end(process_saver.COMMAND, config) == ("", 0)
+    assert tell_and_end(saver_process.COMMAND, config) == ("", 0)
     workers = ProcessWorkers(Program("command", ("true",)), print, lambda: None)
     saver = workers.spawn_saver(config, folder / "saver.log")
     saver.link.send({"type": "open"})
@@ -90,7 +91,7 @@ def test_what_pythonpath_leads_to_is_the_scripts_alone(tmp_path, monkeypatch):
     done = supervised("script.py", "--no-encrypt")
     config = WorkerConfig(run_id="r", directory=tmp_path / "run", seed=1, sealing=Sealing())
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
-    assert tell_and_end(process_saver.COMMAND, config) == ("", 0)
+    assert tell_and_end(saver_process.COMMAND, config) == ("", 0)
     assert imported(tmp_path) == ""
 
 
@@ -110,7 +111,7 @@ def test_path_and_flags_are_plain_pythons(tmp_path, words, variables):
     (tmp_path / "package" / "__init__.py").write_text("")
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **variables}
     expected = plain(tmp_path, *words, env=variables)
-    command = [*isolated.command("supervisor.cli"), "--run-dir", "run", "--no-encrypt", *words]
+    command = [*isolated.command("supervisor.command.cli"), "--run-dir", "run", "--no-encrypt", *words]
     found = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert found.stdout == expected.stdout, found.stderr
     # A module that -P hides: plain python ends with 1 there, and a run with 64.
@@ -146,7 +147,7 @@ def test_modules_of_ours_that_come_later_import_what_we_do(tmp_path):
         """,
     )
     done = subprocess.run(
-        [*isolated.command("supervisor.cli"), "--run-dir", "run", "--no-encrypt", "script.py"],
+        [*isolated.command("supervisor.command.cli"), "--run-dir", "run", "--no-encrypt", "script.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

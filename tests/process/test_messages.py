@@ -11,7 +11,12 @@ from supervised import TRAINING, events, is_alive, wait_until
 pytestmark = pytest.mark.process
 
 LONG = "'\\u8bad' * 11000"
-WITHOUT_PATIENCE = TRAINING + "    from resilient import outbox, remote\n    outbox.PATIENCE_S = 0.1\n"
+WITHOUT_PATIENCE = (
+    TRAINING
+    + "    from resilient.wire import outbox\n"
+    + "    from resilient.saving import remote\n"
+    + "    outbox.PATIENCE_S = 0.1\n"
+)
 
 
 @pytest.mark.parametrize(("loss_finite", "kind"), [("True", "exception"), ("False", "numerical")])

@@ -66,7 +66,7 @@ def test_a_saver_says_what_is_in_its_way(tmp_path, name, kind):
 
 # What a training does first, and a script that catches everything.
 OPENING = """
-from resilient import session, settings
+from resilient.worker.session import session; from resilient.policy import settings
 try:
     place = session.current().open(settings.Settings())
     session.current().recover(place)

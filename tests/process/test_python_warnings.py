@@ -14,7 +14,7 @@ pytestmark = pytest.mark.process
 # Something of ours, or of a library that we use, is deprecated; something else is not closed.
 FALLS_BEHIND = """
 import os, sys, warnings
-from supervisor import cli, start
+from supervisor.command import cli, start
 original = start._run
 def late(*arguments):
     warnings.warn("a deprecation of ours", DeprecationWarning)
@@ -27,7 +27,7 @@ sys.exit(cli.main())
 # Code of one of our modules in the worker, and then the script's own.
 WARNS = """
     import os, warnings
-    from resilient.session import current
+    from resilient.worker.session.session import current
     source = "import warnings; warnings.warn('a deprecation of ours', DeprecationWarning)"
     exec(source, {"__name__": "resilient.something"})
     try:

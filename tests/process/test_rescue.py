@@ -11,7 +11,7 @@ from supervised import TRAINING, events
 pytestmark = pytest.mark.process
 
 LEFT_BEHIND = f"""
-    sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+    sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
     from slots import rank_mirror, write
     from resilient.config import KeepPolicy, Sealing
     folder = me.config.directory / "checkpoint" / "rank_0"

@@ -19,8 +19,8 @@ from supervised import DEADLINE_S, wait_until
 
 from resilient.config import KeepPolicy, Sealing
 from resilient.host.files import DiskFiles
-from resilient.process_saver import ProcessCommit
-from resilient.shared_memory import SharedMemory
+from resilient.host.shared_memory import SharedMemory
+from resilient.saving.saver_process import ProcessCommit
 from resilient.store import layout
 
 pytestmark = pytest.mark.process
@@ -285,7 +285,7 @@ def test_a_saver_that_cannot_be_started_is_an_error_of_the_save(tmp_path, monkey
     """The training goes on; the save has failed, and the next one tries again."""
     commit = ProcessCommit(committer_of(tmp_path, Sealing()), RUN_ID)
     with monkeypatch.context() as patch:
-        patch.setattr("resilient.process_saver.COMMAND", (str(tmp_path / "nothing"),))
+        patch.setattr("resilient.saving.saver_process.COMMAND", (str(tmp_path / "nothing"),))
         assert "saving process failed" in commit(snapshot_of(1)).error
     try:
         assert commit(snapshot_of(2)).error == ""

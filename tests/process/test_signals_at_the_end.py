@@ -28,7 +28,7 @@ def repeat(*event):
     for number in numbers:
         os.kill(os.getpid(), number)
 
-from supervisor import loop
+from supervisor.loop import loop
 run = loop.Supervisor.run
 
 def run_and_repeat(supervisor):
@@ -45,7 +45,7 @@ class AtTheVeryEnd:
         repeat()
 
 sys.at_the_very_end = AtTheVeryEnd()
-from supervisor import cli
+from supervisor.command import cli
 sys.exit(cli.main())
 """
 

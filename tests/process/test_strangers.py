@@ -15,8 +15,8 @@ pytestmark = pytest.mark.process
 REFUSED = """if True:
     import os, signal, socket
     from types import SimpleNamespace
-    from resilient.link import Link
-    from supervisor.workers import ProcessWorker
+    from resilient.wire.link import Link
+    from supervisor.workers.workers import ProcessWorker
     link = Link(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)[0])
     stranger = SimpleNamespace(pid=1, poll=lambda: None)
     worker = ProcessWorker(stranger, link, [], complain=print)
@@ -35,7 +35,9 @@ def test_a_program_of_another_user_is_named_and_not_the_end_of_the_supervisor():
     assert done.stdout.count("runs as another user and takes no signals from us") == 1
 
 
-@pytest.mark.parametrize("program", [("-m", "supervisor.cli"), None], ids=["module", "console script"])
+@pytest.mark.parametrize(
+    "program", [("-m", "supervisor.command.cli"), None], ids=["module", "console script"]
+)
 def test_ctrl_c_before_anything_was_launched_is_one_line(tmp_path, program):
     """A command that gives the key is slow: status 130, no traceback, and nothing of it is left."""
     (tmp_path / "train.py").write_text("")

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 # Completes steps, as far as the supervisor can tell, and then does what its arguments say.
 STEPS = """
     import os, signal, sys, time
-    from resilient.session import current
+    from resilient.worker.session.session import current
     attempt = current().config.attempt
     current().tell("progress", step=10 * attempt)
 """
@@ -58,7 +58,15 @@ def test_two_scripts_of_one_name_do_not_share_a_run(tmp_path):
         (tmp_path / folder / "train.py").write_text(f"print({folder!r}); raise SystemExit(3)")
 
     def start(*words):
-        command = [sys.executable, "-m", "supervisor.cli", "--no-encrypt", "--max-restarts", "0", *words]
+        command = [
+            sys.executable,
+            "-m",
+            "supervisor.command.cli",
+            "--no-encrypt",
+            "--max-restarts",
+            "0",
+            *words,
+        ]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert start("a/train.py").returncode == 3
@@ -190,7 +198,7 @@ def test_nobody_reading_our_output_does_not_hurt_the_run(tmp_path):
     script = tmp_path / "chatty.py"
     script.write_text("for n in range(20000): print('line', n)\nopen('done', 'w')\n")
     words = ["--no-encrypt", "--run-dir", "run", str(script)]
-    command = [sys.executable, "-m", "supervisor.cli", *words]
+    command = [sys.executable, "-m", "supervisor.command.cli", *words]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     process.stdout.close()
     assert process.wait(60) == 0
@@ -252,7 +260,7 @@ def test_each_attempt_reads_the_same_stdin(supervise):
         """
         import os, signal, sys
         print(sys.stdin.readline().upper(), flush=True)
-        from resilient.session import current
+        from resilient.worker.session.session import current
         if current().config.attempt == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         """,
@@ -267,7 +275,7 @@ def test_each_attempt_reads_the_same_stdin(supervise):
 def test_any_command_is_supervised(tmp_path):
     """--no-python: exit 0 is complete, anything else is tried again."""
     words = ["--no-encrypt", "--backoff", "0:0", "--run-dir", "run", "--no-python"]
-    command = [sys.executable, "-m", "supervisor.cli", *words, "sh", "-c"]
+    command = [sys.executable, "-m", "supervisor.command.cli", *words, "sh", "-c"]
     program = "test -e once && echo there || { touch once; exit 4; }"
     done = subprocess.run([*command, program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "there\n"), done.stderr
@@ -316,7 +324,10 @@ def test_a_run_whose_last_state_is_not_on_disk_is_not_complete(supervise):
 
     The words go by what lies on the disk: a message about it, as here, is none.
     """
-    tell = "from resilient.session import current\ncurrent().tell({what!r}, step={step}, error='no space')\n"
+    tell = (
+        "from resilient.worker.session.session import current\n"
+        "current().tell({what!r}, step={step}, error='no space')\n"
+    )
     script = tell.format(what="saved", step=4) + tell.format(what="save_failed", step=9)
     run = supervise(script)
     assert run.end() == 75
@@ -331,7 +342,7 @@ def test_a_run_whose_last_state_is_not_on_disk_is_not_complete(supervise):
 
 def test_failing_saves_do_not_flood_the_console(supervise):
     """One line for many failures in a row; the journal has each of them."""
-    script = "from resilient.session import current\n"
+    script = "from resilient.worker.session.session import current\n"
     script += "for step in range(1, 51): current().tell('save_failed', step=step, error='no space')\n"
     run = supervise(script)
     run.end()
@@ -354,7 +365,7 @@ def test_a_key_that_cannot_be_used_is_refused(tmp_path, content, mode, said):
     if content is not None:
         key.write_bytes(content)
         os.chmod(key, mode)
-    command = [sys.executable, "-m", "supervisor.cli", "--key-file", str(key), str(script)]
+    command = [sys.executable, "-m", "supervisor.command.cli", "--key-file", str(key), str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (64, ""), done.stderr
     assert str(key) in done.stderr
@@ -371,7 +382,16 @@ def test_no_key_reaches_argv_environment_log_or_journal(tmp_path):
         "sys.stdout.buffer.write(open('/proc/self/cmdline', 'rb').read())\n"
         "sys.stdout.buffer.write(open('/proc/self/environ', 'rb').read())\n"
     )
-    command = [sys.executable, "-m", "supervisor.cli", "--run-dir", "run", "--key-file", "key", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "supervisor.command.cli",
+        "--run-dir",
+        "run",
+        "--key-file",
+        "key",
+        str(script),
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())

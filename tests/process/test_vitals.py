@@ -12,9 +12,9 @@ import time
 import pytest
 from supervised import wait_until
 
-from resilient.heartbeat import Heartbeat, Phase
-from supervisor import vitals
-from supervisor.liveness import HangPolicy, Liveness
+from resilient.wire.heartbeat import Heartbeat, Phase
+from supervisor.edges import vitals
+from supervisor.watching.liveness import HangPolicy, Liveness
 
 pytestmark = pytest.mark.process
 

@@ -25,11 +25,11 @@ from store_world import (
 from chaos.clock import SteppedClock
 from chaos.disk import SimulatedDisk
 from chaos.faults import Fail
-from resilient import retention
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import ShunnedError
 from resilient.host.entropy import SystemEntropy
 from resilient.host.files import DiskFiles
+from resilient.policy import retention
 from resilient.store import layout
 from resilient.store.store import Store
 

@@ -8,10 +8,10 @@ from store_world import ROOT, SEALINGS, draft, make_store
 from chaos.clock import SteppedClock
 from chaos.disk import SimulatedDisk
 from chaos.entropy import SeededEntropy
-from resilient.codec.record import info_record
+from resilient.codec.tensors import info_record
 from resilient.config import Best, KeepPolicy
 from resilient.host.world import World
-from resilient.saving import Committer, Snapshot
+from resilient.saving.saver import Committer, Snapshot
 from resilient.store import layout
 
 

@@ -24,15 +24,16 @@ from store_world import (
 
 from chaos.disk import SimulatedDisk
 from chaos.faults import Fail, Kill, Killed, always
-from resilient.codec.record import info_record
+from resilient.codec.tensors import info_record
 from resilient.config import Sealing
 from resilient.errors import CorruptError, StorageError
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World
+from resilient.run import rundir
+from resilient.run.rundir import RunDirectory
 from resilient.store import commit as sequence
-from resilient.store import layout, manifest, rundir
+from resilient.store import layout, manifest
 from resilient.store.commit import Place
-from resilient.store.rundir import RunDirectory
 from resilient.store.weights import prune_weights, write_weights
 
 DATA = [DIRECTORY / f"CKP_rank_0-1_{step}.ckpt" for step in range(6)]

@@ -30,14 +30,14 @@ from store_world import (
 
 from chaos.disk import SimulatedDisk
 from chaos.faults import Fail
-from resilient import retention
 from resilient.config import KeepPolicy
 from resilient.errors import BusyError, CheckpointError, ResilientError, UnusableError
 from resilient.host.world import World
+from resilient.policy import retention
+from resilient.run.rundir import RunDirectory, RunRecord
 from resilient.store import layout, manifest
 from resilient.store.manifest import Owner
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory, RunRecord
 
 OWNER = Owner("run-1", 0)
 POLICIES = [KeepPolicy(max_count=2), KeepPolicy(per_minutes=10), KeepPolicy()]

@@ -20,10 +20,10 @@ from chaos.clock import SteppedClock
 from chaos.disk import SimulatedDisk
 from chaos.faults import Fail, Kill, Killed, nothing
 from chaos.invariants import ViolationError, demand
-from resilient import retention
 from resilient.codec.keys import key_id
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import ResilientError, StorageError, UnusableError
+from resilient.policy import retention
 from resilient.store import layout
 
 MODES = [("AES-GCM", key) for key in KEYS] + [("AES-CBC", LONG[0]), ("AES-CBC", SHORT[0])]

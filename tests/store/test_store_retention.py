@@ -20,7 +20,7 @@ from store_world import (
 
 from chaos.disk import SimulatedDisk
 from chaos.faults import Fail, always
-from resilient.codec.record import info_record
+from resilient.codec.tensors import info_record
 from resilient.host.entropy import SystemEntropy
 from resilient.store import layout
 from resilient.store.weights import prune_weights, remove_temporaries, write_weights

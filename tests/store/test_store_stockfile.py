@@ -12,10 +12,10 @@ from store_world import KEY, OTHER_KEY, SEALINGS, content
 
 from chaos.disk import SimulatedDisk
 from chaos.entropy import SeededEntropy
-from resilient.codec import container, stock
-from resilient.codec.record import Record, info_record
+from resilient.codec import bare, container
+from resilient.codec.tensors import Record, info_record
 from resilient.errors import CorruptError, WrongKeyError
-from resilient.store.stockfile import Opening, plaintext, read_stock
+from resilient.store.bare_file import Opening, plaintext, read_stock
 from resilient.store.weights import write_weights
 
 PATH = Path("/run/weights.ckpt")
@@ -137,7 +137,7 @@ def test_stock_blocks_of_any_size():
             target[:] = one[offset : offset + len(target)]
             return len(target)
 
-    assert len(list(stock.plaintext(Whole(), "AES-GCM", KEY))) == one.count(b"\xd8\x5e\x3a\x7f")
+    assert len(list(bare.plaintext(Whole(), "AES-GCM", KEY))) == one.count(b"\xd8\x5e\x3a\x7f")
 
 
 def test_what_stock_reads_alone():

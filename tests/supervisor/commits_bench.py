@@ -11,7 +11,7 @@ from slots import GCM, config_of, write
 
 from chaos.children import PlayedWorker
 from resilient.config import KeepPolicy, Sealing
-from supervisor.commits import Commits
+from supervisor.saves.save_requests import Commits
 
 RUN = config_of(Path("/run"), sealing=Sealing(), attempt=1)
 STORE = {

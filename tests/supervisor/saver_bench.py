@@ -8,7 +8,7 @@ from pathlib import Path
 from played import OPENED, Children, asked_steps
 from slots import config_of
 
-from supervisor.saver import Save, Saver
+from supervisor.saves.saver_child import Save, Saver
 
 CONFIG = config_of(Path("/run"))
 

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
-from supervisor.journal import Journal
+from resilient.run.rundir import RunDirectory
+from supervisor.edges.journal import Journal
 
 
 def main(root, kind, answer):

@@ -11,12 +11,12 @@ import pytest
 from tool_runs import CANARY, every_file, flip, key_file, make_run
 
 from resilient.codec import container
-from resilient.codec.record import Record, info_record
+from resilient.codec.tensors import Record, info_record
 from resilient.config import Sealing
 from resilient.host.world import World
+from resilient.run.rundir import ADOPTING, RunDirectory
 from resilient.state.snapshot import decode_extra
 from resilient.store.opening import open_store
-from resilient.store.rundir import ADOPTING, RunDirectory
 from resilient.store.weights import write_weights
 
 WEIGHT = CANARY * 30
@@ -244,7 +244,7 @@ def test_a_run_is_never_replaced(tool):
 
 def test_an_adoption_that_was_interrupted(tool):
     """Its run refuses to be trained, and adopting again finishes, with what is asked for then."""
-    from supervisor.cli import main as supervise
+    from supervisor.command.cli import main as supervise
 
     for step in (1, 2):
         stock_file(f"folder/CKP-2_{step}.ckpt", 8 + step)

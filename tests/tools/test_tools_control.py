@@ -13,7 +13,7 @@ import pytest
 from tool_runs import make_run
 
 from resilient.host.files import DiskFiles
-from resilient.tools import holder as holders
+from resilient.run import lock_holder as holders
 
 PROGRAM = Path(__file__).with_name("played_holder.py")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -12,8 +12,8 @@ from tool_runs import draft, every_file, key_file, make_run
 
 from resilient.config import Sealing
 from resilient.host.world import World
+from resilient.run.rundir import RunDirectory
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
 
 
 @pytest.fixture

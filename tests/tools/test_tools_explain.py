@@ -8,7 +8,7 @@ from diaries import begin, flat
 
 from resilient.host.world import World
 from resilient.tools.account import build
-from resilient.tools.journal import Journal
+from resilient.tools.journal_reader import Journal
 
 TRACEBACK = (
     "Traceback (most recent call last):\n" + "".join(f"  frame {i}\n" for i in range(20)) + "ValueError: bad"

@@ -17,10 +17,10 @@ from safetensors import deserialize, safe_open
 from tool_runs import CANARY, draft, every_file, flip, key_file, make_run, records, tensor
 
 from resilient.codec import container
-from resilient.codec.record import Record, info_record
+from resilient.codec.tensors import Record, info_record
 from resilient.config import Sealing
 from resilient.host.world import World
-from resilient.store.stockfile import read_stock
+from resilient.store.bare_file import read_stock
 
 
 def read_ckpt(path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resilient.tools.journal import Event
+from resilient.tools.journal_reader import Event
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from resilient.host.world import World
 from resilient.tools.account import build
-from resilient.tools.journal import Journal, parse
+from resilient.tools.journal_reader import Journal, parse
 from resilient.tools.narrative import Present, chapters, headline, standing
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\r\u202egnp.exe\x00\ud800"

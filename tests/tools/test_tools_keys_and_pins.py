@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 from tool_runs import draft, every_file, key_file, make_run
 
-from resilient import retention
 from resilient.codec import keys
 from resilient.config import KeepPolicy, Sealing
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.policy import retention
+from resilient.run.rundir import RunDirectory
 
 
 def test_a_key_is_made_for_you_alone(tool, tmp_path):

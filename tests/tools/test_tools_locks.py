@@ -11,9 +11,10 @@ from tool_runs import draft, every_file, key_file, make_run
 
 from resilient.config import Sealing
 from resilient.host.world import World
-from resilient.store import layout, rundir
+from resilient.run import rundir
+from resilient.run.rundir import RunDirectory
+from resilient.store import layout
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
 
 
 @pytest.fixture

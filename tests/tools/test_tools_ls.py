@@ -13,9 +13,9 @@ from tool_runs import STEPS, draft, every_file, flip, key_file, make_run
 
 from resilient.config import Sealing
 from resilient.host.world import World
+from resilient.run.rundir import RunDirectory
 from resilient.store import pins
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
 from resilient.tools import main
 
 HEADER = ("STEP", "EPOCH", "REASON", "SIZE", "AGE", "VALID", "LOSS", "CIPHER", "KEY", "FILE")

@@ -13,11 +13,11 @@ import pytest
 from tool_runs import CANARY, STEPS, draft, every_file, flip, key_file, make_run, tensor
 
 from resilient.codec import keys
-from resilient.codec.record import Record
+from resilient.codec.tensors import Record
 from resilient.config import Sealing
 from resilient.host.world import World
+from resilient.run.rundir import RunDirectory
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
 
 
 @pytest.fixture

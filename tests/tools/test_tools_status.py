@@ -9,9 +9,9 @@ from diaries import Diary, begin, flat
 from tool_runs import make_run
 
 from resilient.host.world import World
-from resilient.store.rundir import RunDirectory
+from resilient.run.rundir import RunDirectory
 from resilient.tools.account import build
-from resilient.tools.journal import Journal
+from resilient.tools.journal_reader import Journal
 from resilient.tools.narrative import Present, chapters
 
 

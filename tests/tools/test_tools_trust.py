@@ -12,9 +12,9 @@ from tool_runs import draft, key_file, make_run
 from resilient.codec import keys
 from resilient.config import Sealing
 from resilient.host.world import World
-from resilient.store.floor import FloorFile, Height
+from resilient.run.floor import FloorFile, Height
+from resilient.run.rundir import RunDirectory
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resilient.codec import keys
-from resilient.codec.record import Record, info_record
+from resilient.codec.tensors import Record, info_record
 from resilient.config import Sealing
 from resilient.host.world import World
+from resilient.run.rundir import RunDirectory
 from resilient.store import layout
 from resilient.store.entry import Draft
 from resilient.store.opening import open_store
-from resilient.store.rundir import RunDirectory
 from resilient.store.weights import write_weights
 from resilient.tools import main
 

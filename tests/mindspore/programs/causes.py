@@ -32,7 +32,7 @@ from mindspore import nn
 from mindspore.train import Callback, LossMonitor, Model
 from small import STEPS_PER_EPOCH, Network, model
 
-from resilient.session import current
+from resilient.worker.session.session import current
 
 KIND, FOLDER = sys.argv[1], Path(sys.argv[2])
 ONCE = current().config.attempt == 1 and not (FOLDER / "again").exists()

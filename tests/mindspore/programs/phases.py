@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from resilient.heartbeat import Phase
-from resilient.session import current
+from resilient.wire.heartbeat import Phase
+from resilient.worker.session.session import current
 
 SEEN = []
 

@@ -16,7 +16,7 @@ from mindspore.train import OnRequestExit
 from small import At, dataset, files, loaded, model
 
 from resilient import CheckpointMonitor
-from resilient.session import current
+from resilient.worker.session.session import current
 
 KIND = sys.argv[1]
 

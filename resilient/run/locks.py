@@ -1,0 +1,67 @@
+"""Whoever changes what a run has saved, from outside of it, holds everything of it that can be held:
+
+    lock             of the run: its supervisor has it, or a process that trains without one
+    .rank_N.lock     of each rank, in each place: whoever commits there. A worker, or the saver of a training
+                     without a supervisor, may live on when the one that has the run's lock was killed
+    lock             of a shared place: a process without a supervisor whose own run is there
+
+The first is ``RunDirectory.lock``; here are the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from resilient.errors import BusyError, StorageError
+from resilient.host.files import Files, Lock
+from resilient.host.world import World
+from resilient.run.places import Places
+from resilient.run.rundir import RunDirectory
+from resilient.store import layout
+from resilient.store.patience import locked_soon
+
+_LIMIT_BYTES = 4096
+
+
+@contextmanager
+def held(world: World, places: Places, world_size: int) -> Iterator[None]:
+    """Holds what can be held of a run's places, whose own lock the caller has.
+
+    Raises BusyError, which says who has it.
+    """
+    with ExitStack() as stack:
+        for place in dict.fromkeys((places.root, *places.own)):
+            if place in places.shared:
+                stack.callback(RunDirectory(place, world).lock().release)
+            for rank in _ranks(world.files, place, world_size):
+                stack.callback(_lock_rank(world.files, place, rank).release)
+        yield
+
+
+def _ranks(files: Files, place: Path, world_size: int) -> list[int]:
+    """The ranks of the run, and those it had when it was a larger one."""
+    found = map(layout.rank_of_lock, files.names(place))
+    return sorted({*range(world_size), *(rank for rank in found if rank is not None)})
+
+
+def _lock_rank(files: Files, place: Path, rank: int) -> Lock:
+    path = layout.rank_lock(place, rank)
+    try:
+        return locked_soon(files, path)
+    except BusyError:
+        pid = _owner(files, path)
+        who = f"process {pid}" if pid else "another process"
+        raise BusyError(
+            f"{who}, a worker or a saver, still holds the checkpoints of rank {rank} in {place}",
+            pid=pid,
+            hint="it ends when it has saved; or end it",
+        ) from None
+
+
+def _owner(files: Files, path: Path) -> int:
+    try:
+        return int(files.read(path, _LIMIT_BYTES))
+    except (StorageError, FileNotFoundError, ValueError):
+        return 0

@@ -1,0 +1,218 @@
+"""Where a run's checkpoints are: in its own directory, and where else its script keeps them.
+
+run.json names these places by their absolute paths, and the directory it was itself in when the run was last
+worked on (``home``). Both are told apart from where it is now:
+
+    moved     nothing of this run is at home any more: what was named below home is below the directory now
+    copied    the run is still at home, under the same run_id: what is named is the original's. The copy has
+              what was copied with it, below its own directory; every place outside belongs to the original
+    beside    a whole project was moved or copied, and a place beside home with it: it is found by the way
+              that led from home to it, and only where it holds checkpoints that say they are this run's
+    shared    a place has a run.json of another run: a process without a supervisor has used it too. Its
+              checkpoints are told apart by their manifests; of what has no manifest nobody knows whose it is
+    missing   a place is not there: removed, or not mounted
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from resilient.errors import StorageError
+from resilient.host.directories import is_directory, is_same
+from resilient.host.files import Files
+from resilient.run.rundir import RunRecord
+from resilient.store import layout, manifest
+
+_LIMIT_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Other:
+    """A place that is named, and belongs to the run in the directory ``owner``.
+
+    ``copy`` is the one that was copied with this run; None where there is none.
+    """
+
+    place: Path
+    owner: Path
+    copy: Path | None = None
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A place outside of home that has come along: where it was, and where it is now."""
+
+    before: Path
+    now: Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places of one run.
+
+    ``own`` hold its checkpoints, the last one in use first; without any it is the run's directory. ``shared``
+    are those of them that another run has used too. ``named`` is what the run's record should name, and
+    ``followed`` are those that have another name since the run was moved.
+    """
+
+    root: Path
+    own: tuple[Path, ...]
+    shared: frozenset[Path]
+    others: tuple[Other, ...]
+    missing: tuple[Path, ...]
+    named: tuple[Path, ...]
+    followed: tuple[Followed, ...] = ()
+
+    @classmethod
+    def alone(cls, root: Path) -> Places:
+        """Those of a directory without a record that could name any."""
+        return cls(root, (root,), frozenset(), (), (), ())
+
+    def settle(self, record: RunRecord, *, forget_missing: bool = False) -> RunRecord:
+        """The record as it is to be written where the run is now: a copy becomes a run of its own."""
+        named = [place for place in self.named if not (forget_missing and place in self.missing)]
+        return replace(record, home=str(self.root), checkpoints=tuple(map(str, named)))
+
+    def ranks(self, files: Files, world_size: int) -> list[int]:
+        """The ranks of the run, and those it has saved of when it was a larger one."""
+        found = (
+            layout.rank_of_folder(name) for place in self.own for name in files.names(place / "checkpoint")
+        )
+        return sorted({*range(world_size), *(rank for rank in found if rank is not None)})
+
+    def remarks(self) -> Iterator[str]:
+        """What there is to say of places that are left alone."""
+        for other in self.others:
+            yield f"{other.place} belongs to the run in {other.owner}: not touched"
+        yield from self.absences()
+
+    def absences(self) -> Iterator[str]:
+        """What there is to say of places that are missing."""
+        for place in self.missing:
+            yield f"{place}, where this run has kept checkpoints, is not there (removed, or not mounted)"
+
+
+def find_places(files: Files, root: Path, record: RunRecord) -> Places:
+    """Looks for the places of the run whose record lies in ``root``."""
+    home = Path(record.home) if record.home else root
+    copied = is_copy(files, root, record)
+    own: list[Path] = []
+    shared: set[Path] = set()
+    others: list[Other] = []
+    missing: list[Path] = []
+    named: list[Path] = []
+    followed: list[Followed] = []
+    for name in record.checkpoints:
+        place = _moved(home / name, home, root)
+        if place in named or place in missing or any(place == other.place for other in others):
+            continue
+        inside = _is_within(place, root) or is_same(place, root)
+        owner = "" if inside else _run_id(files, place)
+        beside = None if inside else _beside(files, place, root, record)
+        mine = [beside] if beside is not None else []
+        if owner == record.run_id or (copied and not inside):
+            others.append(Other(place, place if owner == record.run_id else home, beside))
+        elif beside is not None and not _keeps(files, place, record.run_id):
+            followed.append(Followed(place, beside))
+        else:
+            mine.append(place)
+        for one in dict.fromkeys(one for one in mine if one not in named):
+            named.append(one)
+            if not is_directory(one):
+                missing.append(one)
+            elif _holds(one):
+                own.insert(0, one)
+                shared.update([one] if not inside and _run_id(files, one) else [])
+    if _holds(root) and not any(is_same(place, root) for place in own):
+        own.append(root)
+    return Places(
+        root,
+        tuple(own) or (root,),
+        frozenset(shared),
+        tuple(others),
+        tuple(missing),
+        tuple(named),
+        tuple(followed),
+    )
+
+
+def homes(files: Files, root: Path, record: RunRecord) -> tuple[Path, ...]:
+    """Where the run in ``root`` is, and where it was before it was moved; a copy was nowhere else."""
+    home = Path(record.home or root)
+    return (root,) if is_copy(files, root, record) else tuple(dict.fromkeys((root, home)))
+
+
+def is_copy(files: Files, root: Path, record: RunRecord) -> bool:
+    """Whether the run is still where its record says, so that what lies in ``root`` is a copy of it."""
+    home = Path(record.home) if record.home else root
+    return not is_same(home, root) and _run_id(files, home) == record.run_id
+
+
+def _moved(place: Path, home: Path, root: Path) -> Path:
+    """Where a place is, now that home is in ``root``."""
+    return root / place.relative_to(home) if _is_within(place, home) else place
+
+
+def _beside(files: Files, place: Path, root: Path, record: RunRecord) -> Path | None:
+    """The place that lies to the run as ``place`` lay to its home, if it holds checkpoints of the run.
+
+    It comes along when a user moves or copies a whole project, and the script names it by its new path.
+    """
+    home = Path(record.home or root)
+    if not (home.is_absolute() and place.is_absolute()) or is_same(home, root):
+        return None
+    beside = Path(os.path.normpath(root / os.path.relpath(place, home)))
+    # A place that the record names has its own turn; of a copy it is the original's.
+    if any(is_same(beside, home / name) for name in record.checkpoints):
+        return None
+    if _run_id(files, beside) == record.run_id or not _keeps(files, beside, record.run_id):
+        return None
+    return beside
+
+
+def _keeps(files: Files, place: Path, run_id: str) -> bool:
+    """Whether a checkpoint there says that it is this run's: each is authenticated before it is used."""
+    if not _holds(place):
+        return False
+    checkpoints = place / "checkpoint"
+    try:
+        folders = [checkpoints / n for n in files.names(checkpoints) if layout.rank_of_folder(n) is not None]
+        manifests = (
+            folder / name
+            for folder in folders
+            for name in files.names(folder)
+            if name.endswith(layout.MANIFEST_SUFFIX) and not layout.is_temporary(name)
+        )
+        return any(_claimed_by(files, path) == run_id for path in manifests)
+    except StorageError:
+        return False
+
+
+def _claimed_by(files: Files, path: Path) -> object:
+    try:
+        return manifest.claims(files.read(path, manifest.LIMIT_BYTES)).get("run_id")
+    except (FileNotFoundError, StorageError):
+        return None
+
+
+def _is_within(place: Path, directory: Path) -> bool:
+    """Whether a place is a directory or below it, by its name: ``..`` may lead anywhere."""
+    return place == directory or (directory in place.parents and ".." not in place.parts)
+
+
+def _holds(place: Path) -> bool:
+    return is_directory(place / "checkpoint")
+
+
+def _run_id(files: Files, directory: Path) -> str:
+    """Whose run.json lies there; "" where none does that can be read."""
+    try:
+        content = json.loads(files.read(directory / "run.json", _LIMIT_BYTES))
+        run_id = content["run_id"]
+    except (FileNotFoundError, StorageError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return run_id if isinstance(run_id, str) else ""

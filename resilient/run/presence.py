@@ -1,0 +1,111 @@
+"""Whether the checkpoints that a run has saved are there: pure, from the known and the found.
+
+Known is what the run's sealed record says (``saved``), what the floor says (``floor``), and, should both be
+silent, what the journal and meta.json say. None of these can make a state acceptable. They can only say that
+one is missing, and then no run starts from zero, or from an older state, unless the user accepts that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resilient.errors import UnusableError
+from resilient.run.floor import Height, Heights, folder_of
+from resilient.run.holdings import Holding
+
+NOTHING_HINT = (
+    "restore what is missing (an unmounted volume?); to start all the same: --accept-rollback, which resumes "
+    "from checkpoints of this run in the directory that the script names, and begins from step 1 where there "
+    "are none; or to start anew: --fresh --archive"
+)
+"""Where no place holds anything. The script may name a directory that nobody knows of yet."""
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A folder that holds less than was acknowledged: the height that is missing, and what was found.
+
+    ``damaged``: that very checkpoint is there, and cannot be used, or was set aside as corrupt.
+    """
+
+    folder: str
+    known: Height
+    found: Height
+    damaged: bool
+
+    def __str__(self) -> str:
+        known, found = self.known, self.found
+        missing = f"{known.name} of step {known.step} (generation {known.generation}) was saved"
+        left = f"the newest there is of step {found.step} (generation {found.generation})"
+        if not found.generation:
+            return f"{missing} in {self.folder}, and there is no checkpoint any more"
+        lost = known.step - found.step
+        steps = f", {lost} step{'' if lost == 1 else 's'} less" if lost > 0 else ""
+        state = "and is damaged" if self.damaged else "and is not there"
+        return f"{missing} in {self.folder} {state}; {left}{steps}"
+
+
+def find_shortfalls(root: Path, heights: Heights, holdings: Sequence[Holding]) -> tuple[Shortfall, ...]:
+    """The folders that hold less than the floor says."""
+    found = {folder_of(root, holding.directory): holding for holding in holdings}
+    return tuple(
+        Shortfall(folder, height, _height(found.get(folder)), _is_damaged(found.get(folder), height.name))
+        for folder, height in heights.items()
+        if _height(found.get(folder)).generation < height.generation
+    )
+
+
+def heights_of(root: Path, holdings: Sequence[Holding]) -> Heights:
+    """How far the run has come, by what is there."""
+    heights = {folder_of(root, holding.directory): _height(holding) for holding in holdings}
+    return {folder: height for folder, height in heights.items() if height.generation}
+
+
+def strangers(root: Path, holdings: Sequence[Holding], run_id: str) -> Mapping[Path, tuple[str, ...]]:
+    """By place, the ids of the runs whose checkpoints lie where none of this run does."""
+    others: dict[Path, tuple[str, ...]] = {}
+    for holding in holdings:
+        ids = {claim.run_id for claim in holding.strange} - {run_id}
+        if ids and not holding.has_traces:
+            others[holding.place] = tuple(sorted({*others.get(holding.place, ()), *ids}))
+    return others
+
+
+def _height(holding: Holding | None) -> Height:
+    return Height(*holding.newest) if holding is not None else Height(0, 0, "")
+
+
+def _is_damaged(holding: Holding | None, name: str) -> bool:
+    return holding is not None and holding.is_damaged(name)
+
+
+def demand_fresh(
+    place: Path, strange: int, unseen: Sequence[Path], *, saved: bool, known: bool, own: bool
+) -> str:
+    """What there is to say where a worker finds nothing to resume from in a place; "" for nothing.
+
+    ``strange`` counts the manifests of others there, ``unseen`` are places of the run that hold checkpoints
+    and that the script has not named yet. ``saved`` tells that the run has saved, ``known`` that it has kept
+    checkpoints in this very place before, ``own`` that the place is the run's own directory.
+
+    Raises UnusableError where starting from zero would silently lose what was saved.
+    """
+    elsewhere = ", ".join(map(str, unseen))
+    if saved and not (known and unseen):
+        there = f"; there are checkpoints in {elsewhere}" if unseen else ""
+        raise UnusableError(
+            f"this run has saved checkpoints, and there is none of it in {place}{there}",
+            hint="restore what is missing, or let the script name the directory that it named before; "
+            "to begin from step 1 all the same: --accept-rollback, or --fresh --archive",
+        )
+    if strange and own:
+        raise UnusableError(
+            f"{place} holds checkpoints of another run ({strange}) and none of the run that run.json names",
+            hint="put the right run.json back, or name another directory",
+        )
+    if saved:
+        return f"there is no checkpoint of this run in {place}; it has some in {elsewhere}"
+    others = f"{strange} checkpoints of other runs" if strange != 1 else "one checkpoint of another run"
+    return f"{place} holds {others}, and this run begins anew there" if strange else ""

@@ -1,0 +1,299 @@
+"""The run directory: what belongs to one run beside its checkpoints.
+
+    run.json     who the run is (RunRecord); written whole, durably, never by anybody without the lock; sealed
+                 with the run's key, where there is one (``record_seal``, ``belief``)
+    lock         held by the one supervisor, or the one plain monitor, that works on the run; its content
+    says who journal.jsonl, logs/attempt_0001/rank_0.log, quarantine/, checkpoint/...
+
+A directory with checkpoints of ours and without a readable run.json is refused: a new run_id would make all
+of them foreign, and the run would silently start from zero.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resilient.codec.keys import KEY_BYTES, SALT_BYTES
+from resilient.errors import BusyError, StorageError, UnusableError
+from resilient.host import inside
+from resilient.host.files import Files, Lock
+from resilient.host.world import World
+from resilient.run import record_seal
+from resilient.run.record_seal import Seal
+from resilient.store import commit, layout
+from resilient.store.patience import locked_soon
+
+KIND = "run"  # the seal covers it, beside the content
+
+_LIMIT_BYTES = 1024 * 1024
+_MAX_RANKS = 2**20
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+# What JSON of any other shape may lead to: not a number, no such field, another type, a number that is
+# infinite, and brackets nested too deep.
+_NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
+NEW = "new"
+RUNNING = "running"
+STOPPED = "stopped"
+FAILED = "failed"
+COMPLETE = "complete"
+ADOPTING = "adopting"  # `resilient adopt` is at work, or was interrupted: its checkpoint is not there yet
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Who a run is. ``seed`` is what its workers seed every random stream with, chosen once.
+
+    ``salt`` (hexadecimal) goes with a passphrase; ``key_id`` names the key without telling it; ``plain`` says
+    whether the run has ever been told to save without one, ``key_ids`` with which ones it has been told to (a
+    script may seal with a key of its own, which is none of them). ``checkpoints`` are the directories that
+    the script keeps its checkpoints in, and ``home`` is where the run itself was when that was written down:
+    what becomes of them when it is moved or copied is in ``places``. ``accepted`` are the digests of
+    unencrypted manifests that the user has taken as this run's, and ``saved`` tells that it has acknowledged
+    a checkpoint: from then on it starts from zero only if the user accepts that.
+    """
+
+    run_id: str
+    created: float
+    seed: int
+    salt: str
+    world_size: int = 1
+    key_id: str | None = None
+    mode: str | None = None
+    plain: bool = False
+    status: str = NEW
+    command: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
+    attempts: int = 0
+    home: str | None = None
+    key_ids: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    saved: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record as it lies on disk, how its seal looks with the keys at hand, and whose seals it has."""
+
+    record: RunRecord
+    seal: Seal
+    sealed_by: tuple[str, ...] = ()
+
+
+Keep = Callable[[Path, bytes], None]
+"""Gives a file a new content, durably: at once (it raises StorageError), or soon, and in order."""
+
+
+class RunDirectory:
+    """One run's directory on disk. ``keep`` writes its files for us; None: we do, and wait for the disk.
+
+    Its record is sealed with each of ``keys``, and not at all without any.
+    """
+
+    def __init__(
+        self, root: Path, world: World, keep: Keep | None = None, *, keys: Iterable[bytes] = ()
+    ) -> None:
+        self.root = root
+        inside.confine(root)
+        self.keep = keep
+        self._world = world
+        self._keys = tuple(keys)
+        self._files = world.files
+        self._clock = world.clock
+        self._entropy = world.entropy
+
+    def sealed_with(self, keys: Iterable[bytes]) -> RunDirectory:
+        """The same directory for somebody who seals its record with these keys."""
+        return RunDirectory(self.root, self._world, self.keep, keys=keys)
+
+    def kept_by(self, keep: Keep) -> RunDirectory:
+        """The same directory for somebody whose files ``keep`` writes."""
+        return RunDirectory(self.root, self._world, keep, keys=self._keys)
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.jsonl"
+
+    def log(self, attempt: int, rank: int = 0) -> Path:
+        """Where an attempt's output is kept."""
+        return self.root / "logs" / f"attempt_{attempt:04d}" / f"rank_{rank}.log"
+
+    @property
+    def saver_log(self) -> Path:
+        """What the saver says when something is wrong with it."""
+        return self.root / "logs" / "saver.log"
+
+    def lock(self) -> Lock:
+        """Takes the run for this process. Raises BusyError, with the pid of who has it."""
+        self._files.make_directory(self.root)
+        path = self.root / "lock"
+        owner = json.dumps({"pid": os.getpid(), "boot_id": boot_id()}).encode()
+        try:
+            return locked_soon(self._files, path, owner)
+        except BusyError:
+            pid, elsewhere = self._owner(path)
+            who = (
+                f"process {pid}" + (" on another machine" if elsewhere else "") if pid else "another process"
+            )
+            raise BusyError(
+                f"{self.root} is in use by {who}", pid=pid, hint="stop it first, or name another --run-dir"
+            ) from None
+
+    def _owner(self, path: Path) -> tuple[int, bool]:
+        try:
+            content = json.loads(self._files.read(path, _LIMIT_BYTES))
+            return int(content["pid"]), content["boot_id"] != boot_id()
+        except (StorageError, FileNotFoundError, *_NONSENSE):
+            return 0, False
+
+    def read(self) -> RunRecord | None:
+        """The run's record as it claims to be; None for a directory that holds no run yet.
+
+        Raises UnusableError when it cannot be understood, or is missing though checkpoints are there.
+        """
+        found = self.look(())
+        return found.record if found is not None else None
+
+    def look(self, keys: Iterable[bytes]) -> Found | None:
+        """The run's record, and whether one of these keys vouches for it. Raises as :meth:`read`."""
+        try:
+            data = self._files.read(self.root / "run.json", _LIMIT_BYTES)
+        except FileNotFoundError:
+            self._demand_no_checkpoints()
+            return None
+        try:
+            content = json.loads(data)
+            return Found(
+                _decode(content), record_seal.check(content, keys, KIND), record_seal.sealed_by(content)
+            )
+        except _NONSENSE as error:
+            raise UnusableError(
+                f"{self.root / 'run.json'} is damaged: {error}",
+                hint="restore it from a copy, or start anew with --fresh --archive",
+            ) from error
+
+    def open(self, template: Mapping[str, Any] | None = None) -> RunRecord:
+        """The run's record; a new one, made durable, where there is none. The caller holds the lock.
+
+        Raises UnusableError where this directory's keys do not vouch for the one that is there.
+        """
+        found = self.look(self._keys)
+        if found is not None:
+            if self._keys and found.seal is not Seal.SEALED:
+                raise UnusableError(f"{self.root / 'run.json'} was changed by somebody without the run's key")
+            return found.record
+        record = RunRecord(
+            run_id=self._entropy.token(16).hex(),
+            created=self._clock.now(),
+            # MindSpore and NumPy take a seed below 2**32, and some of their parts one below 2**31.
+            seed=int.from_bytes(self._entropy.token(4), "little") & 0x7FFF_FFFF,
+            salt=self._entropy.token(SALT_BYTES).hex(),
+            home=str(self.root.absolute()),
+        )
+        return self.write(replace(record, **(template or {})))
+
+    def write(self, record: RunRecord) -> RunRecord:
+        """Makes this the run's record, durably."""
+        # Tuples become lists, as a reader of the file finds them.
+        content = json.loads(json.dumps(asdict(record)))
+        data = (json.dumps(record_seal.seal(content, self._keys, KIND), indent=2) + "\n").encode()
+        (self.keep or self._replace)(self.root / "run.json", data)
+        return record
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        self._files.make_directory(self.root)
+        commit.rewrite(self._world, path, data)
+
+    def _has_checkpoints(self) -> bool:
+        """Whether checkpoints lie in the directory itself, of whatever rank."""
+        return has_manifests(self._files, self.root)
+
+    def _demand_no_checkpoints(self) -> None:
+        if self._has_checkpoints():
+            raise UnusableError(
+                f"{self.root} holds checkpoints and no run.json, which says whose they are",
+                hint="restore run.json from a copy, or name another directory",
+            )
+
+
+def boot_id() -> str:
+    """Which start of the machine this is; "" where it cannot be read."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def has_manifests(files: Files, place: Path) -> bool:
+    """Whether anything that is called a manifest lies in a place, of whatever rank, run or key."""
+    checkpoints = place / "checkpoint"
+    ranks = [checkpoints / name for name in files.names(checkpoints) if name.startswith("rank_")]
+    return any(
+        name.endswith(layout.MANIFEST_SUFFIX) and not layout.is_temporary(name)
+        for rank in ranks
+        for name in files.names(rank)
+    )
+
+
+def _decode(content: Any) -> RunRecord:
+    """A record out of JSON; fields of a later version are left alone."""
+    if not isinstance(content, dict):
+        raise TypeError("it is no JSON object")
+    known = {name: content[name] for name in RunRecord.__dataclass_fields__ if name in content}
+    for name, value in known.items():
+        if not _KINDS[name](value):
+            raise ValueError(f"{name} makes no sense")
+    for name in ("command", "checkpoints", "key_ids", "accepted"):
+        known[name] = tuple(known.get(name, ()))
+    return RunRecord(**known)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_name(value: Any) -> bool:
+    """Something that can stand in an argument list or name a file."""
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_name, value))
+
+
+def _is_salt(value: Any) -> bool:
+    return len(bytes.fromhex(value)) >= SALT_BYTES
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "run_id": _is_text,
+    "created": lambda value: type(value) in (int, float) and abs(value) < 2**53,
+    "seed": _is_count,
+    "salt": _is_salt,
+    "world_size": lambda value: _is_count(value) and 0 < value <= _MAX_RANKS,
+    "key_id": _is_text_or_none,
+    "mode": lambda value: value is None or value in KEY_BYTES,
+    "plain": lambda value: isinstance(value, bool),
+    "status": _is_text,
+    "command": _are_texts,
+    "checkpoints": _are_texts,
+    "attempts": _is_count,
+    "key_ids": _are_texts,
+    "accepted": _are_texts,
+    "saved": lambda value: isinstance(value, bool),
+    "home": lambda value: value is None or _is_name(value),
+}

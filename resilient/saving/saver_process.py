@@ -1,0 +1,259 @@
+"""The saver: a process of its own that commits slots of mirrors, with neither mindspore nor numpy.
+
+    training process, or supervisor                saver
+      config (the key is in it)               ─►     opens the store
+      open?                                   ─►     takes the rank's lock, cleans up after the dead
+                                              ◄─     opened, or the error
+      commit, with the mirror's descriptor    ─►     maps the slot, commits it, keeps retention
+                                              ◄─     saved, or the error
+
+Under ``resilient-run`` the saver is the supervisor's child and outlives the worker (``saves.saver_child``).
+With ``async_save='process'`` and no supervisor it is the training's child and holds the lock itself. It keeps
+no state: a new saver that gets the same orders again loses nothing. When the link ends, it finishes the
+commit in hand and exits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import tenacity
+
+from resilient import isolated
+from resilient.config import WorkerConfig
+from resilient.errors import BusyError, LinkError, MirrorError, ResilientError, TooLargeError
+from resilient.host import core_dumps, python_warnings
+from resilient.host.descriptors import out_of_reach
+from resilient.host.files import Files, Lock
+from resilient.host.shared_memory import SharedMemory
+from resilient.host.world import World
+from resilient.saving import slots
+from resilient.saving.saver import Committer, Saved, Snapshot
+from resilient.store import layout
+from resilient.store.opening import open_store
+from resilient.store.weights import remove_temporaries
+from resilient.wire.link import Link
+from resilient.wire.mirror import Mirror, Slot
+from resilient.wire.parts import MOST_BYTES
+from resilient.wire.shorten import fitting
+
+_LOCK_S = 60.0  # a worker whose supervisor has died commits by itself, and then ends
+_OWNER_BYTES = 64
+_REFUSED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # by a limit of processes or descriptors
+_IN_NO_HURRY = 7  # the last of the best-effort I/O priorities
+
+
+class ProcessCommit:
+    """Commits snapshots in a saver of the training's own, started when needed and again if it died."""
+
+    def __init__(self, committer: Committer, run_id: str) -> None:
+        self._committer = committer
+        self._config = WorkerConfig(
+            run_id=run_id,
+            directory=committer.root,
+            seed=0,
+            rank=committer.rank,
+            keep=committer.keep,
+            sealing=committer.sealing,
+        )
+        self._link: Link | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, snapshot: Snapshot) -> Saved:
+        """Commits; an error of the other process is told like one of the disk."""
+        began = self._committer.world.clock.monotonic()
+        try:
+            return self._ask_again(snapshot)
+        except (LinkError, OSError) as error:
+            self.close()
+            if isinstance(error, OSError) and error.errno in _REFUSED:
+                # There can be no other process now. This one holds the rank's lock.
+                return self._committer.commit(snapshot)
+            seconds = self._committer.world.clock.monotonic() - began
+            return Saved(snapshot, seconds, error=f"the saving process failed: {error}")
+
+    def _ask_again(self, snapshot: Snapshot) -> Saved:
+        if self._link is not None:
+            # It holds no state: one that was killed meanwhile is replaced.
+            with contextlib.suppress(LinkError):
+                return self._ask(snapshot)
+            self.close()
+        return self._ask(snapshot)
+
+    def _ask(self, snapshot: Snapshot) -> Saved:
+        link = self._link or self._start()
+        mirror, slot = slots.mirror_of(snapshot, self._config.run_id, self._config.rank)
+        try:
+            assert isinstance(mirror.memory, SharedMemory)
+            why = {"reason": snapshot.reason, "failure": snapshot.failure, "hurry": True}
+            link.send({"type": "commit", **slot.to_message(), **why}, [mirror.memory.descriptor])
+        finally:
+            mirror.close()
+        answer, _ = link.receive()
+        path = Path(answer["path"]) if answer["path"] else None
+        remarks, generation = tuple(answer["remarks"]), answer["generation"]
+        return Saved(snapshot, answer["seconds"], path, answer["error"], remarks, generation)
+
+    def _start(self) -> Link:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [*COMMAND, str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self._link = Link.from_fd(out_of_reach(ours.detach()))
+        self._link.send(self._config.to_message())
+        return self._link
+
+    def close(self) -> None:
+        """Ends the other process: it leaves when its link does."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+
+COMMAND = tuple(isolated.command("resilient.saving.saver_process"))
+"""How a saver is started; the descriptor of its end of the link follows."""
+
+
+# The process itself
+
+
+def main() -> None:
+    """Commits what comes over the link until the link ends."""
+    python_warnings.silence()
+    core_dumps.forbid()
+    # A Ctrl-C or a stop request is for the training; it decides what is still to be saved.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    link = Link.from_fd(int(sys.argv[1]))
+    with contextlib.suppress(LinkError):
+        config, _ = link.receive()
+        saver = Saver(WorkerConfig.from_message(config), World())
+        while True:
+            message, descriptors = link.receive()
+            answer = saver.answer(message, descriptors)
+            try:
+                link.send(answer)
+            except TooLargeError:
+                # Its commit is done: the asker must hear of that, if not of each remark.
+                link.send(fitting(answer, MOST_BYTES))
+
+
+class Saver:
+    """Does what it is asked over the link."""
+
+    def __init__(self, config: WorkerConfig, world: World) -> None:
+        self._config = config
+        self._world = world
+        self._lock: Lock | None = None
+        store = open_store(
+            config.directory,
+            world,
+            config.sealing,
+            config.run_id,
+            rank=config.rank,
+            world_size=config.world_size,
+            accepted=config.accepted,
+        )
+        self._committer = Committer(store, config.directory, config.rank, config.keep, config.sealing, world)
+
+    def answer(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
+        """The answer to one message. Never raises: whoever asked must not wait for ever."""
+        unused = list(descriptors)
+        try:
+            if message["type"] == "open":
+                return self.open()
+            if message["type"] == "commit" and unused:
+                return self.commit(message, unused.pop(0))
+            raise LinkError("the saver opens its store, and commits what comes with the request")
+        except Exception as error:  # noqa: BLE001 - told to the other side, which decides
+            text = str(error) if isinstance(error, ResilientError) else f"{type(error).__name__}: {error}"
+            # Memory that makes no sense does not come to any by being sent again.
+            lasting = isinstance(error, (LinkError, MirrorError))
+            return {"type": message["type"], **_outcome(0.0, "", text, ()), "lasting": lasting}
+        finally:
+            # It lives as long as the run: what nobody takes must not add up.
+            for descriptor in unused:
+                os.close(descriptor)
+
+    def open(self) -> dict[str, Any]:
+        """Takes the rank's lock, so that nobody else commits here, and cleans up after the dead."""
+        root, rank, files = self._config.directory, self._config.rank, self._world.files
+        files.make_directory(root)
+        self._lock = self._lock or take_lock(files, layout.rank_lock(root, rank))
+        recovery = self._committer.store.recover()
+        for folder in (layout.network_directory(root, rank), layout.trainable_directory(root, rank)):
+            remove_temporaries(files, folder)
+        aside = [
+            f"set aside in {layout.quarantine_directory(root)}: {found}" for found in recovery.quarantined
+        ]
+        return {"type": "open", **_outcome(0.0, "", "", aside)}
+
+    def commit(self, message: Mapping[str, Any], descriptor: int) -> dict[str, Any]:
+        """Commits one slot of the mirror behind a descriptor."""
+        mirror = Mirror.of(descriptor)
+        try:
+            _be_polite(not message["hurry"])
+            slot = Slot.from_message(message)
+            reason, failure = message["reason"], message["failure"]
+            saved = self._committer.commit(slots.snapshot(mirror, slot, reason, failure=failure))
+        finally:
+            mirror.close()
+        path = str(saved.path) if saved.path else ""
+        outcome = _outcome(saved.seconds, path, saved.error, saved.remarks)
+        epoch, generation = saved.snapshot.epoch, saved.generation
+        return {"type": "commit", "epoch": epoch, "generation": generation, **outcome}
+
+
+def take_lock(files: Files, path: Path, wait_s: float | None = None) -> Lock:
+    """Takes a rank's lock, once a process that is about to end has let go of it: by default within a minute.
+
+    Raises BusyError, which names the process that holds it.
+    """
+    patient = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(BusyError),
+        wait=tenacity.wait_fixed(0.05),
+        stop=tenacity.stop_after_delay(_LOCK_S if wait_s is None else wait_s),
+        reraise=True,
+    )
+    try:
+        return patient(files.lock, path, str(os.getpid()).encode())
+    except BusyError:
+        pid, who = _holder(files, path)
+        text = f"{path.parent} is in use: {who} holds its lock ({path.name})"
+        raise BusyError(text, pid=pid, hint="stop that process, or wait for its end") from None
+
+
+def _holder(files: Files, path: Path) -> tuple[int, str]:
+    """Whoever holds a lock has written its number into it; 0 where that cannot be told."""
+    try:
+        pid = int(files.read(path, _OWNER_BYTES))
+        return pid, f"process {pid} ({psutil.Process(pid).name()})"
+    except (FileNotFoundError, ResilientError, ValueError, OverflowError, psutil.Error):
+        return 0, "another process"
+
+
+def _outcome(seconds: float, path: str, error: str, remarks: Sequence[str]) -> dict[str, Any]:
+    return {"path": path, "error": error, "seconds": seconds, "remarks": list(remarks)}
+
+
+def _be_polite(polite: bool) -> None:
+    """While the training runs, its own reading comes first."""
+    with contextlib.suppress(psutil.Error, OSError, AttributeError):
+        psutil.Process(os.getpid()).ionice(psutil.IOPRIO_CLASS_BE, _IN_NO_HURRY if polite else 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Files without a manifest on disk: opened with the one of our keys that fits, and parsed whole.
+
+These are stock MindSpore's checkpoints, and the weights files. What opens and parses to its last byte is
+taken for right; more than that can nobody tell of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resilient.codec import bare, container
+from resilient.codec.keys import KEY_BYTES
+from resilient.codec.tensors import Sink
+from resilient.errors import CorruptError, WrongKeyError
+from resilient.host.files import Files, Reader
+from resilient.store.patience import PatientReader, patiently
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What opens a file: its mode and key, both None for one that is not encrypted."""
+
+    mode: str | None
+    key: bytes | None = field(repr=False)
+
+
+def read_stock(files: Files, path: Path, keys: Sequence[bytes], sink: Sink) -> Opening:
+    """Reads a file into what ``sink`` gives (see ``container.decode``), and tells what opened it.
+
+    Keys are tried in turn; what a sink was given before the last one must be thrown away. Raises
+    CorruptError, WrongKeyError when it is encrypted and no key fits it, FileNotFoundError, StorageError.
+    """
+    with _reading(files, path) as reader:
+        openings = _openings(bare.mode_of(reader), keys)
+        failures: list[CorruptError] = []
+        for opening in openings:
+            try:
+                chunks = bare.plaintext(reader, opening.mode, opening.key)
+                container.decode(chunks, _bounded(sink, reader.size_bytes))
+                return opening
+            except CorruptError as error:
+                failures.append(error)
+    if not failures:
+        raise WrongKeyError("it is encrypted, and no key for it was given", hint="name it with --key-file")
+    raise failures[0]
+
+
+def is_encrypted(files: Files, path: Path) -> bool:
+    """Whether a file needs a key. Raises FileNotFoundError, StorageError."""
+    with _reading(files, path) as reader:
+        return bare.mode_of(reader) is not None
+
+
+@contextmanager
+def plaintext(files: Files, path: Path, opening: Opening) -> Iterator[Iterator[bytes]]:
+    """The plaintext of a file, block by block."""
+    with _reading(files, path) as reader:
+        yield bare.plaintext(reader, opening.mode, opening.key)
+
+
+@contextmanager
+def _reading(files: Files, path: Path) -> Iterator[Reader]:
+    reader = patiently(files.open, path)
+    try:
+        yield PatientReader(reader)
+    finally:
+        reader.close()
+
+
+def _openings(mode: str | None, keys: Sequence[bytes]) -> list[Opening]:
+    if mode is None:
+        return [Opening(None, None)]
+    return [Opening(mode, key) for key in dict.fromkeys(keys) if len(key) in KEY_BYTES[mode]]
+
+
+def _bounded(sink: Sink, limit_bytes: int) -> Sink:
+    """The same sink, that is never asked for more memory than the file has bytes."""
+
+    def bounded(
+        name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int
+    ) -> memoryview | None:
+        if size_bytes > limit_bytes:
+            raise CorruptError(f"{name} claims {size_bytes} bytes, more than there are")
+        return sink(name, dtype, dims, size_bytes, section)
+
+    return bounded

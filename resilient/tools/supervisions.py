@@ -1,0 +1,158 @@
+"""What a journal tells of a run: supervisors, the attempts of each, and how these ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from resilient.tools.journal_reader import Event
+
+MOST_REMARKS = 20
+REQUEST = "request"
+FINISHED = "finished"
+
+
+@dataclass
+class Save:
+    """A checkpoint that was reported as durable."""
+
+    step: int
+    epoch: int | None
+    file: str
+    reason: str
+    time: float | None
+
+
+@dataclass
+class Report:
+    """What the worker itself said about its end."""
+
+    kind: str
+    exception: str
+    message: str
+    traceback: str
+    step: int | None
+    phase: str
+
+
+@dataclass
+class Verdict:
+    """What the supervisor judged, and what it decided. ``restart_in_s`` is None when none was to follow."""
+
+    kind: str
+    cause: str
+    status: int | None
+    step: int | None
+    phase: str
+    at_start: bool
+    evidence: tuple[str, ...]
+    restart_in_s: float | None
+    reason: str
+    action: str
+    hint: str
+    saved_step: int | None
+    kept_step: int | None
+    time: float | None
+
+
+@dataclass
+class Span:
+    """From when to when, by the wall clock and, for the length, by the monotonic one."""
+
+    began: float | None = None
+    ended: float | None = None
+    began_s: float | None = None
+    ended_s: float | None = None
+
+    def hear(self, event: Event) -> None:
+        """It lasts at least until this event."""
+        if self.began is None:
+            self.began, self.began_s = event.time, event.monotonic
+        self.ended = event.time if event.time is not None else self.ended
+        self.ended_s = event.monotonic if event.monotonic is not None else self.ended_s
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it was; wall time only where there is nothing better: it may have been set meanwhile."""
+        for began, ended in ((self.began_s, self.ended_s), (self.began, self.ended)):
+            if began is not None and ended is not None and ended >= began:
+                return ended - began
+        return None
+
+
+@dataclass
+class Attempt:
+    """One launch of the workers. ``step`` is the newest one known, ``from_step`` where it went on from."""
+
+    number: int
+    pid: int | None = None
+    span: Span = field(default_factory=Span)
+    began: bool = False
+    fresh: bool = False
+    from_step: int | None = None
+    from_file: str = ""
+    step: int = 0
+    saves: int = 0
+    last_save: Save | None = None
+    failed_saves: int = 0
+    last_failure: str = ""
+    unsaved_step: int | None = None
+    report: Report | None = None
+    verdict: Verdict | None = None
+    spawn_error: str = ""
+    refusal: str = ""
+    hang: Mapping[str, object] | None = None
+    memory: Mapping[str, object] | None = None
+    remarks: list[str] = field(default_factory=list)
+    more_remarks: int = 0
+    waits: list[str] = field(default_factory=list)
+    complete: bool = False
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing tells that it was ever launched."""
+        return not self.began and not self.spawn_error and self.verdict is None and not self.saves
+
+    def remark(self, text: str) -> None:
+        """Takes note of a remark, but not of thousands."""
+        if not text or text in self.remarks:
+            return
+        if len(self.remarks) < MOST_REMARKS:
+            self.remarks.append(text)
+        else:
+            self.more_remarks += 1
+
+    def reach(self, step: int | None) -> None:
+        """A step is known to have been completed."""
+        self.step = max(self.step, step or 0)
+
+
+@dataclass
+class Watch:
+    """One supervisor's time with the run. Without ``ended`` it has vanished, or is still at work.
+
+    ``rebooted`` tells that the machine was started anew before this one began, ``broken`` which fault of its
+    own has ended it.
+    """
+
+    pid: int | None = None
+    run_id: str = ""
+    command: tuple[str, ...] = ()
+    span: Span = field(default_factory=Span)
+    attempts: list[Attempt] = field(default_factory=list)
+    stop_signal: str = ""
+    ended: bool = False
+    status: int | None = None
+    rebooted: bool = False
+    broken: str = ""
+
+    def attempt(self) -> Attempt:
+        """The present attempt; one without a number where the journal knows of none."""
+        if not self.attempts:
+            self.attempts.append(Attempt(0))
+        return self.attempts[-1]
+
+
+def step_name(step: int | None) -> str:
+    """A step for people."""
+    return "a step that is not told" if step is None else f"step {step}"

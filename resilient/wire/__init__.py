@@ -1,0 +1,1 @@
+"""Between the processes of a run: messages, the heartbeat, the mirror. No policy."""

@@ -1,0 +1,408 @@
+"""python .../isolated.py resilient.worker.attach SCRIPT [ARGS...]   or   -m MODULE [ARGS...]
+
+Runs a script as plain ``python`` would, as a worker of a supervisor: same ``sys.argv``, ``sys.path[0]``,
+``__main__``, tracebacks and exit status. Nothing of MindSpore is imported here; when the script imports it,
+its ``Model`` is wrapped and its seed is set, before the script's next line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import io
+import os
+import pkgutil
+import random
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import CodeType, ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from resilient import isolated
+from resilient.config import Environment, WorkerConfig, forget_link
+from resilient.errors import EXIT_USAGE, LinkError, MirrorError, UsageError
+from resilient.host import python_warnings
+from resilient.host.descriptors import out_of_reach
+from resilient.policy.settings import Settings
+from resilient.wire.heartbeat import Heartbeat, Phase, ScriptEnd
+from resilient.wire.link import Link
+from resilient.wire.mirror import Mirror
+from resilient.worker import children, shadows
+from resilient.worker.process import signals, stacks
+from resilient.worker.process.shared_pages import Shared
+from resilient.worker.session import session as sessions
+from resilient.worker.session.session import Session
+
+if TYPE_CHECKING:
+    from resilient.worker.call.model_calls import Course
+
+_PR_SET_PDEATHSIG = 1
+_OUR_FOLDER = str(Path(__file__).parent.parent)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script named by ``argv`` (by default the process's own); leaves as the script leaves."""
+    python_warnings.spare_ours()
+    signals.ignore_save_requests()
+    stacks.install()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        worker = _Worker(_begin_session())
+        program = _find(arguments)
+    except (UsageError, LinkError) as error:
+        print(f"resilient: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
+    worker.run(program, arguments)
+
+
+def _begin_session() -> Session:
+    descriptor = Environment.read().link_fd
+    if descriptor is None:
+        raise UsageError("this is a supervisor's worker", hint="run the script with resilient-run")
+    forget_link()
+    _die_with_parent()
+    link = Link.from_fd(out_of_reach(descriptor))
+    message, descriptors = link.receive()
+    if message["type"] == "stand_by":
+        _prepare(link)
+        message, descriptors = link.receive()
+    # A supervisor that died before we asked for its signal sends none, but its end of the link is closed
+    # then. One that lives says nothing before it is asked.
+    link.poll()
+    shared = _shared(descriptors)
+    session = sessions.begin(Session(WorkerConfig.from_message(message), link, shared=shared))
+    session.tell("hello", pid=os.getpid())
+    return session
+
+
+def _prepare(link: Link) -> None:
+    """A standby does beforehand what takes long and is the same for every script; no device is touched."""
+    # The framework may be where only PYTHONPATH leads to.
+    isolated.give_back_path()
+    importlib.import_module("mindspore")
+    importlib.import_module("resilient.worker.call.model_calls")
+    link.send({"type": "standing_by", "memory_bytes": psutil.Process().memory_info().rss})
+
+
+def _shared(descriptors: Sequence[int]) -> Shared:
+    """The memory that came with the configuration: the heartbeat's page, and the last attempt's mirror."""
+    shared = Shared(Heartbeat(descriptors[0])) if descriptors else Shared()
+    # A mapping needs no descriptor, and no script can close one that is not open.
+    shared.heartbeat.close()
+    for descriptor in descriptors[1:]:
+        try:
+            shared.mirror = Mirror.of(descriptor)
+            shared.mirror.close()
+        except MirrorError as error:
+            print(f"resilient: the memory of the last attempt cannot be used: {error}", file=sys.stderr)
+    return shared
+
+
+def _die_with_parent() -> None:
+    """A supervisor that dies takes us with it: SIGTERM, which saves first."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+class _Worker:
+    """One script on its way, and what is told of its end."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._heartbeat = session.shared.heartbeat
+        self._course: Course | None = None
+
+    def run(self, program: _Program, arguments: list[str]) -> None:
+        """Runs it; what leaves the script leaves here too."""
+        config = self._session.config
+        assert config is not None
+        random.seed(config.seed)
+        self._heartbeat.beat(Phase.SCRIPT)
+        when_imported("multiprocessing.spawn", children.install)
+        when_imported("numpy", self._on_numpy)
+        when_imported("mindspore", self._on_mindspore, lambda: self._heartbeat.during(Phase.IMPORTING))
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal would see each line at once; the supervisor passes on what it gets.
+            sys.stdout.reconfigure(line_buffering=True)
+        try:
+            program.run(arguments)
+        except SystemExit as error:
+            self._finish(_status(error.code))
+            raise
+        except BaseException as error:
+            self._tell(error)
+            _hide_our_frames()
+            raise
+        else:
+            self._finish(0)
+        finally:
+            self._heartbeat.beat(Phase.OVER)
+
+    def _tell(self, error: BaseException) -> None:
+        """An exception leaves the script; one that left a training call has been told already."""
+        step = self._course.watch.progress.step if self._course is not None and self._course.watch else 0
+        kind = "interrupt" if isinstance(error, KeyboardInterrupt) else "exception"
+        self._session.tell_incident(error, kind, step, "script")
+        self._session.flush()
+
+    def _finish(self, status: int) -> None:
+        if self._course is not None and self._course.watch is not None:
+            self._course.watch.close()
+        if self._course is not None:
+            self._course.warn_if_unseen()
+            if status == 0:
+                self._course.tell_if_behind()
+                self._course.tell_if_nothing_was_added()
+        complete = status == 0 and (self._course is None or self._course.complete)
+        ended = ScriptEnd.ENDED | (ScriptEnd.COMPLETE if complete else ScriptEnd.NONE)
+        trained = ScriptEnd.TRAINED if self._session.has_trained else ScriptEnd.NONE
+        self._heartbeat.end(ended | trained)
+        self._session.tell("finished", complete=complete, status=status)
+        self._session.flush()
+
+    def _on_numpy(self, numpy: Any) -> None:
+        assert self._session.config is not None
+        numpy.random.seed(self._session.config.seed)
+
+    def _on_mindspore(self, mindspore: Any) -> None:
+        from resilient.worker.call.model_calls import Course
+
+        config = self._session.config
+        assert config is not None
+        numpy = sys.modules["numpy"]
+        # set_seed seeds NumPy too, which the script may have seeded, or drawn from, before this import.
+        before = numpy.random.get_state()
+        mindspore.set_seed(config.seed)
+        numpy.random.set_state(before)
+        self._course = Course(self._session, _defaults(config))
+        self._course.install()
+
+
+def _defaults(config: WorkerConfig) -> Settings:
+    """How a script without a CheckpointMonitor is saved: as the command line says."""
+    return Settings(save=config.save, keep=config.keep, asynchronous="mirror" if config.mirror.on else None)
+
+
+def _status(code: Any) -> int:
+    """The exit status that Python makes of SystemExit's code."""
+    if code is None:
+        return 0
+    return code & 0xFF if isinstance(code, int) else 1
+
+
+# The script
+
+
+class _Program:
+    """Code to be run as ``__main__``."""
+
+    def __init__(
+        self, code: Callable[[], CodeType], name: str, argument: str, spec: Any, loader: Any
+    ) -> None:
+        self._code = code
+        self._name = name
+        self._argument = argument
+        self._spec = spec
+        self._loader = loader
+
+    def run(self, arguments: list[str]) -> None:
+        module = ModuleType("__main__")
+        module.__dict__.update(
+            __file__=self._name,
+            __loader__=self._loader,
+            __spec__=self._spec,
+            __package__=self._spec.parent if self._spec is not None else None,
+            __cached__=self._spec.cached if self._spec is not None else None,
+            __annotations__={},
+            __builtins__=__builtins__,
+        )
+        sys.argv[:] = [self._argument, *arguments]
+        sys.modules["__main__"] = module
+        exec(self._code(), module.__dict__)  # noqa: S102 - it is what we are for
+
+
+def _find(arguments: list[str]) -> _Program:
+    """The program that the arguments begin with, which it takes off them."""
+    if not arguments:
+        raise UsageError("no script is named")
+    first = arguments.pop(0)
+    if first != "-m":
+        return _application(first) if pkgutil.get_importer(first) is not None else _script(first)
+    if not arguments:
+        raise UsageError("-m needs the name of a module")
+    return _module(arguments.pop(0))
+
+
+def _take_path(folder: str) -> None:
+    """From here on, everything is imported as plain Python imports it for a program in this folder."""
+    isolated.give_back_path(folder)
+    shadows.uncover(isolated.modules_at_start(), sys.path)
+
+
+def _script(path: str) -> _Program:
+    _take_path(os.path.dirname(os.path.realpath(path)))
+    # As the interpreter names it (3.9 and newer): absolute, and otherwise as it was given.
+    name = os.path.join(os.getcwd(), path)
+    if path.endswith(".pyc"):
+        compiled = importlib.machinery.SourcelessFileLoader("__main__", name)
+        return _Program(lambda: _code_of(compiled, "__main__"), name, path, None, compiled)
+    loader = importlib.machinery.SourceFileLoader("__main__", name)
+
+    def code() -> CodeType:
+        with io.open_code(name) as source:
+            return compile(source.read(), name, "exec", dont_inherit=True)
+
+    return _Program(code, name, path, None, loader)
+
+
+def _application(path: str) -> _Program:
+    """A folder or an archive with a ``__main__``: it is the program's first place to import from."""
+    place = os.path.join(os.getcwd(), path)
+    _take_path(place)
+    if sys.path[:1] != [place]:
+        # Not even -P keeps this one off.
+        sys.path.insert(0, place)
+    spec = importlib.machinery.PathFinder.find_spec("__main__", [place])
+    if spec is None or not hasattr(spec.loader, "get_code"):
+        raise UsageError(f"can't find '__main__' module in {path!r}")
+    loader = spec.loader
+    return _Program(lambda: _code_of(loader, "__main__"), spec.origin or place, path, spec, loader)
+
+
+def _code_of(loader: Any, name: str) -> CodeType:
+    # No InspectLoader: a zipimporter does not say that it is one.
+    found: CodeType | None = loader.get_code(name)
+    if found is None:
+        raise ImportError(f"no code object available for {name}")
+    return found
+
+
+def _module(name: str) -> _Program:
+    _take_path(os.getcwd())
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            name += ".__main__"
+            spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"cannot find module {name}: {error}") from error
+    loader = spec.loader if spec is not None else None
+    if spec is None or not hasattr(loader, "get_code"):
+        raise UsageError(f"there is no module named {name}")
+
+    origin = spec.origin or name
+    return _Program(lambda: _code_of(loader, name), origin, origin, spec, loader)
+
+
+# Imports
+
+
+_Around = Callable[[], AbstractContextManager[None]]
+
+
+def when_imported(
+    name: str, function: Callable[[ModuleType], None], around: _Around = contextlib.nullcontext
+) -> None:
+    """Calls a function with a module: when the script imports it, or now where a standby has done so.
+
+    ``around`` is entered while that happens.
+    """
+    if name in sys.modules:
+        function(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _AfterImport(name, function, around))
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Calls a function once, when a module has been imported for the first time.
+
+    It stays until then: who asks only whether there is such a module (``importlib.util.find_spec``) imports
+    nothing, and an import that failed may be tried again.
+    """
+
+    def __init__(self, name: str, function: Callable[[ModuleType], None], around: _Around) -> None:
+        self._name = name
+        self._function = function
+        self._around = around
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Finds the one module as everybody else would, with a loader that tells us."""
+        if fullname != self._name:
+            return None
+        others = [finder for finder in sys.meta_path if finder is not self]
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((found for found in specs if found is not None), None)
+        if spec is not None and spec.loader is not None:
+            self._call_after(spec.loader)
+        return spec
+
+    def _call_after(self, loader: Any) -> None:
+        original = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            with self._around():
+                original(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                    self._function(module)
+
+        loader.exec_module = exec_module
+
+
+# Tracebacks
+
+
+def _hide_our_frames() -> None:
+    """The interpreter is about to report an exception: as if the script had been run without us."""
+    hook = sys.excepthook
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        seen: set[int] = set()
+        chain: BaseException | None = error
+        while chain is not None and id(chain) not in seen:
+            seen.add(id(chain))
+            chain.__traceback__ = _without_our_frames(chain)
+            chain = chain.__cause__ or chain.__context__
+        hook(kind, error, error.__traceback__)
+
+    sys.excepthook = report
+
+
+def _without_our_frames(error: BaseException) -> TracebackType | None:
+    trace = error.__traceback__
+    frames = []
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    ours = [_is_ours(frame) for frame in frames]
+    if isinstance(error, SyntaxError) and all(ours):
+        # The script could not be compiled: the error itself says where.
+        return None
+    # What else fails inside of us is shown: hiding it would blame the script.
+    kept = [frame for frame, hidden in zip(frames, ours, strict=True) if not hidden]
+    if not kept or (ours and ours[-1]):
+        kept = frames[ours.index(False) :] if False in ours else frames
+    result: TracebackType | None = None
+    for frame in reversed(kept):
+        frame.tb_next = result
+        result = frame
+    return result
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    name = trace.tb_frame.f_code.co_filename
+    return name.startswith((_OUR_FOLDER, "<frozen runpy>")) or name.endswith(f"{os.sep}runpy.py")
+
+
+if __name__ == "__main__":
+    main()

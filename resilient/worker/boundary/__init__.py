@@ -1,0 +1,1 @@
+"""Step boundaries: followed, held, and made into checkpoints."""

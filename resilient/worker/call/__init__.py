@@ -1,0 +1,1 @@
+"""Training calls: wrapped, counted, skipped, resumed."""

@@ -1,0 +1,388 @@
+"""The desk: where the supervisor's own writes to the run's directory are done, in a process of its own.
+
+A file system that is frozen (``fsfreeze``, a snapshot) or whose server is dead holds everybody who writes to
+it, in a sleep that not even SIGKILL ends; a process cannot even be reaped while one of its threads sleeps so.
+So the supervisor forks a desk and sends it orders (``scribe``). The desk has the run's lock as long as it
+lives: whatever it still has to write, nobody else works on the run until it is written.
+
+    order  <II length of the head, length of the data | head as JSON | data
+    reply  <I  length                                 | JSON
+
+The order of the orders is kept. When the link ends without a word the supervisor was killed, and the desk
+becomes the ``guardian`` of what it leaves behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from resilient.config import SAVE_SIGNAL
+from resilient.errors import StorageError
+from resilient.host import inside
+from resilient.host.files import Files, append_to
+from resilient.host.world import World
+from resilient.store import commit
+from supervisor.edges.guardian import Charge, Guardian
+
+_LOOK_S = 5.0
+_ORDER = struct.Struct("<II")
+_REPLY = struct.Struct("<I")
+
+
+class OrderKind(enum.Enum):
+    """What can be ordered."""
+
+    LINES = "lines"
+    """Append whole lines; what a crash has torn gets a line of its own."""
+    OUTPUT = "output"
+    """Append to a log. The log itself says what of it could not be written."""
+    REPLACE = "replace"
+    """Give a file a new content, durably."""
+    PROBE = "probe"
+    """Tell whether a file can be made in a directory."""
+    LEAVE = "leave"
+    """Close a file that was appended to."""
+    GUARD = "guard"
+    """From now on these are whom a dead supervisor would leave behind (``guardian``)."""
+    REST = "rest"
+    """The supervisor ends in order. Everything else is in the shared file: do it, and leave."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """``left_out_bytes`` of output come before ``data``, and could not be kept until the disk answered."""
+
+    kind: OrderKind
+    path: Path
+    data: bytes = b""
+    left_out_bytes: int = 0
+
+    def frame(self) -> bytes:
+        """The order as bytes."""
+        head = json.dumps([self.kind.value, os.fspath(self.path), self.left_out_bytes]).encode()
+        return _ORDER.pack(len(head), len(self.data)) + head + self.data
+
+
+@dataclass(frozen=True)
+class Reply:
+    """``number`` is an errno, 0 for success; ``error`` says the same in words."""
+
+    number: int = 0
+    error: str = ""
+
+
+class ByteSource(Protocol):
+    """Something that bytes come from."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer only at the end."""
+        ...
+
+
+def orders(source: ByteSource) -> Iterator[Order]:
+    """The orders that come from a stream, until it ends."""
+    while len(sizes := source.read(_ORDER.size)) == _ORDER.size:
+        head_bytes, data_bytes = _ORDER.unpack(sizes)
+        kind, path, left_out_bytes = json.loads(source.read(head_bytes))
+        yield Order(OrderKind(kind), Path(path), source.read(data_bytes), left_out_bytes)
+
+
+def read_reply(source: BinaryIO) -> Reply | None:
+    """The next reply; None when there comes none any more."""
+    size = source.read(_REPLY.size)
+    if len(size) < _REPLY.size:
+        return None
+    number, error = json.loads(source.read(_REPLY.unpack(size)[0]))
+    return Reply(number, error)
+
+
+class Desk:
+    """Does orders, and keeps the files open that it appends to."""
+
+    def __init__(self, world: World, guardian: Guardian | None = None) -> None:
+        self._world = world
+        self._guardian = guardian
+        self._appended: dict[Path, _Appended] = {}
+
+    @property
+    def guards(self) -> bool:
+        """Whether somebody has to be looked after."""
+        return self._guardian is not None and self._guardian.is_needed
+
+    def look(self) -> None:
+        """Looks after them."""
+        if self._guardian is not None:
+            self._guardian.look()
+
+    def do(self, order: Order) -> Reply:
+        """Does one thing. Never raises for what a disk may do."""
+        try:
+            if order.kind is OrderKind.REPLACE:
+                replace(self._world, order.path, order.data)
+            elif order.kind is OrderKind.PROBE:
+                return Reply(try_to_make(order.path))
+            elif order.kind is OrderKind.GUARD:
+                if self._guardian is not None:
+                    self._guardian.take(Charge.decode(order.data))
+            elif order.kind is OrderKind.LEAVE:
+                self._leave(order.path)
+            else:
+                self._append(order)
+        except (OSError, StorageError) as error:
+            # A StorageError's text names the file as well.
+            return Reply(error.errno or errno.EIO, _words(error))
+        except Exception as error:  # noqa: BLE001 - told to the other side; the next order may make sense
+            return Reply(errno.EINVAL, f"{type(error).__name__}: {error}")
+        return Reply()
+
+    def close(self) -> None:
+        """Closes every file."""
+        for path in list(self._appended):
+            self._leave(path)
+
+    def _append(self, order: Order) -> None:
+        if order.path not in self._appended:
+            self._appended[order.path] = _Appended(
+                self._world.files, order.path, whole_lines=order.kind is OrderKind.LINES
+            )
+        self._appended[order.path].append(order.data, order.left_out_bytes)
+
+    def _leave(self, path: Path) -> None:
+        if (file := self._appended.pop(path, None)) is not None:
+            file.close()
+
+
+class _Appended:
+    """A file that is appended to. The first write that can opens it; it says what is missing in it."""
+
+    def __init__(self, files: Files, path: Path, *, whole_lines: bool) -> None:
+        self._files = files
+        self._path = path
+        self._whole_lines = whole_lines
+        self._torn = False
+        self._missing_bytes = 0
+        self._why = ""
+        self._descriptor = -1
+
+    def append(self, data: bytes, left_out_bytes: int) -> None:
+        if left_out_bytes:
+            self._missing_bytes += left_out_bytes
+            self._why = self._why or "the disk did not answer"
+        try:
+            if self._descriptor < 0:
+                self._descriptor = self._open()
+            if self._whole_lines:
+                self._write_lines(data)
+            else:
+                self._write_output(data)
+        except (OSError, StorageError) as error:
+            self._why = _words(error)
+            raise
+
+    def close(self) -> None:
+        if self._missing_bytes:
+            # The last chance to say it.
+            with contextlib.suppress(OSError, StorageError):
+                self.append(b"", 0)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _open(self) -> int:
+        self._files.make_directory(self._path.parent)
+        descriptor = append_to(self._path)
+        if self._whole_lines:
+            size = os.fstat(descriptor).st_size
+            self._torn = bool(size) and os.pread(descriptor, 1, size - 1) != b"\n"
+        return descriptor
+
+    def _write_lines(self, lines: bytes) -> None:
+        # One write: two writers, or a crash, never mix two lines. Only a full disk takes a part of it.
+        view = memoryview(b"\n" + lines if self._torn else lines)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+            self._torn = bool(view)
+
+    def _write_output(self, data: bytes) -> None:
+        if self._missing_bytes:
+            try:
+                self._write(self._mark())
+            except OSError:
+                self._missing_bytes += len(data)
+                raise
+            self._missing_bytes = 0
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._descriptor, memoryview(data)[written:])
+        except OSError:
+            self._missing_bytes += len(data) - written
+            raise
+
+    def _mark(self) -> bytes:
+        return (
+            f"\n[resilient: {self._missing_bytes} bytes of output are missing here: {self._why}]\n".encode()
+        )
+
+    def _write(self, data: bytes) -> None:
+        """Writes all of it, or raises and takes back what was written."""
+        before = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, before)
+            raise
+
+
+def replace(world: World, path: Path, data: bytes) -> None:
+    """Gives a file a new content, durably. Raises StorageError."""
+    world.files.make_directory(path.parent)
+    commit.rewrite(world, path, data)
+
+
+def try_to_make(place: Path) -> int:
+    """The errno of making a file there, 0 for none. The file has no name, and is gone whatever happens."""
+    try:
+        with inside.way_to(place) as (name, folder):
+            link = 0 if folder is None else os.O_NOFOLLOW
+            flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC | link
+            os.close(os.open(name, flags, 0o600, dir_fd=folder))
+    except OSError as error:
+        # Not every file system knows files without a name.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            return error.errno or errno.EIO
+        return 0 if os.access(place, os.W_OK | os.X_OK) else errno.EACCES
+    return 0
+
+
+def _words(error: OSError | StorageError) -> str:
+    if isinstance(error, StorageError):
+        return str(error)
+    return error.strerror or type(error).__name__
+
+
+# The process
+
+
+def fork(rest: int, kept: Collection[int] = ()) -> tuple[int, socket.socket]:
+    """A desk of its own: its pid, and the link to it. Of our descriptors it has those ``kept``, and ``rest``.
+
+    Raises OSError where there can be none.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
+    if pid == 0:
+        _serve(theirs, rest, {*kept, theirs.fileno(), rest})
+    theirs.close()
+    return pid, ours
+
+
+def _serve(link: socket.socket, rest: int, kept: Collection[int]) -> None:
+    """What the forked process does; it never returns."""
+    status = 1
+    try:
+        _be_alone(kept)
+        guardian = Guardian()
+        desk = Desk(World(), guardian)
+        ended = _work(desk, link, rest)
+        desk.close()
+        if not ended:
+            for descriptor in {*kept} - {link.fileno(), rest}:
+                # The run's lock: the next supervisor need not wait for us.
+                os.close(descriptor)
+            guardian.end_all()
+        status = 0
+    finally:
+        # Nothing of what the supervisor does at its end is ours to do.
+        os._exit(status)
+
+
+def _be_alone(kept: Collection[int]) -> None:
+    """A stop is for the supervisor; and nobody who reads its output, or a socket of its, waits for us."""
+    for number in range(1, signal.NSIG):
+        if number in _DEAF:
+            signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor not in kept:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+_DEAF = {
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    SAVE_SIGNAL,
+}
+
+
+class _Incoming:
+    """What comes over a link, and no byte more than is asked for: whether more is there the kernel tells."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+
+    def read(self, size: int) -> bytes:
+        """So many bytes; less at the end alone."""
+        data = b""
+        while len(data) < size and (more := self._link.recv(size - len(data))):
+            data += more
+        return data
+
+
+def _next(link: socket.socket, incoming: _Incoming, desk: Desk) -> Order | None:
+    """The next order; None when the link has ended."""
+    waiting = select.poll()
+    waiting.register(link, select.POLLIN)
+    while not waiting.poll(_LOOK_S * 1000 if desk.guards else None):
+        desk.look()
+    return next(orders(incoming), None)
+
+
+def _work(desk: Desk, link: socket.socket, rest: int) -> bool:
+    """Does what is ordered; whether the supervisor has ended in order."""
+    incoming, ended = _Incoming(link), False
+    # A supervisor that leaves does not hear the reply; what it has said before it left still comes.
+    with contextlib.suppress(OSError):
+        while not ended and (order := _next(link, incoming, desk)) is not None:
+            ended = order.kind is OrderKind.REST
+            if not ended:
+                _reply(link, desk.do(order))
+    with os.fdopen(rest, "rb") as left:
+        left.seek(0)
+        for order in orders(left):
+            desk.do(order)
+    return ended
+
+
+def _reply(link: socket.socket, reply: Reply) -> None:
+    words = json.dumps([reply.number, reply.error]).encode()
+    with contextlib.suppress(OSError):
+        link.sendall(_REPLY.pack(len(words)) + words)

@@ -1,0 +1,1 @@
+"""The loop, its table, and what it does on the way."""

@@ -1,0 +1,77 @@
+"""Everybody who takes note of what a worker says, or of what is said of its saves.
+
+Each hears by itself: when one of them fails over a message, the others have heard it all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from supervisor.edges.journal import Journal
+from supervisor.loop.internal_errors import Mishaps
+from supervisor.loop.vocabulary import flaw
+from supervisor.telling.story import Story
+from supervisor.verdict.judge import Judge
+from supervisor.watching.watchman import Watchman
+from supervisor.workers.attempt import Attempt
+from supervisor.workers.launcher import NONSENSE, fields_of
+
+
+class Hearing:
+    """Passes messages on to attempt, judge, journal, watchman and story."""
+
+    def __init__(
+        self, judge: Judge, journal: Journal, watchman: Watchman, story: Story, mishaps: Mishaps
+    ) -> None:
+        self._judge = judge
+        self._journal = journal
+        self._watchman = watchman
+        self._story = story
+        self._mishaps = mishaps
+        self._refused: set[str] = set()
+
+    def understands(self, message: Mapping[str, Any]) -> bool:
+        """Whether a message makes sense; one that does not is reported, once for each way not to."""
+        wrong = str(message.get("text")) if message["type"] == NONSENSE else flaw(message)
+        if wrong and wrong not in self._refused:
+            self._refused.add(wrong)
+            text = f"a message of the training made no sense, and was left out: {wrong}"
+            self._journal.write("warning", text=text)
+            self._story.trouble(text)
+        return not wrong
+
+    def standby(self, message: Mapping[str, Any]) -> None:
+        """A standby has said something."""
+        if self.understands(message):
+            self._journal.write("standby", **fields_of(message))
+            self._story.standby(message)
+
+    def tell_mute(self, attempt: Attempt) -> None:
+        """A worker says nothing more, and lives."""
+        self._journal.write("link_lost", attempt=attempt.number)
+        self._story.mute()
+
+    def find(self, step: int, on_disk: int | None) -> None:
+        """What a mute worker has done, as its heartbeat and the disk say (see ``Judge.found``)."""
+        self._judge.found(step, on_disk)
+
+    def hear(self, message: Mapping[str, Any], attempt: Attempt | None, react: Callable[[], None]) -> None:
+        """Takes note of a message; of a worker that lives it is one of this ``attempt``.
+
+        ``react`` is called as soon as the judge has written down what must be on disk first.
+        """
+        kind, fields = message["type"], fields_of(message)
+        steps: list[Callable[[], None]] = [
+            lambda: self._judge.note(message, alive=attempt is not None),
+            react,
+            lambda: self._journal.write(kind, **fields),
+            lambda: self._watchman.note(message),
+            lambda: self._story.message(message),
+        ]
+        if attempt is not None:
+            fields = {"attempt": attempt.number, **fields}
+            steps.insert(0, lambda: attempt.hear(message))
+        for step in steps:
+            with self._mishaps.contained(f"a message ({kind[:40]})"):
+                step()

@@ -1,0 +1,58 @@
+"""The plan: what a supervisor goes by, and what of the run's record changes as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from resilient.config import Origin, WorkerConfig
+from resilient.host.world import World
+from resilient.run.rundir import RunDirectory, RunRecord
+from supervisor.verdict.ledger import TrialFile, Whose
+from supervisor.verdict.restart import RestartPolicy
+from supervisor.watching.watchman import Limits
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the supervisor goes by: the worker's configuration, when to restart, how long to wait.
+
+    ``hear_saved`` hears each message: it keeps how far the run has come outside of its directory. ``keys``
+    seal the records inside; ``proven`` tells that they were sealed before this start. ``has_saved`` tells
+    that the run had made attempts and saved checkpoints by then.
+    """
+
+    worker: WorkerConfig
+    restart: RestartPolicy
+    grace_s: float
+    standby: bool = False
+    limits: Limits = Limits()
+    hear_saved: Callable[[Mapping[str, Any]], None] = lambda message: None
+    keys: tuple[bytes, ...] = field(default=(), repr=False)
+    proven: bool = True
+    has_saved: bool = False
+
+    def trials(self, directory: RunDirectory, world: World, complain: Callable[[str], None]) -> TrialFile:
+        """The ledger of the run in a directory."""
+        run_id, is_command = self.worker.run_id, self.limits.mute
+        whose = Whose(run_id, self.keys, self.proven, self.has_saved, is_command)
+        return TrialFile(directory.root, world, complain, directory.keep, whose=whose)
+
+    def for_attempt(self, number: int, origin: Origin, record: RunRecord) -> WorkerConfig:
+        """The configuration of an attempt's worker; ``record`` is the run's own at that moment."""
+        saved_in = record.checkpoints or (str(self.worker.directory),)
+        return replace(self.worker, attempt=number, origin=origin, saved_in=saved_in if record.saved else ())
+
+
+def changes(record: RunRecord, message: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the run's record that change with what a worker, or a saver, tells.
+
+    Once a checkpoint is acknowledged, the run starts from zero only if the user accepts that.
+    """
+    changed: dict[str, Any] = {}
+    if message["type"] == "place" and message["directory"] not in record.checkpoints:
+        changed["checkpoints"] = (*record.checkpoints, message["directory"])
+    if message["type"] == "saved" and not record.saved:
+        changed["saved"] = True
+    return changed

@@ -1,0 +1,1 @@
+"""Words for people: the console and the story of a run."""

@@ -1,0 +1,1 @@
+"""Judgments: why an attempt ended, whether another follows, and from which state."""

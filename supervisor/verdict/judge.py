@@ -1,0 +1,188 @@
+"""The judge of one run: what went before, what is decided after each attempt, and what is kept of it.
+
+The decisions are ``restart``'s and ``ledger``'s, and pure. Here they meet the run: progress is noted as it is
+told, and each judgment is written into the journal, and the ledger onto disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from resilient.config import Origin
+from resilient.host.world import World
+from supervisor.edges.journal import Journal
+from supervisor.verdict import ledger as trials
+from supervisor.verdict.classify import FINISHED, NOTHING_OLDER, NUMERICAL, Evidence, Incident, classify
+from supervisor.verdict.ledger import Ledger, TrialFile
+from supervisor.verdict.restart import History, RestartPolicy, Verdict, decide
+
+
+class Judge:
+    """Judges the attempts of one run. ``incident`` and ``verdict`` are the newest ones."""
+
+    def __init__(self, policy: RestartPolicy, file: TrialFile, journal: Journal, world: World) -> None:
+        self._policy = policy
+        self._file = file
+        self._journal = journal
+        self._clock = world.clock
+        self._entropy = world.entropy
+        self._history = History()
+        self._attempt = 0
+        self._judged = 0
+        self._is_persons_turn = True
+        self.incident = Incident(FINISHED, "", 0)
+        self.verdict = Verdict(None, "", self._history)
+
+    @property
+    def durable_step(self) -> int:
+        """The newest step that is safe on disk."""
+        return self._history.durable_step
+
+    @property
+    def origin(self) -> Origin:
+        """What the next attempt may go on from."""
+        return self._history.ledger.origin
+
+    def may_use(self, step: int) -> bool:
+        """Whether the state in memory, of this step, may be gone on from."""
+        spoilt = self.incident.kind == NUMERICAL
+        return not spoilt and not any(rule.covers(step, self._judged) for rule in self.origin.shunned)
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether the run ends because of what has failed, and not because somebody has asked for its end."""
+        failed = self.incident.kind != FINISHED
+        return failed and self._is_persons_turn and self.verdict.delay_s is None
+
+    # What happens to the run
+
+    def open(self, attempts: int) -> str:
+        """Reads what an earlier supervisor has left behind; what was concluded from it, for people."""
+        found = trials.reopen(self._file.read(), attempts)
+        self._attempt = self._judged = attempts
+        self._keep(found.ledger, found.action)
+        # An empty one as well: a ledger that is missing counts as removed. An older key may have sealed it.
+        self._file.write(self._history.ledger)
+        return found.action
+
+    def begin(self, attempt: int) -> None:
+        """An attempt is being launched."""
+        self._attempt = attempt
+
+    def note(self, message: Mapping[str, Any], *, alive: bool) -> None:
+        """Takes note of what is told of the run, by a worker that is ``alive`` or of one that is not."""
+        kind, step = message["type"], message.get("step")
+        if not isinstance(step, int):
+            return
+        if kind == "resuming":
+            self._keep(trials.begin(self._history.ledger, step, str(message.get("file"))))
+        elif kind == "resumed":
+            self._resumed(step, str(message.get("file")))
+        elif kind == "progress":
+            self._keep(trials.good(self._history.ledger))
+        elif kind == "saved" and (alive or self.may_use(step)):
+            self._history = replace(self._history, durable_step=max(step, self.durable_step))
+
+    def _resumed(self, step: int, source: str) -> None:
+        """What is newer on disk than what was read from there is spoilt or damaged: it counts for nothing."""
+        if source != "memory" and (self.durable_step == 0 or step < self.durable_step):
+            self._history = replace(self._history, durable_step=step, judged_step=step)
+
+    def found(self, step: int, on_disk: int | None) -> None:
+        """A worker could not tell what it did: the newest step that it has completed, and the one on disk.
+
+        0 for none, None where that is not known.
+        """
+        if step:
+            self._keep(trials.good(self._history.ledger))
+        self._history = replace(self._history, durable_step=max(self.durable_step, on_disk or 0))
+
+    def judge(self, evidence: Evidence, *, stopping: bool) -> None:
+        """An attempt is over: why, and what follows."""
+        self._judged = self._attempt
+        evidence = replace(evidence, unfinished=self._history.ledger.unfinished)
+        action, self.incident = self.verdict.action, self._explain(classify(evidence))
+        jitter = int.from_bytes(self._entropy.token(4), "little") / 2**32
+        self.verdict = decide(
+            self._history,
+            self.incident,
+            self._policy,
+            self._clock.monotonic(),
+            jitter,
+            attempt=self._attempt,
+            stopping=stopping,
+        )
+        if self.incident.kind == NOTHING_OLDER:
+            self.verdict = replace(self.verdict, reason=f"{action}, and there is none")
+        changed = replace(self.verdict.history.ledger, unfinished=evidence.leaves_unfinished)
+        self._history = replace(self.verdict.history, ledger=self._history.ledger)
+        self._is_persons_turn = not stopping and self.incident.kind != FINISHED
+        if self.verdict.delay_s is None:
+            changed = self._left_to_next(changed)
+        self._keep(changed, self.verdict.action)
+
+    def _left_to_next(self, ledger: Ledger) -> Ledger:
+        """What the next start of the run finds: all of it, unless we give up."""
+        # A trial that a stop has cut short is no failure, as one would be that we die in.
+        return _forgiven(ledger) if self._is_persons_turn else replace(ledger, open=False)
+
+    def _explain(self, incident: Incident) -> Incident:
+        """Where there is nothing to go back to, what made us go back is the cause."""
+        if incident.kind != NOTHING_OLDER:
+            return incident
+        before = self.incident
+        return replace(
+            incident,
+            cause=before.cause or incident.cause,
+            status=before.status or incident.status,
+            hint=before.hint,
+            traceback=before.traceback,
+        )
+
+    def give_up(self, reason: str) -> None:
+        """What was granted cannot be: why."""
+        self.verdict = replace(self.verdict, delay_s=None, reason=reason)
+        self._keep(self._left_to_next(self._history.ledger))
+
+    def journal(self, kept_step: int) -> None:
+        """Writes the newest judgment down; ``kept_step`` is what is in memory."""
+        incident, verdict = self.incident, self.verdict
+        self._journal.write(
+            "incident_judged",
+            attempt=self._attempt,
+            kind=incident.kind,
+            cause=incident.cause,
+            status=incident.status,
+            step=incident.step,
+            phase=incident.phase,
+            at_start=incident.at_start,
+            evidence=list(incident.why),
+            restart_in_s=verdict.delay_s,
+            reason=verdict.reason,
+            action=verdict.action,
+            hint=incident.hint,
+            saved_step=self.durable_step,
+            kept_step=kept_step,
+        )
+
+    def _keep(self, ledger: Ledger, why: str = "") -> None:
+        """Remembers a ledger, on disk as well where it has changed."""
+        before = self._history.ledger
+        if ledger == before:
+            return
+        self._history = replace(self._history, ledger=ledger)
+        self._file.write(ledger)
+        for rule in [rule for rule in ledger.origin.shunned if rule not in before.origin.shunned]:
+            self._journal.write("shunned", step=rule.step, attempt=rule.attempt, why=why)
+        for step in [step for step in ledger.origin.skipped if step not in before.origin.skipped]:
+            self._journal.write("poison", step=step, action="skip-batch", why=why)
+
+
+def _forgiven(ledger: Ledger) -> Ledger:
+    """What is left when a run is given up: a person may remove the cause, and tries again what was set aside.
+
+    A state whose loss was not finite does not become better by that, and what is unfinished stays so.
+    """
+    return Ledger(origin=Origin(finite=ledger.origin.finite), unfinished=ledger.unfinished)

@@ -1,0 +1,1 @@
+"""Looks after a living group: does it hang, does it take too much."""

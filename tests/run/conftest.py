@@ -1,0 +1,3 @@
+from small_blocks import small_blocks
+
+__all__ = ["small_blocks"]

@@ -1,0 +1,458 @@
+"""A run that has saved is started from zero, or from an older state, only by somebody who says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_trust import KEY, STARTED, edit, home, record, remove, run, save, start  # noqa: F401 - fixtures too
+
+from resilient.codec import keys
+from resilient.config import Sealing
+from resilient.errors import EXIT_UNUSABLE
+from resilient.host.files import DiskFiles
+from resilient.host.world import World
+from resilient.run import floor as floors
+from resilient.run.floor import FloorFile
+from resilient.run.places import find_places
+from resilient.run.reseal import Rekey
+from resilient.run.rundir import RunDirectory
+from resilient.store import layout
+from resilient.store.opening import open_store
+from supervisor.saves.floor_keeper import FloorKeeper
+
+
+@pytest.fixture
+def known(run, start, home):  # noqa: F811
+    """A run with the checkpoints of steps 1 to 3, which the floor knows since its last start."""
+    assert start()[0] == STARTED
+    save(run, 1, 2, 3)
+    assert start()[0] == STARTED
+    assert record(run).saved
+    return run
+
+
+def forget(home):  # noqa: F811
+    """The home has no floor: it is another machine's, or was lost."""
+    shutil.rmtree(home / "resilient" / "floors")
+
+
+def rank_folder(run):  # noqa: F811
+    return layout.checkpoint_directory(run, 0)
+
+
+def drop_the_folder(run):  # noqa: F811
+    shutil.rmtree(run / "checkpoint")
+
+
+def empty_the_folder(run):  # noqa: F811
+    drop_the_folder(run)
+    rank_folder(run).mkdir(parents=True)
+
+
+def rename_the_rank(run):  # noqa: F811
+    rank_folder(run).rename(run / "checkpoint" / "rank_zero")
+
+
+def drop_the_manifests(run):  # noqa: F811
+    for path in rank_folder(run).glob("*.manifest"):
+        path.unlink()
+
+
+GONE = [drop_the_folder, empty_the_folder, rename_the_rank, drop_the_manifests]
+
+
+@pytest.mark.parametrize("known_by", ["floor", "record", "journal"])
+@pytest.mark.parametrize("lose", GONE, ids=lambda lose: lose.__name__)
+def test_nothing_left_of_what_was_saved(known, start, home, lose, known_by):  # noqa: F811
+    """Whatever has become of the checkpoints, and wherever they are known: status 65 and what to do.
+    With --accept-rollback the run begins from step 1, and nobody asks again."""
+    if known_by != "floor":
+        forget(home)
+    if known_by == "journal":
+        # As an earlier version leaves it: no seal, and no word of what was saved.
+        RunDirectory(known, World()).write(replace(record(known), saved=False))
+    with open(known / "journal.jsonl", "a") as journal:
+        journal.write('{"event": "torn\n' + json.dumps({"event": "saved", "step": 3}) + "\n")
+    if known_by != "journal":
+        (known / "journal.jsonl").unlink()
+    lose(known)
+    status, said = start()
+    assert (status, "--accept-rollback" in said) == (EXIT_UNUSABLE, True)
+    status, said = start("--accept-rollback")
+    assert (status, "from step 1" in said or "as was accepted" in said) == (STARTED, True)
+    if known_by != "journal":
+        assert start()[0] == STARTED
+
+
+def test_the_record_of_another_run(known, start, tmp_path):  # noqa: F811
+    """A run.json of the same key, and of another run: all checkpoints are strangers'. Both runs are named."""
+    assert start(root=tmp_path / "other")[0] == STARTED
+    mine = record(known).run_id
+    shutil.copy(tmp_path / "other" / "run.json", known / "run.json")
+    status, said = start()
+    other = record(tmp_path / "other").run_id
+    assert (status, mine in said, other in said) == (EXIT_UNUSABLE, True, True)
+    assert start("--accept-rollback")[0] == EXIT_UNUSABLE
+
+
+def test_a_record_that_is_gone_with_the_checkpoints(known, start):  # noqa: F811
+    """run.json and checkpoint/ are gone, and the journal still tells of saves: no new run begins there."""
+    with open(known / "journal.jsonl", "a") as journal:
+        journal.write(json.dumps({"event": "saved", "step": 3}) + "\n")
+    (known / "run.json").unlink()
+    drop_the_folder(known)
+    assert start()[0] == EXIT_UNUSABLE
+
+
+def test_a_place_of_the_scripts_that_is_not_mounted(run, start, tmp_path):  # noqa: F811
+    """All that the run has saved is on a volume that is not there: 65; with the volume back it goes on."""
+    out = tmp_path / "out"
+    assert start()[0] == STARTED
+    save(run, 1, place=out)
+    RunDirectory(run, World(), keys=[KEY]).write(replace(record(run), checkpoints=(str(out),)))
+    assert start()[0] == STARTED
+    out.rename(tmp_path / "elsewhere")
+    status, said = start()
+    assert (status, str(out) in said) == (EXIT_UNUSABLE, True)
+    out.mkdir()
+    assert start()[0] == EXIT_UNUSABLE
+    out.rmdir()
+    (tmp_path / "elsewhere").rename(out)
+    assert start()[0] == STARTED
+
+
+def test_checkpoints_of_others_in_a_place_of_the_scripts(run, start, tmp_path):  # noqa: F811
+    """A directory that two runs share is legitimate: a warning names it, and the new run starts."""
+    out = tmp_path / "out"
+    assert start()[0] == STARTED
+    save(run, 1, place=out, run_id="another")
+    RunDirectory(run, World(), keys=[KEY]).write(replace(record(run), checkpoints=(str(out),)))
+    status, said = start()
+    assert (status, f"{out} holds checkpoints of other runs only (another)" in said) == (STARTED, True)
+
+
+# Set back
+
+
+def test_the_newest_checkpoint_was_deleted(known, start):  # noqa: F811
+    """The floor knows of a newer one: how many steps are missing is said, and an older state is not resumed
+    from without --accept-rollback, which holds from then on."""
+    remove(save(known).entries()[0])
+    status, said = start()
+    assert status == EXIT_UNUSABLE
+    assert "step 3 (generation 3)" in said
+    assert "step 2 (generation 2), 1 step less" in said
+    assert start()[0] == EXIT_UNUSABLE
+    assert start("--accept-rollback")[0] == STARTED
+    assert start()[0] == STARTED
+
+
+def test_an_older_copy_of_the_whole_directory(known, start, tmp_path):  # noqa: F811
+    """The seals of an older copy are right, and yet it is not what the run has come to."""
+    shutil.copytree(known, tmp_path / "backup", symlinks=True)
+    save(known, 4)
+    assert start()[0] == STARTED
+    shutil.rmtree(known)
+    (tmp_path / "backup").rename(known)
+    status, said = start()
+    assert (status, "this run was set back" in said) == (EXIT_UNUSABLE, True)
+
+
+def test_a_damaged_newest_checkpoint_is_no_deletion(known, start):  # noqa: F811
+    """A warning names one that is damaged, in its place or set aside, and the run falls back as always. An
+    intact one that somebody has moved to the quarantine was not set aside by us."""
+    entry = save(known).entries()[0]
+    whole = entry.path.read_bytes()
+    entry.path.write_bytes(whole + b"x")
+    status, said = start()
+    assert (status, "and is damaged" in said) == (STARTED, True), said
+    open_store(known, World(), Sealing("AES-GCM", KEY), record(known).run_id).recover()
+    aside = layout.quarantine_directory(known) / entry.name
+    assert aside.exists()
+    status, said = start()
+    assert (status, "and is damaged" in said) == (STARTED, True), said
+    aside.write_bytes(whole)
+    assert start()[0] == EXIT_UNUSABLE
+    # The floor was not lowered meanwhile.
+    aside.rename(entry.path)
+    aside.with_suffix(".manifest").rename(entry.manifest_path)
+    status, said = start()
+    assert (status, "and is damaged" in said) == (STARTED, False)
+
+
+def test_all_were_set_aside(known, start):  # noqa: F811
+    """Each one is named, at the second start too: it is no volume that is not mounted."""
+    damaged = open_store(known, World(), Sealing("AES-GCM", KEY), record(known).run_id)
+    names = [entry.name for entry in damaged.entries()]
+    for entry in damaged.entries():
+        entry.path.write_bytes(entry.path.read_bytes() + b"x")
+    damaged.recover()
+    assert not damaged.entries()
+    status, said = start()
+    assert status == EXIT_UNUSABLE
+    assert f"set aside in quarantine/: {', '.join(sorted(names))} (" in said
+
+
+def test_what_is_no_rollback(known, start, tmp_path, home):  # noqa: F811
+    """Retention, a rekey, a move, a copy that goes on by itself, a run moved aside and back, an unreadable
+    floor, another machine: none of them is taken for one."""
+    for entry in save(known).entries()[1:]:
+        remove(entry)
+    assert start()[0] == STARTED  # retention keeps the newest
+    moved = known.rename(tmp_path / "moved")
+    status, said = start(root=moved)
+    assert status == STARTED, said
+    remove(save(moved).entries()[0])
+    assert start(root=moved)[0] == EXIT_UNUSABLE  # the floor has moved with it
+    assert start("--accept-rollback", root=moved)[0] == STARTED
+    save(moved, 7, 8)
+    shutil.copytree(moved, known)
+    assert start(root=moved)[0] == STARTED
+    save(known, 9, 10, 11)
+    assert start()[0] == STARTED  # the copy is ahead now
+    assert start(root=moved)[0] == STARTED
+    status, said = start("--fresh", "--archive", root=moved)
+    assert status == STARTED
+    shutil.rmtree(moved)
+    (tmp_path / "moved.archived-1").rename(moved)
+    assert start(root=moved)[0] == STARTED
+    [path] = [p for p in (home / "resilient" / "floors").iterdir() if record(moved).run_id in p.read_text()]
+    content = json.loads(path.read_text())
+    there = {
+        h.replace(os.uname().nodename, "node7"): {**v, "checkpoint/rank_0": [99, 99, "CKP"]}
+        for h, v in content["homes"].items()
+    }
+    path.write_text(json.dumps({**content, "homes": {**content["homes"], **there}}))
+    status, said = start(root=moved)
+    assert (status, "on node7 this run had come further" in said) == (STARTED, True)
+    path.write_text("{")
+    status, said = start(root=moved)
+    assert (status, "cannot be read" in said) == (STARTED, True)
+
+
+def test_another_name_of_the_directory(known, start, tmp_path, home):  # noqa: F811
+    """A link leads to the run: under either name the floor is the same, also the one that an earlier version
+    has noted under the name of the link. Accepted once, it is accepted."""
+    (tmp_path / "here").symlink_to(".")
+    alias = tmp_path / "here" / "run"
+    shutil.copytree(known, tmp_path / "backup", symlinks=True)
+    save(known, 4, 5)
+    assert start(root=alias)[0] == STARTED
+
+    def set_back():
+        shutil.rmtree(known)
+        shutil.copytree(tmp_path / "backup", known, symlinks=True)
+
+    set_back()
+    for root in (known, alias):
+        status, said = start(root=root)
+        assert (status, "step 5 (generation 5)" in said) == (EXIT_UNUSABLE, True)
+    [path] = (home / "resilient" / "floors").iterdir()
+    content = json.loads(path.read_text())
+    [(name, heights)] = content["homes"].items()
+    older = {name: {"checkpoint/rank_0": [1, 1, "CKP"]}, name.replace(str(known), str(alias)): heights}
+    path.write_text(json.dumps({**content, "homes": older}))
+    assert start(root=alias)[0] == EXIT_UNUSABLE
+    assert start("--accept-rollback", root=alias)[0] == STARTED
+    for root in (known, alias):
+        assert start(root=root)[0] == STARTED
+
+
+def test_a_rekeyed_run_is_as_far_as_it_was(known, start, tmp_path):  # noqa: F811
+    """Copies keep their generation. Under the new key the floor still counts, whichever key sealed it."""
+    new = tmp_path / "new"
+    new.write_text("03" * 32)
+    new.chmod(0o600)
+    sealing = Sealing("AES-GCM", b"\x03" * 32, (KEY,))
+    rekeying = Rekey(World(), sealing, [open_store(known, World(), sealing, record(known).run_id)])
+    list(rekeying.run(RunDirectory(known, World()), record(known), []))
+    assert rekeying.finished
+    assert start("--key-file", str(new))[0] == STARTED
+    remove(save(known, key=b"\x03" * 32).entries()[0])
+    assert start("--key-file", str(new))[0] == EXIT_UNUSABLE
+
+
+def test_whatever_a_write_of_the_floor_raises_is_named_once_and_the_next_is_tried(known, home):  # noqa: F811
+    """Also a fault of our own: the thread goes on."""
+    told, tried = [], threading.Semaphore(0)
+
+    class Faulty(FloorFile):
+        def write(self, *words, **more):
+            tried.release()
+            raise ValueError("a fault")
+
+    keeper = FloorKeeper(Faulty(World(), home, record(known).run_id, [KEY]), known, {})
+    saved = {"type": "saved", "step": 4, "generation": 4, "directory": str(rank_folder(known)), "file": "CKP"}
+    for step in range(2):
+        keeper.hear(saved | {"step": step}, told.append)
+        assert tried.acquire(timeout=30)
+    keeper.close()
+    keeper.hear(saved, told.append)
+    assert len(told) == 1
+    assert "ValueError: a fault" in told[0]
+
+
+def test_a_home_that_cannot_be_written(known, start, home, monkeypatch):  # noqa: F811
+    """The run starts, with one warning that nobody would notice if it were set back."""
+    forget(home)
+    (home / "resilient" / "floors").write_text("a file in the way")
+    assert start()[0] == STARTED
+    told = []
+    file = FloorFile(World(), home, record(known).run_id, [KEY])
+    keeper = FloorKeeper(file, known, {})
+    saved = {"type": "saved", "step": 4, "generation": 4, "directory": str(rank_folder(known)), "file": "CKP"}
+    keeper.hear(saved, told.append)
+    keeper.close()
+    keeper.hear(saved, told.append)
+    keeper.hear(saved, told.append)
+    assert len(told) == 1
+    assert "cannot be written" in told[0]
+
+
+def test_the_floor_follows_what_is_acknowledged(tmp_path):
+    """Each folder has its own height, which never sinks; other values change none."""
+    file = FloorFile(World(), tmp_path / "home", "run-1", [KEY])
+    keeper = FloorKeeper(file, tmp_path / "run", {})
+    for generation, directory in ((2, "run/checkpoint/rank_0"), (1, "run/checkpoint/rank_0"), (5, "out")):
+        message = {"type": "saved", "step": generation * 10, "file": f"{generation}.ckpt"}
+        keeper.hear({**message, "generation": generation, "directory": str(tmp_path / directory)}, print)
+    keeper.hear({"type": "saved", "step": 9, "file": "x"}, print)
+    keeper.hear({"type": "resumed", "step": 9, "generation": 9, "directory": "x", "file": "x"}, print)
+    keeper.close()
+    found = file.read()
+    assert found is not None
+    assert found.homes == {
+        floors.home_of(tmp_path / "run"): {
+            "checkpoint/rank_0": floors.Height(2, 20, "2.ckpt"),
+            str(tmp_path / "out"): floors.Height(5, 50, "5.ckpt"),
+        }
+    }
+    assert found.seal is floors.Seal.SEALED
+    assert FloorFile(World(), tmp_path / "home", "run-1", [b"\x02" * 32]).read().seal is floors.Seal.LOCKED
+    assert file.path.stat().st_mode & 0o777 == 0o600
+    assert Path(keys.default_path(tmp_path / "home", "AES-GCM")).parent == file.path.parent.parent
+
+
+# Whole projects that are moved or copied, with a place beside the run's directory
+
+
+@pytest.fixture
+def project(tmp_path, start):  # noqa: F811
+    """A folder with a run and, beside its directory, the place where all its checkpoints are; the floor
+    knows them."""
+    root = tmp_path / "p1" / "run"
+    assert start(root=root)[0] == STARTED
+    save(root, 1, 2, 3, place=root.with_name("out"))
+    RunDirectory(root, World(), keys=[KEY]).write(
+        replace(record(root), checkpoints=(str(root.parent / "out"),))
+    )
+    assert start(root=root)[0] == STARTED
+    return root.parent
+
+
+def saved(project):
+    """The steps in a project's place."""
+    return [entry.step for entry in save(project / "run", place=project / "out").entries()]
+
+
+def named(project):
+    return record(project / "run").checkpoints
+
+
+@pytest.mark.parametrize("floor", [True, False], ids=["floor", "no floor"])
+@pytest.mark.parametrize("original", ["stays", "goes", "is replaced"])
+def test_a_project_that_was_moved_or_copied(project, start, home, tmp_path, original, floor):  # noqa: F811
+    """The place that lies to the run as it lay before is the run's own; of a copy it is the copy's. Nobody
+    asks anything, whether the original is still there, has gone, or another run has its name by now."""
+    other = tmp_path / "p2"
+    shutil.copytree(project, other)
+    if original != "stays":
+        shutil.rmtree(project)
+    if original == "is replaced":
+        assert start(root=project / "run")[0] == STARTED
+        save(project / "run", 50, place=project / "out")
+    before = sorted(project.rglob("*"))
+    if not floor:
+        forget(home)
+    status, said = start(root=other / "run")
+    assert status == STARTED, said
+    assert ("belongs to the run in" in said) == (original == "stays")
+    assert "is not there" not in said
+    assert (named(other), record(other / "run").saved) == ((str(other / "out"),), True)
+    assert (saved(other), sorted(project.rglob("*"))) == ([3, 2, 1], before)
+    assert start(root=other / "run")[0] == STARTED
+    # The floor has come along under the new name.
+    remove(save(other / "run", place=other / "out").entries()[0])
+    status, said = start(root=other / "run")
+    assert (status, str(other / "out") in said) == (EXIT_UNUSABLE, True)
+
+
+def test_a_moved_project_without_its_newest_checkpoint(project, start, tmp_path):  # noqa: F811
+    """To move a run does not hide that it was set back, and with --accept-rollback nobody asks again."""
+    remove(save(project / "run", place=project / "out").entries()[0])
+    other = project.rename(tmp_path / "p2")
+    status, said = start(root=other / "run")
+    assert (status, "step 2 (generation 2), 1 step less" in said) == (EXIT_UNUSABLE, True), said
+    assert start("--accept-rollback", root=other / "run")[0] == STARTED
+    assert start(root=other / "run")[0] == STARTED
+
+
+@pytest.mark.parametrize("known_by", ["floor", "record"])
+@pytest.mark.parametrize("beside", ["nothing", "an empty one", "another run's"])
+def test_a_moved_project_without_its_place(project, start, home, tmp_path, beside, known_by):  # noqa: F811
+    """Status 65, and what --accept-rollback would do: the script's directory decides whether the run begins
+    from step 1."""
+    if known_by == "record":
+        forget(home)
+    other = project.rename(tmp_path / "p2")
+    shutil.rmtree(other / "out")
+    if beside == "an empty one":
+        (other / "out").mkdir()
+    if beside == "another run's":
+        save(other / "run", 50, place=other / "out", run_id="another")
+    status, said = start(root=other / "run")
+    assert status == EXIT_UNUSABLE
+    assert "in the directory that the script names, and begins from step 1 where there are none" in said
+    assert start("--accept-rollback", root=other / "run")[0] == STARTED
+
+
+def test_a_copy_of_the_run_alone(project, start, tmp_path):  # noqa: F811
+    """Its checkpoints are in the original's place. Only the script knows whether it goes on there: a warning,
+    and the worker hears that the run has saved, so it does not begin from zero elsewhere. Without anything
+    there either: 65."""
+    for copy in (project / "run2", tmp_path / "run3"):
+        shutil.copytree(project / "run", copy)
+        status, said = start(root=copy)
+        assert (status, f"{project / 'out'} belongs to the run in {project / 'run'}" in said) == (
+            STARTED,
+            True,
+        )
+        assert (record(copy).saved, record(copy).checkpoints) == (True, (str(project / "out"),))
+        # No worker has named its place: the next start knows as much.
+        assert start(root=copy)[0] == STARTED
+    shutil.copytree(project / "run", tmp_path / "run4")
+    shutil.rmtree(project / "out")
+    status, said = start(root=tmp_path / "run4")
+    assert (status, "in the directory that the script names" in said) == (EXIT_UNUSABLE, True)
+
+
+def test_a_copy_whose_place_would_be_another_of_the_originals(project, start):  # noqa: F811
+    """The way from a copy to its place leads to a place that the original has: that stays the original's."""
+    inner = project / "a" / "run"
+    shutil.copytree(project / "run", inner)
+    shutil.rmtree(project / "run")
+    places = (str(inner.with_name("out")), str(project / "out"))
+    save(inner, 4, place=inner.with_name("out"))
+    RunDirectory(inner, World(), keys=[KEY]).write(
+        replace(record(inner), home=str(inner), checkpoints=places)
+    )
+    shutil.copytree(inner, project / "run")
+    status, said = start(root=project / "run")
+    assert (status, said.count("belongs to the run in")) == (STARTED, 2), said
+    assert find_places(DiskFiles(), project / "run", record(inner)).named == ()

@@ -1,0 +1,89 @@
+"""The journal's lines: whatever tears one, the next one is whole, and every reader finds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import threading
+
+import pytest
+
+from chaos.clock import SteppedClock
+from resilient.host.world import World
+from resilient.tools.journal_reader import Journal as Reader
+from supervisor.edges.journal import Journal
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.jsonl"
+
+
+def read(path):
+    """The names of the events, and how many lines are none."""
+    reader = Reader(World().files, path)
+    return [event.name for event in reader.events()], reader.torn
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"time": 1.0, "event": "att', b'{"time": 1.0, "event": "at"}', b"\0\0\0", b'"\xc3']
+)
+def test_the_next_supervisor_begins_on_a_line_of_its_own(path, torn):
+    """The one before was killed in the middle of a write, or the machine went down."""
+    first = Journal(path, SteppedClock(), pytest.fail)
+    first.write("run")
+    first.close()
+    with path.open("ab") as file:
+        file.write(torn)
+    second = Journal(path, SteppedClock(), pytest.fail)
+    second.write("run", again=True)
+    second.close()
+    lines = path.read_bytes().split(b"\n")
+    assert lines[1] == torn
+    assert json.loads(lines[2])["again"]
+    names, left_out = read(path)
+    whole = torn.endswith(b"}")
+    assert names == ["run", "at", "run"] if whole else ["run", "run"]
+    assert left_out == (0 if whole else 1)
+
+
+def test_a_disk_that_takes_half_a_line_spoils_no_other(path):
+    """A real limit in the middle of a line; with room again the next line is whole, and it was told once."""
+    complaints = []
+    journal = Journal(path, SteppedClock(), complaints.append)
+    journal.write("first")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+    try:
+        journal.write("second")
+        journal.write("third")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    journal.write("fourth")
+    journal.write("fifth")
+    journal.close()
+    assert read(path) == (["first", "fourth", "fifth"], 1)
+    assert complaints == ["the journal cannot be written: File too large; the run goes on without"]
+
+
+def test_threads_write_whole_lines_and_none_after_the_end(path):
+    """Who tells of a broken console is another thread, and may come when the journal is closed."""
+    journal = Journal(path, SteppedClock(), pytest.fail)
+
+    def write(number):
+        for line in range(200):
+            journal.write("line", number=number, line=line)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    journal.close()
+    # The number is another file's now.
+    descriptor = os.open(path.with_name("other"), os.O_RDWR | os.O_CREAT)
+    journal.write("late")
+    assert os.fstat(descriptor).st_size == 0
+    os.close(descriptor)
+    assert read(path) == (["line"] * 800, 0)

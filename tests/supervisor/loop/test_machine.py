@@ -1,0 +1,162 @@
+"""The supervisor's table: complete where it must be, and always on its way to an end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.loop.machine import TABLE, Action, Event, IllegalEventError, Machine, State, diagram
+
+ARCHITECTURE = Path(__file__).resolve().parents[3] / "ARCHITECTURE.md"
+
+
+class Workplace:
+    """What the loop does, reduced to what can go wrong: how many groups live, which timers run."""
+
+    def __init__(self):
+        self.machine = Machine()
+        self.journal = []
+        self.alive = False
+        self.held = False
+        self.timer = None
+        self.late = False
+        self.launched = 0
+        self.reaped = 0
+        self.abandoned = 0
+        self.finished = 0
+        self.budget = 5
+        self.stopped = False
+        self.saving = False
+
+    def possible(self):
+        """The events that can happen now; a stop can come at any time, and after it somebody may insist."""
+        events = [Event.INSIST if self.stopped else Event.STOP]
+        if self.saving:
+            events.append(Event.SETTLED)
+        if self.alive:
+            events.append(Event.GROUP_OVER)
+            if self.budget and not self.stopped:
+                events.append(Event.GROUP_FAILED)
+        if self.held:
+            events.append(Event.GROUP_OVER)
+        if self.machine.state is State.RUNNING:
+            events += [Event.HUNG, Event.TOO_LARGE]
+        if self.machine.state is State.LOOKING:
+            events.append(Event.MOVES)
+        if self.machine.state is State.CLEARING:
+            events.append(Event.HOPELESS)
+        if self.late:
+            events.append(Event.LATE)
+        if self.timer is not None:
+            events.append(self.timer)
+        if self.timer is Event.BACKOFF_OVER:
+            events += [Event.NOT_READY, Event.HOPELESS]
+        return events
+
+    def happen(self, event):
+        if event in (Event.GROUP_OVER, Event.GROUP_FAILED):
+            assert self.alive or self.held
+            self.reaped += 1
+            self.alive = self.held = False
+        if event is Event.GROUP_FAILED:
+            self.budget -= 1
+        if event is self.timer or event in (Event.NOT_READY, Event.HOPELESS, Event.MOVES):
+            self.timer = None
+        self.late &= event is not Event.LATE
+        self.stopped |= event is Event.STOP
+        if event is Event.SETTLED:
+            self.saving = False
+        before = self.machine.state
+        actions = self.machine.feed(event)
+        self.journal.append((before, event, self.machine.state))
+        for action in actions:
+            self.perform(action)
+
+    def perform(self, action):
+        ending = {Action.TAKE_STACKS: Event.STACKS_TAKEN, Action.END: Event.GRACE_OVER}
+        if action is Action.LAUNCH:
+            assert not self.alive, "two groups at once"
+            assert not self.held, "a group beside one that the kernel holds"
+            assert not self.stopped, "a group after a stop"
+            self.alive = True
+            self.launched += 1
+        elif action in (Action.WAIT, Action.WAIT_LONGER):
+            assert not self.alive
+            self.timer = Event.BACKOFF_OVER
+        elif action is Action.CANCEL_WAIT:
+            self.timer = None
+        elif action in ending:
+            assert self.alive
+            self.timer = ending[action]
+        elif action is Action.FORWARD:
+            assert self.alive
+            self.timer, self.late = Event.GRACE_OVER, True
+        elif action in (Action.SECURE, Action.GO_ON):
+            assert self.alive
+        elif action in (Action.KILL, Action.LOOK_AGAIN):
+            assert self.alive
+            self.timer, self.late = Event.GRACE_OVER, False
+        elif action is Action.ABANDON:
+            assert self.alive
+            self.alive, self.held = False, True
+            self.abandoned += 1
+        elif action is Action.AWAIT_SAVE:
+            assert not self.alive, "a group that lives may still have something to save"
+            self.saving, self.late = True, False
+            self.timer = Event.GRACE_OVER
+        elif action is Action.FINISH:
+            assert not self.alive, "the run ends while a group lives"
+            self.finished += 1
+            self.saving = self.held = False
+            self.timer = None
+
+
+@given(st.data())
+def test_any_order_of_events_keeps_the_rules(data):
+    """Whatever happens in whatever order: one group at a time, none after a stop, each reaped, one end.
+
+    And however it goes on once a stop was asked for, a few events later it is over.
+    """
+    place = Workplace()
+    place.happen(Event.BEGIN)
+    for _ in range(data.draw(st.integers(0, 30))):
+        place.happen(data.draw(st.sampled_from(place.possible())))
+    if not place.stopped:
+        place.happen(Event.STOP)
+    for _ in range(12):
+        if place.machine.state is State.ENDED:
+            break
+        # A person who insists again and again changes nothing about that.
+        forced = [event for event in place.possible() if event is not Event.INSIST]
+        place.happen(data.draw(st.sampled_from(forced)))
+    assert place.machine.state is State.ENDED
+    assert place.finished == 1
+    assert place.launched <= 1 + 5
+    assert place.launched - place.abandoned <= place.reaped <= place.launched
+    # What is journalled leaves no gap: each line begins where the one before has ended.
+    assert place.journal[0][0] is State.NEW
+    assert all(one[2] is other[0] for one, other in zip(place.journal, place.journal[1:], strict=False))
+
+
+def test_an_event_outside_of_the_table_is_an_error():
+    """What cannot happen is not passed over in silence."""
+    with pytest.raises(IllegalEventError, match="GRACE_OVER in state NEW"):
+        Machine().feed(Event.GRACE_OVER)
+
+
+def test_every_state_can_be_left_and_every_state_hears_a_stop():
+    """A stop request is understood in every state; only the end is final."""
+    for state in State:
+        assert (state, Event.STOP) in TABLE
+        reachable = {transition.state for (origin, _), transition in TABLE.items() if origin is state}
+        assert state is State.ENDED or reachable - {state}
+
+
+def test_architecture_shows_this_table():
+    """The table in ARCHITECTURE.md is the one the code runs."""
+    text = ARCHITECTURE.read_text()
+    shown = text.partition("<!-- machine:begin -->\n")[2].partition("\n<!-- machine:end -->")[0]
+    assert shown == diagram()
