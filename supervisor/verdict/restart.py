@@ -8,21 +8,21 @@
   before refills both: a run that gets on may fail as often as it likes. An attempt that has completed no step
   refills nothing: what became durable meanwhile was the work of the one before.
 
-The wait before a restart grows exponentially (tenacity's strategy) from one failure without progress to the
-next, with jitter, so that many runs that died of one cause do not come back in step.
+The wait before a restart doubles from one failure without progress to the next, up to a maximum. Jitter keeps
+many runs that died of one cause from coming back in step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import tenacity
-
 from supervisor.verdict import ledger as trials
 from supervisor.verdict.classify import FINAL, FINISHED, OUTSIDE, Incident
 from supervisor.verdict.ledger import Ledger, Poison
 
 _JITTER = 0.25
+_MOST_DOUBLINGS = 1000
+"""More than any maximum allows. Some thirty more, and the power of two is no float."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,6 @@ def _exhausted(policy: RestartPolicy) -> str:
 
 
 def _backoff_s(policy: RestartPolicy, barren: int, jitter: float) -> float:
-    growing = tenacity.wait_exponential(multiplier=policy.min_s, max=policy.max_s)
-    # tenacity computes from its retry state; of it the strategy reads the attempt's number alone.
-    attempt = tenacity.RetryCallState(retry_object=tenacity.Retrying(), fn=None, args=(), kwargs={})
-    attempt.attempt_number = barren + 1
+    doubled_s = policy.min_s * 2.0 ** min(barren, _MOST_DOUBLINGS)
     spread = 1.0 + _JITTER * (2.0 * jitter - 1.0)
-    return min(policy.max_s, max(0.0, growing(attempt)) * spread)
+    return min(policy.max_s, min(policy.max_s, doubled_s) * spread)

@@ -80,6 +80,21 @@ def test_the_wait_grows_and_is_capped():
     assert [verdict.delay_s for verdict in attempts(KILL, range(6), policy)] == [1, 2, 4, 8, 8, 8]
 
 
+def test_the_wait_stays_at_its_maximum_however_often_a_run_has_failed():
+    """A power of two that no float holds is no failure of the supervisor."""
+    for barren in (1_000, 1_024, 5_000, 10**9):
+        assert decide(History(barren=barren), KILL, POLICY, 0.0, 0.5).delay_s == POLICY.max_s
+
+
+def test_jitter_spreads_a_wait_by_a_quarter_each_way():
+    """The same random number gives the same wait; no wait exceeds the maximum."""
+    policy = RestartPolicy(min_s=4.0, max_s=8.0)
+    waits = [
+        decide(History(barren=b), KILL, policy, 0.0, jitter).delay_s for b in (0, 1) for jitter in (0, 1)
+    ]
+    assert waits == [3.0, 5.0, 6.0, 8.0]
+
+
 def test_the_same_failure_at_the_start_is_not_tried_a_third_time():
     """Twice the same before the first step: starting again would only repeat it."""
     verdicts = attempts(AT_START, range(9))
