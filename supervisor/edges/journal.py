@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import structlog
+from structlog.processors import JSONRenderer
+from structlog.typing import EventDict
 
 from resilient.host.clock import Clock
+from supervisor.edges.event_lines import EventLines
 from supervisor.edges.write_queue import DirectPen, Pen
 from supervisor.edges.writer_process import OrderKind, Reply
-
-_render = structlog.processors.JSONRenderer(sort_keys=False, default=str)
 
 
 class Journal:
@@ -33,21 +33,26 @@ class Journal:
         self._complain = complain
         self._complained = False
         self._closed = False
+        self._lines = EventLines(self._stamp, JSONRenderer(default=str))
         self.pen = pen or DirectPen()
 
     def write(self, event: str, /, **fields: Any) -> None:
         """Appends one event: ``time`` is wall time for people, ``monotonic`` is for intervals."""
         if self._closed:
             return
-        now = {"time": round(self._clock.now(), 3), "monotonic": round(self._clock.monotonic(), 3)}
-        line = _render(None, "", {**now, "event": event, **fields})
-        text = line if isinstance(line, str) else line.decode()
-        self.pen.append(OrderKind.LINES, self._path, text.encode() + b"\n", self._hear)
+        line = self._lines.line("info", event, fields)
+        self.pen.append(OrderKind.LINES, self._path, line.encode() + b"\n", self._hear)
 
     def close(self) -> None:
         """Nothing more is appended."""
         self._closed = True
         self.pen.leave(self._path)
+
+    def _stamp(self, logger: object, level: str, event: EventDict) -> EventDict:
+        """The time and the event's name come first. A field of the same name replaces none of them."""
+        wall_s, monotonic_s = round(self._clock.now(), 3), round(self._clock.monotonic(), 3)
+        own = {"time": wall_s, "monotonic": monotonic_s, "event": event["event"]}
+        return {**own, **event, **own}
 
     def _hear(self, reply: Reply) -> None:
         if reply.number and not self._complained:

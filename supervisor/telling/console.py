@@ -8,14 +8,33 @@ supervised nothing ever waits for who listens (see ``Outlet``).
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+
+from structlog.processors import EventRenamer, JSONRenderer, add_log_level
+from structlog.typing import EventDict, Processor
 
 from resilient.host.terminal import printable
 from supervisor.edges import wakeup
+from supervisor.edges.event_lines import EventLines
 from supervisor.edges.outlet import Outlet, outlets, write_line
 
 _STDERR = 2
+
+
+def _flatten(logger: object, level: str, event: EventDict) -> EventDict:
+    # It may quote names of files, and those are anybody's: none of them steers the terminal.
+    event["event"] = printable(" ".join(event["event"].split("\n")))
+    return event
+
+
+def _plain(logger: object, level: str, event: EventDict) -> str:
+    return f"resilient: {event['event']}"
+
+
+_PROCESSORS: Mapping[str, Sequence[Processor]] = {
+    "pretty": (_flatten, _plain),
+    "json": (_flatten, add_log_level, EventRenamer("message"), JSONRenderer()),
+}
 
 
 class Console:
@@ -28,6 +47,7 @@ class Console:
         self, log_format: str = "pretty", quiet: bool = False, outlets: tuple[Outlet, Outlet] | None = None
     ) -> None:
         self._log_format = log_format
+        self._lines = EventLines(*_PROCESSORS[log_format])
         self._quiet = quiet
         self._not_shown = 0
         self.outlets = outlets
@@ -70,11 +90,4 @@ class Console:
         self._not_shown = 0 if self.outlets[1].offer(line) else self._not_shown + 1
 
     def _line(self, level: str, text: str) -> bytes:
-        # It may quote names of files, and those are anybody's: none of them steers the terminal.
-        flat = printable(" ".join(text.split("\n")))
-        line = (
-            json.dumps({"level": level, "message": flat})
-            if self._log_format == "json"
-            else f"resilient: {flat}"
-        )
-        return line.encode("utf-8", "replace") + b"\n"
+        return self._lines.line(level, text, {}).encode("utf-8", "replace") + b"\n"

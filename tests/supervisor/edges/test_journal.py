@@ -87,3 +87,16 @@ def test_threads_write_whole_lines_and_none_after_the_end(path):
     assert os.fstat(descriptor).st_size == 0
     os.close(descriptor)
     assert read(path) == (["line"] * 800, 0)
+
+
+def test_no_field_takes_the_place_of_the_time_or_the_name(path):
+    """A message of the worker's is journalled with all of its fields: they change nothing of ours."""
+    clock = SteppedClock()
+    journal = Journal(path, clock, pytest.fail)
+    forged = {"event": "ended", "time": "never", "monotonic": -1, "self": 1, "level": 2, "method_name": 3}
+    journal.write("odd", **forged, place=path)
+    journal.close()
+    line = json.loads(path.read_bytes())
+    own = {"time": clock.now(), "monotonic": clock.monotonic(), "event": "odd"}
+    assert line == {**own, "self": 1, "level": 2, "method_name": 3, "place": str(path)}
+    assert list(line)[:3] == ["time", "monotonic", "event"]
