@@ -226,7 +226,8 @@ class WorkerConfig:
     ``seed`` is the run's seed, chosen once. ``directory`` is where checkpoints go unless the script
     names another place. ``attempt`` counts from 1. ``accepted`` are the digests of the manifests that count
     although they are not encrypted and there is a key now. ``saved_in`` are the directories that the run has
-    kept checkpoints in, once it has saved any: a worker that finds none there begins from zero nowhere.
+    kept checkpoints in, once it has saved any: a worker that finds none there begins from zero nowhere,
+    unless ``may_begin_anew`` says that the user has accepted that.
     ``take_from_script`` names hyperparameters: the script's value of them is used instead of the state's.
     ``extend`` tells that a finished training call goes on where the script asks for more epochs of it.
     """
@@ -242,6 +243,7 @@ class WorkerConfig:
     sealing: Sealing = Sealing()
     accepted: tuple[str, ...] = ()
     saved_in: tuple[str, ...] = ()
+    may_begin_anew: bool = False
     mirror: MirrorPolicy = MirrorPolicy(on=False)
     origin: Origin = Origin()
     take_from_script: tuple[str, ...] = ()
@@ -262,6 +264,7 @@ class WorkerConfig:
             **self.sealing.to_message(),
             "accepted": list(self.accepted),
             "saved_in": list(self.saved_in),
+            "may_begin_anew": self.may_begin_anew,
             "mirror": [self.mirror.on, self.mirror.every, self.mirror.slots],
             "origin": self.origin.to_json(),
             "take_from_script": list(self.take_from_script),
@@ -282,6 +285,7 @@ class WorkerConfig:
             keep=KeepPolicy.from_json(message["keep"]),
             accepted=tuple(message["accepted"]),
             saved_in=tuple(message["saved_in"]),
+            may_begin_anew=message["may_begin_anew"],
             mirror=MirrorPolicy(*message["mirror"]),
             sealing=Sealing.from_message(message),
             origin=Origin.from_json(message["origin"]),

@@ -13,6 +13,7 @@ ResilientError
 │   ├── MismatchError     does not fit the network of the script: keep, tell the first differences
 │   ├── ShunnedError      what could be used is not to be gone on from: the supervisor has set it aside
 │   └── UnusableError     checkpoints exist, and none of them can be used   (exit status 65)
+│       └── LostError     they are gone, or damaged: restore them, or have the user accept a start from zero
 ├── MirrorError           memory of a worker that cannot be used: do without it
 │   ├── NoSlotError       every slot is being committed: wait for a commit
 │   └── MirrorFullError   there is no memory for what has grown: leave it out
@@ -116,6 +117,10 @@ class MismatchError(CheckpointError):
 
 class UnusableError(CheckpointError):
     """Checkpoints exist but none can be used; starting from zero would silently lose them."""
+
+
+class LostError(UnusableError):
+    """The run has saved, and all of it is gone or damaged: no other key can help."""
 
 
 class ShunnedError(CheckpointError):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resilient.errors import UnusableError
+from resilient.errors import LostError, UnusableError
 from resilient.run.floor import Height, Heights, folder_of
 from resilient.run.holdings import Holding
 
@@ -21,6 +21,10 @@ NOTHING_HINT = (
     "are none; or to start anew: --fresh --archive"
 )
 """Where no place holds anything. The script may name a directory that nobody knows of yet."""
+
+_ANEW = "to begin from step 1 all the same"
+_ANEW_HINT = f"{_ANEW}: --accept-rollback, or --fresh --archive"
+_ANEW_ALONE_HINT = f"{_ANEW}: move the directory away, or name another one"
 
 
 @dataclass(frozen=True)
@@ -81,31 +85,55 @@ def _is_damaged(holding: Holding | None, name: str) -> bool:
     return holding is not None and holding.is_damaged(name)
 
 
-def demand_fresh(
-    place: Path, strange: int, unseen: Sequence[Path], *, saved: bool, known: bool, own: bool
-) -> str:
-    """What there is to say where a worker finds nothing to resume from in a place; "" for nothing.
+@dataclass(frozen=True)
+class Beginning:
+    """A place where a worker finds nothing to resume from, and is about to begin from zero.
 
     ``strange`` counts the manifests of others there, ``unseen`` are places of the run that hold checkpoints
     and that the script has not named yet. ``saved`` tells that the run has saved, ``known`` that it has kept
-    checkpoints in this very place before, ``own`` that the place is the run's own directory.
-
-    Raises UnusableError where starting from zero would silently lose what was saved.
+    checkpoints in this very place before, ``own`` that the place is the directory of a supervised run.
     """
-    elsewhere = ", ".join(map(str, unseen))
-    if saved and not (known and unseen):
-        there = f"; there are checkpoints in {elsewhere}" if unseen else ""
-        raise UnusableError(
-            f"this run has saved checkpoints, and there is none of it in {place}{there}",
-            hint="restore what is missing, or let the script name the directory that it named before; "
-            "to begin from step 1 all the same: --accept-rollback, or --fresh --archive",
-        )
-    if strange and own:
-        raise UnusableError(
-            f"{place} holds checkpoints of another run ({strange}) and none of the run that run.json names",
-            hint="put the right run.json back, or name another directory",
-        )
-    if saved:
-        return f"there is no checkpoint of this run in {place}; it has some in {elsewhere}"
-    others = f"{strange} checkpoints of other runs" if strange != 1 else "one checkpoint of another run"
-    return f"{place} holds {others}, and this run begins anew there" if strange else ""
+
+    place: Path
+    strange: int = 0
+    unseen: Sequence[Path] = ()
+    saved: bool = False
+    known: bool = False
+    own: bool = False
+
+    def demand(self) -> str:
+        """What there is to say; "" for nothing.
+
+        Raises LostError where starting from zero would silently lose what was saved, UnusableError where all
+        that lies there is another run's.
+        """
+        elsewhere = ", ".join(map(str, self.unseen))
+        if self.saved and not (self.known and self.unseen):
+            there = f"; there are checkpoints in {elsewhere}" if self.unseen else ""
+            raise LostError(
+                f"this run has saved checkpoints, and there is none of it in {self.place}{there}",
+                hint="restore what is missing, or let the script name the directory that it named before",
+            )
+        if self.strange and self.own:
+            raise UnusableError(
+                f"{self.place} holds checkpoints of another run ({self.strange}) and none of the run that "
+                "run.json names",
+                hint="put the right run.json back, or name another --run-dir; "
+                "to start anew: --fresh --archive",
+            )
+        if self.saved:
+            return f"there is no checkpoint of this run in {self.place}; it has some in {elsewhere}"
+        if self.strange:
+            return f"{self.place} holds {_others(self.strange)}, and this run begins anew there"
+        return ""
+
+
+def hint_for(error: UnusableError, *, supervised: bool) -> str:
+    """The ways on for a process that must not begin from zero."""
+    if not isinstance(error, LostError):
+        return error.hint
+    return f"{error.hint}; {_ANEW_HINT if supervised else _ANEW_ALONE_HINT}"
+
+
+def _others(count: int) -> str:
+    return f"{count} checkpoints of other runs" if count != 1 else "one checkpoint of another run"

@@ -175,7 +175,7 @@ class RunDirectory:
         except _NONSENSE as error:
             raise UnusableError(
                 f"{self.root / 'run.json'} is damaged: {error}",
-                hint="restore it from a copy, or start anew with --fresh --archive",
+                hint="restore it from a copy; to start anew, move the directory aside (--fresh --archive)",
             ) from error
 
     def open(self, template: Mapping[str, Any] | None = None) -> RunRecord:
@@ -218,7 +218,8 @@ class RunDirectory:
         if self._has_checkpoints():
             raise UnusableError(
                 f"{self.root} holds checkpoints and no run.json, which says whose they are",
-                hint="restore run.json from a copy, or name another directory",
+                hint="restore run.json from a copy, or name another directory (--run-dir); to start anew, "
+                "move it aside (--fresh --archive)",
             )
 
 

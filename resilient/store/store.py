@@ -33,6 +33,7 @@ from resilient.config import Sealing
 from resilient.errors import (
     CheckpointError,
     CorruptError,
+    LostError,
     ResilientError,
     ShunnedError,
     StorageError,
@@ -195,7 +196,8 @@ class Store:
 
         ``make_sink`` is called afresh for each candidate. Corrupt ones are set aside, others that cannot be
         used are left alone; both are in the result. Raises UnusableError when checkpoints of this run
-        exist, here or in the quarantine, and none can be used; ShunnedError when others were not allowed.
+        exist, here or in the quarantine, and none can be used (LostError where all are damaged);
+        ShunnedError when others were not allowed.
         """
         survey = self._surveyor.survey()
         failures = self._quarantine.set_aside_corrupt(survey.failures)
@@ -384,10 +386,12 @@ class Store:
         ours = [str(failure) for failure in failures if failure.ours] or self._quarantine.list_ours()
         if not ours:
             return
-        locked = any(isinstance(failure.error, WrongKeyError) for failure in failures)
-        anew = "start anew with --fresh --archive, or restore a copy"
-        hint = "give the key they were made with" if locked else anew
-        raise UnusableError("no checkpoint of this run can be used: " + "; ".join(ours), hint=hint)
+        text = "no checkpoint of this run can be used: " + "; ".join(ours)
+        if any(isinstance(failure.error, WrongKeyError) for failure in failures):
+            raise UnusableError(text, hint="give the key they were made with")
+        if any(failure.ours and isinstance(failure.error, StorageError) for failure in failures):
+            raise UnusableError(text, hint="remove what keeps them from being read; nothing was changed")
+        raise LostError(text, hint="restore a copy of them")
 
     def _refresh_meta(self, entries: Sequence[Entry]) -> None:
         """Without any checkpoint meta.json stays as it is: it may be stock's."""

@@ -7,7 +7,7 @@ In this order: what of run.json is believed (``belief``), whether the keys open 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,12 +28,11 @@ from supervisor.command import old_journal
 from supervisor.command.acceptance import Accept
 from supervisor.command.completion import Surroundings, newest_attempt
 from supervisor.command.fitting_keys import demand_keys
+from supervisor.command.unencrypted import Unencrypted
 from supervisor.saves.floor_keeper import FloorKeeper
 
-_MOST_ACCEPTED = (
-    256  # of each folder, the newest: a resumed run needs one, and the record is read at each start
-)
 _MOST_NAMED = 20
+_STRANGERS_HINT = "put the right run.json back, or name another --run-dir; to start anew: --fresh --archive"
 
 Warn = Callable[[str], None]
 
@@ -115,10 +114,7 @@ class Admission:
         if against and not (self.accept.rollback and self.resumes):
             raise UnusableError(
                 f"{root / 'run.json'} says that the run is complete, and {against}",
-                hint="restore what is missing (an unmounted volume?), or the right run.json; to have the "
-                "script resume from the newest that is there: --accept-rollback; or --fresh --archive"
-                if self.resumes
-                else "put the right run.json back; to believe it: --accept-unsealed; or --fresh --archive",
+                hint=self._hint_for_complete(record, holdings),
             )
         is_older = newest_attempt(holdings) > record.attempts
         if is_older and not against:
@@ -126,6 +122,16 @@ class Admission:
                 "run.json is older than the newest checkpoint, so the run need not be complete: it goes on"
             )
         return not (against or is_older)
+
+    def _hint_for_complete(self, record: RunRecord, holdings: Sequence[Holding]) -> str:
+        if not self.resumes:
+            return "put the right run.json back; to believe it: --accept-unsealed; or --fresh --archive"
+        if self.directory.root in presence.strangers(self.directory.root, holdings, record.run_id):
+            return _STRANGERS_HINT
+        return (
+            "restore what is missing (an unmounted volume?), or the right run.json; to have the "
+            "script resume from the newest that is there: --accept-rollback; or --fresh --archive"
+        )
 
     def admit(self, found: Found, command: tuple[str, ...]) -> Admitted:
         """The run as it is from now on; its record is durable.
@@ -142,7 +148,8 @@ class Admission:
         reach = look(self.world, places, record, self.sealing, holdings)
         demand_keys(reach, record, self.sealing)
         self._demand_readable(found, holdings, floor, proven=proven)
-        record = self._with_plain(record, holdings, proven=proven)
+        encryption = Unencrypted(self.sealing, accepted=self.accept.plain, warn=self.warn)
+        record = encryption.settle(record, holdings, proven=proven)
         if self.accept.plain:
             holdings = self._take_stock(places, record, self._heights(floor, record, places)[0])
         elsewhere = self._is_only_in_others(record, places, holdings)
@@ -216,45 +223,6 @@ class Admission:
         if reach.opens_with(key_id):
             changed = replace(changed, key_id=key_id, mode=self.sealing.mode)
         return changed
-
-    # What is not encrypted
-
-    def _with_plain(self, record: RunRecord, holdings: Sequence[Holding], *, proven: bool) -> RunRecord:
-        """The record with the unencrypted checkpoints that are taken as this run's."""
-        if self.sealing.key is None:
-            return self._without_encryption(record)
-        doubtful = [holding for holding in holdings if holding.plain]
-        if not doubtful:
-            return record
-        names = ", ".join(holding.plain[-1].name for holding in doubtful)
-        if self.accept.plain:
-            digests = [digest for holding in doubtful for digest in _newest_digests(holding)]
-            self.warn(
-                f"unencrypted checkpoints are taken as this run's from now on (--accept-plain): {names}"
-            )
-            return replace(record, accepted=tuple(dict.fromkeys((*record.accepted, *digests))))
-        alone = not any(holding.has_traces for holding in holdings)
-        newer = any(
-            max(claim.generation for claim in holding.plain) > holding.newest[0] for holding in doubtful
-        )
-        if alone or (newer and record.plain and not proven):
-            raise UnusableError(
-                f"checkpoints of this run are not encrypted, so anybody could have written them: {names}",
-                hint="to resume from them, encrypted from now on: --accept-plain; or use --no-encrypt",
-            )
-        self.warn(
-            f"not encrypted, so anybody could have put them there, and they are not used: {names} "
-            "(--accept-plain takes them as this run's)"
-        )
-        return record
-
-    def _without_encryption(self, record: RunRecord) -> RunRecord:
-        if record.key_id is not None:
-            self.warn(
-                "this run was encrypted until now: from here on its checkpoints are NOT, "
-                "and anybody who can write its directory can change them"
-            )
-        return replace(record, accepted=())
 
     # What was saved
 
@@ -331,8 +299,7 @@ class Admission:
             raise UnusableError(
                 f"{place} holds checkpoints of another run ({runs}) and none of the run that its run.json "
                 f"names ({record.run_id})",
-                hint="put the right run.json back, or name another --run-dir; "
-                "to start anew: --fresh --archive",
+                hint=_STRANGERS_HINT,
             )
 
     # The floor
@@ -376,11 +343,6 @@ class Admission:
         right = Seal.SEALED if self.sealing.key is not None else Seal.UNSEALED
         is_news = heights != known or (floor is not None and floor.seal is not right)
         return FloorKeeper(floors, root, heights, moved_from, is_news=is_news)
-
-
-def _newest_digests(holding: Holding) -> Iterator[str]:
-    claims = sorted(holding.plain, key=lambda claim: claim.generation, reverse=True)
-    yield from (claim.digest for claim in claims[:_MOST_ACCEPTED])
 
 
 def _places_text(holdings: Iterable[Holding]) -> str:

@@ -168,6 +168,7 @@ def _watch_over(
         admitted.keys,
         admitted.proven,
         bool(record.attempts) and record.saved,
+        options.accept.rollback,
     )
     mark = mark_of(directory)
     workers = ProcessWorkers(

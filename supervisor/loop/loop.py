@@ -208,7 +208,7 @@ class Supervisor:
         usable = self._judge.may_use(self._commits.kept_step)
         self._update(attempts=number, status=rundir.RUNNING)
         self._judge.begin(number)
-        config = self._plan.for_attempt(number, self._judge.origin, self._record)
+        config = self._plan.for_attempt(self._judge.origin, self._record, self._judge.durable_step)
         try:
             memory = self._commits.offer(self._judge.durable_step, usable=usable)
             attempt = self._launcher.launch(config, memory)

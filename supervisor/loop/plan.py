@@ -20,7 +20,8 @@ class Plan:
 
     ``hear_saved`` hears each message: it keeps how far the run has come outside of its directory. ``keys``
     seal the records inside; ``proven`` tells that they were sealed before this start. ``has_saved`` tells
-    that the run had made attempts and saved checkpoints by then.
+    that the run had made attempts and saved checkpoints by then, ``accepts_rollback`` that the user has
+    accepted for this start that saved checkpoints are missing.
     """
 
     worker: WorkerConfig
@@ -32,6 +33,7 @@ class Plan:
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     proven: bool = True
     has_saved: bool = False
+    accepts_rollback: bool = False
 
     def trials(self, directory: RunDirectory, world: World, complain: Callable[[str], None]) -> TrialFile:
         """The ledger of the run in a directory."""
@@ -39,10 +41,20 @@ class Plan:
         whose = Whose(run_id, self.keys, self.proven, self.has_saved, is_command)
         return TrialFile(directory.root, world, complain, directory.keep, whose=whose)
 
-    def for_attempt(self, number: int, origin: Origin, record: RunRecord) -> WorkerConfig:
-        """The configuration of an attempt's worker; ``record`` is the run's own at that moment."""
+    def for_attempt(self, origin: Origin, record: RunRecord, durable_step: int) -> WorkerConfig:
+        """The configuration of the newest attempt's worker; ``record`` is the run's own at that moment.
+
+        ``durable_step`` is the newest step that this start has resumed from or saved; 0 for none. Once there
+        is one, nobody has accepted that it goes missing.
+        """
         saved_in = record.checkpoints or (str(self.worker.directory),)
-        return replace(self.worker, attempt=number, origin=origin, saved_in=saved_in if record.saved else ())
+        return replace(
+            self.worker,
+            attempt=record.attempts,
+            origin=origin,
+            saved_in=saved_in if record.saved else (),
+            may_begin_anew=self.accepts_rollback and not durable_step,
+        )
 
 
 def changes(record: RunRecord, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +63,7 @@ def changes(record: RunRecord, message: Mapping[str, Any]) -> dict[str, Any]:
     Once a checkpoint is acknowledged, the run starts from zero only if the user accepts that.
     """
     changed: dict[str, Any] = {}
-    if message["type"] == "place" and message["directory"] not in record.checkpoints:
+    if message["type"] == "keeps_in" and message["directory"] not in record.checkpoints:
         changed["checkpoints"] = (*record.checkpoints, message["directory"])
     if message["type"] == "saved" and not record.saved:
         changed["saved"] = True

@@ -36,6 +36,7 @@ _REFUSAL: dict[str, _Check] = {"error": _text}
 
 _NEEDED: Mapping[str, Mapping[str, _Check]] = {
     "place": {"directory": _text},
+    "keeps_in": {"directory": _text},
     "progress": {"step": _count},
     "resuming": {"step": _count},
     "resumed": {"step": _count},

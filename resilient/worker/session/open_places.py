@@ -17,8 +17,8 @@ from resilient.errors import ForeignError, StorageError, UsageError
 from resilient.host.files import Lock
 from resilient.host.world import World
 from resilient.policy.settings import Settings
-from resilient.run import presence
 from resilient.run.belief import is_proven
+from resilient.run.presence import Beginning
 from resilient.run.rundir import RunDirectory, RunRecord, has_manifests
 from resilient.saving import saver_process
 from resilient.store import layout
@@ -85,7 +85,7 @@ class OpenPlaces:
     def demand_fresh(self, place: Place) -> None:
         """Tells what there is to say where the run is about to begin from zero; see ``store.presence``.
 
-        Raises UnusableError where that would silently lose what it has saved.
+        Raises LostError where that would silently lose what it has saved.
         """
         files, config = self._world.files, self._config
         saved_in = config.saved_in if config is not None else self._saved_alone(place.root)
@@ -94,10 +94,8 @@ class OpenPlaces:
         unseen = tuple(other for other in others if has_manifests(files, other))
         known = any(os.path.realpath(name) == os.path.realpath(place.root) for name in saved_in)
         strange = sum(type(failure.error) is ForeignError for failure in place.store.survey().failures)
-        remark = presence.demand_fresh(
-            place.root, strange, unseen, saved=bool(saved_in), known=known, own=own
-        )
-        if remark:
+        beginning = Beginning(place.root, strange, unseen, bool(saved_in), known, own)
+        if remark := beginning.demand():
             self._warn(remark)
 
     def _saved_alone(self, root: Path) -> tuple[str, ...]:

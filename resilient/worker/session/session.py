@@ -23,6 +23,7 @@ from resilient.errors import (
     BusyError,
     CorruptError,
     LinkError,
+    LostError,
     MirrorError,
     MismatchError,
     ShunnedError,
@@ -32,6 +33,7 @@ from resilient.errors import (
 )
 from resilient.host.world import World
 from resilient.policy.settings import Settings
+from resilient.run import presence
 from resilient.saving import saver_process
 from resilient.saving.saver import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.state.snapshot import Progress, Recovered, Tensor, decode_extra
@@ -199,10 +201,9 @@ class Session:
             self.tell("nothing_older", error=str(error))
             raise SystemExit(1) from error
         except UnusableError as error:
-            self.tell("unusable", error=str(error.args[0]), hint=error.hint)
-            if self.supervised:
-                raise SystemExit(EXIT_UNUSABLE) from error
-            raise
+            self._demand_accepted(error)
+            recovered = None
+        self.tell("keeps_in", directory=str(place.root))
         if recovered is not None:
             # It is on trial until the next step is complete.
             self._told_step = False
@@ -210,6 +211,17 @@ class Session:
         if not floor:
             self.tell("fresh")
         return None
+
+    def _demand_accepted(self, error: UnusableError) -> None:
+        """Raises where the user has not accepted that the run begins from zero."""
+        if isinstance(error, LostError) and self.config is not None and self.config.may_begin_anew:
+            self.warn(f"{error.args[0]}; it begins from step 1, as was accepted (--accept-rollback)")
+            return
+        error.hint = presence.hint_for(error, supervised=self.supervised)
+        self.tell("unusable", error=str(error.args[0]), hint=error.hint)
+        if self.supervised:
+            raise SystemExit(EXIT_UNUSABLE) from error
+        raise error
 
     def _leave_out(self, recovered: Recovered) -> Recovered:
         """A batch that the training fails on counts as a step that changes nothing, if that was decided."""
