@@ -21,10 +21,15 @@ _OF_AN_ATTEMPT = frozenset(TELLINGS) - _OF_A_WATCH | {"hello", "place"}
 
 @dataclass
 class Account:
-    """A run's story so far. ``durable`` is the checkpoint that the run would go on from."""
+    """A run's story so far.
+
+    ``durable`` is the checkpoint that the run would go on from, as far as the journal knows; ``files`` are
+    all that it tells of.
+    """
 
     watches: list[Watch] = field(default_factory=list)
     durable: Save | None = None
+    files: set[str] = field(default_factory=set)
     last: Event | None = None
     torn: int = 0
 
@@ -59,6 +64,7 @@ class Account:
         """The last one counts, not the highest: after a rollback the steps are counted from further back."""
         if event.name == "saved" and event.whole("step") is not None:
             self.durable = attempt.last_save
+            self.files.add(event.text("file"))
         step, file = event.whole("step"), event.text("file")
         older = self.durable is None or (step is not None and step < self.durable.step)
         if event.name == "resumed" and step is not None and file not in ("", "memory") and older:

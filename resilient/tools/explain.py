@@ -14,7 +14,8 @@ from resilient.run.rundir import RunDirectory
 from resilient.tools.account import Account, build
 from resilient.tools.command_line import Commands, Parser, add_command, say
 from resilient.tools.journal_reader import Journal
-from resilient.tools.narrative import Present, advice, chapters, headline, standing
+from resilient.tools.narrative import Present, advice, chapters, headline, newest, standing
+from resilient.tools.on_disk import look_at_disk
 from resilient.tools.runs import add_run, open_directory
 
 _MORE = """\
@@ -22,8 +23,9 @@ One paragraph for each attempt: when it ran and from which step to which, what
 ended it and how that is known, what was saved, and what the supervisor decided
 and why. Then how the run stands now, and what to do next.
 
-It is read from the run's journal.jsonl, also one that a crash has torn. Works
-while the run is being trained; changes nothing; no key is needed.
+It is read from the run's journal.jsonl, also one that a crash has torn; which
+step is safe is read from the disk. Works while the run is being trained; changes
+nothing; no key is needed.
 
 --attempt N tells of one attempt alone, with the whole traceback.
 --json prints one object for each attempt, and last one for the run."""
@@ -80,7 +82,7 @@ def look(directory: RunDirectory, name: str) -> Present:
         elsewhere = str(error)
     names = World().files.names(directory.root / "logs")
     logs = frozenset(int(match[1]) for match in map(_LOG.fullmatch, names) if match)
-    return Present(name, status, pid, elsewhere, logs)
+    return Present(name, status, pid, elsewhere, logs, look_at_disk(directory))
 
 
 _LOG = re.compile(r"attempt_(\d{4,12})")
@@ -104,6 +106,7 @@ def _say_json(options: argparse.Namespace, account: Account, present: Present) -
 
 
 def _summary(account: Account, present: Present) -> dict[str, Any]:
+    saved = newest(account, present)
     supervisors = [
         {
             "pid": watch.pid,
@@ -122,7 +125,8 @@ def _summary(account: Account, present: Present) -> dict[str, Any]:
         "running": present.alive,
         "pid": present.holder or None,
         "supervisors": supervisors,
-        "saved": asdict(account.durable) if account.durable is not None else None,
+        "saved": asdict(saved) if saved is not None else None,
+        "reported": asdict(account.durable) if account.durable is not None else None,
         "torn_lines": account.torn,
         "next": advice(account, present),
     }

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from resilient.tools.account import Account
 from resilient.tools.command_line import count, size
+from resilient.tools.on_disk import OnDisk
 from resilient.tools.supervisions import FINISHED, Attempt, Save, Watch, step_name
 
 _WIDTH = 88
 _TRACEBACK_LINES = 8
 _FAULTS = ("segmentation", "segfault", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
+_NOBODY_LOOKED = OnDisk(unread="nobody has looked")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Present:
 
     ``holder`` is the process that works on it now (0: none), ``elsewhere`` says why one that does cannot be
     seen from here. ``name`` is the run's directory as the person knows it; ``logs`` are the attempts that
-    have left a log.
+    have left a log; ``disk`` is what of the run lies there.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Present:
     holder: int = 0
     elsewhere: str = ""
     logs: frozenset[int] = frozenset()
+    disk: OnDisk = _NOBODY_LOOKED
 
     @property
     def alive(self) -> bool:
@@ -251,8 +254,19 @@ def _traceback(attempt: Attempt, whole: bool) -> list[str]:
 def standing(account: Account, present: Present) -> str:
     """How the run stands now, and what to do next."""
     return _paragraph(
-        f"Now: {_now(account, present)} {_safe(account.durable)} {advice(account, present)}", ""
+        f"Now: {_now(account, present)} {_safe(account, present)} {advice(account, present)}", ""
     )
+
+
+def newest(account: Account, present: Present) -> Save | None:
+    """The checkpoint that the run would resume from, as the disk has it."""
+    return present.disk.newest(account.durable, frozenset(account.files))
+
+
+def gone(account: Account, present: Present) -> Save | None:
+    """One that the journal reports, and that is not on disk."""
+    found, reported = newest(account, present), account.durable
+    return reported if reported is not None and (found is None or found.step < reported.step) else None
 
 
 def _now(account: Account, present: Present) -> str:
@@ -264,6 +278,8 @@ def _now(account: Account, present: Present) -> str:
         return f"{present.elsewhere}."
     if account.watches and account.watches[-1].broken:
         return "the supervisor ended the run for a fault of its own, and nobody works on it."
+    if present.disk.against:
+        return f"nobody works on the run. Its record says that it is complete, but {present.disk.against}."
     words = {
         "complete": "the run is complete.",
         "stopped": "the run was stopped, and nobody works on it.",
@@ -273,11 +289,20 @@ def _now(account: Account, present: Present) -> str:
     return words.get(present.status, "nobody works on the run.")
 
 
-def _safe(save: Save | None) -> str:
+def _safe(account: Account, present: Present) -> str:
+    save, missing, disk = newest(account, present), gone(account, present), present.disk
+    absent = (
+        f"The journal reports step {missing.step} as saved ({missing.file}): it is not there."
+        if missing
+        else ""
+    )
     if save is None:
-        return "Nothing of it was reported as saved."
+        return absent or "Nothing of it is saved yet."
     name = f" ({save.file})" if save.file else ""
-    return f"Step {save.step} is safe on disk{name}."
+    if disk.unread:
+        return f"Step {save.step} is safe on disk{name}, says the journal; nobody can tell: {disk.unread}."
+    state = "is on disk, sealed with a key that is not at hand" if save is disk.sealed else "is safe on disk"
+    return f"Step {save.step} {state}{name}. {absent}".rstrip()
 
 
 def advice(account: Account, present: Present) -> str:
@@ -286,11 +311,13 @@ def advice(account: Account, present: Present) -> str:
         return "It goes on there."
     if present.holder:
         return f"To end it: resilient stop {present.name}."
-    if present.status == "complete":
+    if present.status == "complete" and not present.disk.against:
         return "There is nothing left to do."
-    again = "run the same command again: " + (
-        f"it goes on after step {account.durable.step}" if account.durable else "it starts from the beginning"
-    )
+    save, missing = newest(account, present), gone(account, present)
+    on = f"it goes on after step {save.step}" if save else "it starts from the beginning"
+    if missing or present.disk.against:
+        on = "it says which of its checkpoints it can use, and what you can do"
+    again = f"run the same command again: {on}"
     cure = _cure(account)
     if cure:
         return f"Next: {cure}; then {again}."

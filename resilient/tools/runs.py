@@ -249,10 +249,10 @@ def _keys(options: argparse.Namespace, record: RunRecord, prefix: str) -> list[b
     if named["passphrase_file"]:
         salt = bytes.fromhex(record.salt)
         found.append(keys.from_passphrase_file(Path(named["passphrase_file"]), salt, mode))
-    return found or _own_keys(record)
+    return found or own_keys(record)
 
 
-def _own_keys(record: RunRecord) -> list[bytes]:
+def own_keys(record: RunRecord) -> list[bytes]:
     """The user's own keys. None is made here: a new one opens nothing."""
     found = []
     for mode in ENC_MODES:

@@ -10,14 +10,15 @@ from resilient.tools import narrative
 from resilient.tools.account import Account
 from resilient.tools.command_line import Commands, add_command, age, say
 from resilient.tools.explain import look, read_account
-from resilient.tools.narrative import Present, clock
+from resilient.tools.narrative import Present, clock, gone, newest
 from resilient.tools.runs import add_run, open_directory
 from resilient.tools.supervisions import FINISHED, Attempt
 
 _MORE = """\
 Whether the run is being worked on, and by which process; the newest attempt and
 step; the last checkpoint; the last failure. `resilient explain` tells the whole
-story. Works while the run is being trained; changes nothing; no key is needed."""
+story. The last checkpoint is read from the disk, all else from the journal. Works
+while the run is being trained; changes nothing; no key is needed."""
 
 
 def add(commands: Commands) -> None:
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _facts(account: Account, present: Present) -> dict[str, object]:
-    attempt, failed, save = _newest(account), _last_failed(account), account.durable
+    attempt, failed, save = _newest(account), _last_failed(account), newest(account, present)
     return {
         "run": present.name,
         "running": present.alive,
@@ -51,13 +52,15 @@ def _facts(account: Account, present: Present) -> dict[str, object]:
         "saved_step": save.step if save else None,
         "saved_file": save.file if save else None,
         "saved_time": save.time if save else None,
+        "reported_step": account.durable.step if account.durable else None,
+        "doubt": present.disk.unread or present.disk.against or None,
         "last_failure": failed.verdict.cause if failed and failed.verdict else None,
         "last_heard": account.last.time if account.last else None,
     }
 
 
 def _lines(account: Account, present: Present, now: float) -> Iterator[tuple[str, str]]:
-    attempt, failed, save = _newest(account), _last_failed(account), account.durable
+    attempt, failed = _newest(account), _last_failed(account)
     yield "run", present.name
     yield "state", _state(account, present)
     if attempt is not None:
@@ -67,17 +70,26 @@ def _lines(account: Account, present: Present, now: float) -> Iterator[tuple[str
         yield "attempt", f"{attempt.number}, begun {clock(attempt.span.began)}{worker}"
         # Between two saves a journal does not tell of each step.
         yield "step", f"{attempt.step}{' or later' if present.alive and attempt.verdict is None else ''}"
-    if save is not None:
-        ago = f", {age(now - save.time)} ago" if save.time is not None and now >= save.time else ""
-        yield "last saved", f"step {save.step}{ago}: {save.file}"
-    else:
-        yield "last saved", "nothing yet"
+    yield "last saved", _saved(account, present, now)
+    if missing := gone(account, present):
+        yield "missing", f"step {missing.step}, which the journal reports as saved: {missing.file}"
     if failed is not None and failed.verdict is not None:
         yield (
             "last failure",
             f"attempt {failed.number}: {failed.verdict.cause} ({clock(failed.verdict.time)})",
         )
     yield "next", narrative.advice(account, present)
+
+
+def _saved(account: Account, present: Present, now: float) -> str:
+    save, disk = newest(account, present), present.disk
+    if save is None:
+        return "nothing"
+    ago = f", {age(now - save.time)} ago" if save.time is not None and now >= save.time else ""
+    doubt = " (sealed with a key that is not at hand)" if save is disk.sealed else ""
+    if disk.unread:
+        doubt = f" (as the journal says; the disk cannot be read: {disk.unread})"
+    return f"step {save.step}{ago}: {save.file}{doubt}"
 
 
 def _state(account: Account, present: Present) -> str:
@@ -90,6 +102,8 @@ def _state(account: Account, present: Present) -> str:
         )
     if present.status == "running":
         return "not running, although its record says so: its supervisor was killed, or the machine went down"
+    if present.disk.against:
+        return f"not running; its record says that it is complete, but {present.disk.against}"
     words = {"complete": "complete", "stopped": "stopped", "failed": "given up"}
     return f"not running, {words.get(present.status, 'never finished')}"
 

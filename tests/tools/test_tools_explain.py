@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from diaries import begin, flat
+from tool_runs import make_run
 
 from resilient.host.world import World
 from resilient.tools.account import build
@@ -34,6 +35,7 @@ def test_the_story_of_two_attempts(tool, diary):
         saved_step=40,
         kept_step=99,
     )
+    make_run("run", steps=(99,))
     diary("saved", step=99, epoch=2, file="B_breakpoint.ckpt", reason="killed", after_s=500)
     diary("attempt", attempt=2, pid=12)("resumed", attempt=2, step=99, epoch=2, file="memory")
     diary(
@@ -184,11 +186,12 @@ def test_a_torn_journal_is_told_as_far_as_it_goes(tool, diary):
     begin(diary)("resumed", attempt=1, step=5, file="A.ckpt")
     diary.raw(b'{"time": 17000\n')
     diary.raw(b"\0" * 500 + b"\n" + bytes(range(128, 256)) + b"\n" + b"x" * 3_000_000 + b"\n[1, 2]\n")
-    diary.raw(b'{"event": "saved", "step": 7, "file": "B.ckpt"}')
+    diary.raw(b'{"event": "saved", "step": 7, "file": "CKP_rank_0-1_7.ckpt"}')
+    make_run("run", steps=(7,))
     story = flat(tool("explain", "run"))
     assert "5 lines of the journal are torn" in story
     assert "went on after step 5 from A.ckpt" in story
-    assert "Step 7 is safe on disk (B.ckpt)" in story
+    assert "Step 7 is safe on disk (CKP_rank_0-1_7.ckpt)" in story
 
 
 def test_a_training_that_was_woken_did_not_hang(tool, diary):
@@ -241,6 +244,7 @@ def test_a_supervisor_that_failed_itself_is_told_as_that(tool, diary):
     begin(diary)("progress", attempt=1, step=1)
     diary("mishap", what="a message", times=1, traceback="Traceback ...")
     diary("broken", error="Broken: the transition failed", traceback="Traceback ...")
+    make_run("run", steps=(7,))
     diary("saved", step=7, epoch=1, file="A_breakpoint.ckpt", reason="supervisor")
     diary("ended", status=70, step=7)
     story = flat(tool("explain", "run"))
