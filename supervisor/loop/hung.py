@@ -17,7 +17,7 @@ _WAKING_S = 10.0
 
 
 class Hung:
-    """Feeds MOVES if the group goes on after all, STACKS_TAKEN if it is to be ended."""
+    """Feeds MOVES if the group goes on after all, MOTIONLESS if it is to be ended."""
 
     def __init__(
         self, timers: Timers, clock: Clock, watchman: Watchman, feed: Callable[[Event], None]
@@ -42,4 +42,4 @@ class Hung:
         elif self._clock.monotonic() < self._until_s:
             self._timers.set("machine", _STACKS_S, self._judge)
         else:
-            self._feed(Event.STACKS_TAKEN)
+            self._feed(Event.MOTIONLESS)

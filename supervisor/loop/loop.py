@@ -91,7 +91,6 @@ class Supervisor:
         self._actions: Mapping[Action, Callable[[], None]] = {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._wait,
-            Action.CANCEL_WAIT: lambda: self._timers.cancel("machine"),
             Action.WAIT_LONGER: self._wait_longer,
             Action.TAKE_STACKS: lambda: self._hung.begin(self._launcher.present),
             Action.GO_ON: self._go_on,
@@ -279,10 +278,6 @@ class Supervisor:
         self._tell_left(self._launcher.left)
         with self._mishaps.contained("the last words of an attempt"):
             self._launcher.finish()
-        if self._machine.state is State.SAVING:
-            # One that could not be killed when it was to be; it has been judged.
-            self._feed(Event.GROUP_OVER)
-            return
         self._conclude(self._inquest.hold(self._launcher.present))
 
     def _conclude(self, verdict: Verdict) -> None:

@@ -3,8 +3,12 @@
 It speaks of a *group* of workers, also when the group has one: an attempt starts, fails and ends as a
 group. The loop feeds it one event at a time; whether a failed group is worth another attempt has been
 decided before (``restart``), so the table itself holds no judgment. A run ends once nothing of it is being
-saved any more. What is not in the table cannot happen:
-an event that a state does not know is an error of ours, and said so.
+saved any more.
+
+The table has each event that can happen in a state, and no other. A stop is requested once, and whoever
+repeats it by Ctrl-C insists. After it no attempt is granted, so no group fails from then on: it is over. A
+group that was left to the kernel is not heard of again. Signals are heard from the first group on. An event
+that a state does not know is a fault of ours, and is reported as one.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ class Event(enum.Enum):
     NOT_READY = "the machine is not ready for a group"
     HUNG = "the group hangs"
     TOO_LARGE = "the group needs too much memory"
-    STACKS_TAKEN = "its stacks are in the log"
+    MOTIONLESS = "it still does not move"
     MOVES = "it moves again"
     HOPELESS = "waiting longer is of no use"
     LATE = "the deadline is near"
@@ -49,22 +53,25 @@ class Event(enum.Enum):
 
 
 class Action(enum.Enum):
-    """What the loop does on a transition."""
+    """What the loop does on a transition.
+
+    An action that starts a timer replaces the one before; the deadline has a timer of its own. KILL signals
+    the workers. Their descendants are killed as soon as the group is over, before it is judged.
+    """
 
     LAUNCH = "launch a group"
     WAIT = "start the backoff timer"
-    CANCEL_WAIT = "cancel the backoff timer"
-    FORWARD = "forward the signal, start the grace timer"
-    TAKE_STACKS = "have the stacks of all threads written"
-    GO_ON = "go on watching"
+    FORWARD = "forward the signal, start the deadline and grace timers"
+    TAKE_STACKS = "wake the group, ask it for its stacks, start a timer"
+    GO_ON = "watch the group again"
     END = "ask the group to save and end, start the grace timer"
     SECURE = "have what is in memory saved"
-    KILL = "kill the group's process trees, start a timer"
-    LOOK_AGAIN = "tell who cannot be killed, start a timer"
-    ABANDON = "leave to the kernel what cannot be killed"
-    WAIT_LONGER = "tell what is missing, start a timer"
-    AWAIT_SAVE = "wait for what is being saved"
-    FINISH = "finish"
+    KILL = "kill the group's workers, start a timer"
+    LOOK_AGAIN = "report that the group cannot be killed yet, start a timer"
+    ABANDON = "leave the group to the kernel, judge it"
+    WAIT_LONGER = "report what is missing, start a timer"
+    AWAIT_SAVE = "wait for what is being saved, start a timer"
+    FINISH = "report and record the end"
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,6 @@ _ABANDON = Transition(State.SAVING, (Action.ABANDON, Action.AWAIT_SAVE))
 
 TABLE: dict[tuple[State, Event], Transition] = {
     (State.NEW, Event.BEGIN): Transition(State.RUNNING, (Action.LAUNCH,)),
-    (State.NEW, Event.STOP): _END,
     # A group at work.
     (State.RUNNING, Event.GROUP_FAILED): _NEXT,
     (State.RUNNING, Event.GROUP_OVER): _OVER,
@@ -95,9 +101,9 @@ TABLE: dict[tuple[State, Event], Transition] = {
     (State.WAITING, Event.BACKOFF_OVER): Transition(State.RUNNING, (Action.LAUNCH,)),
     (State.WAITING, Event.NOT_READY): Transition(State.WAITING, (Action.WAIT_LONGER,)),
     (State.WAITING, Event.HOPELESS): _OVER,
-    (State.WAITING, Event.STOP): Transition(State.SAVING, (Action.CANCEL_WAIT, Action.AWAIT_SAVE)),
+    (State.WAITING, Event.STOP): _OVER,
     # A group that we end, so that the next one can take its place.
-    (State.LOOKING, Event.STACKS_TAKEN): Transition(State.REPLACING, (Action.END,)),
+    (State.LOOKING, Event.MOTIONLESS): Transition(State.REPLACING, (Action.END,)),
     (State.LOOKING, Event.MOVES): Transition(State.RUNNING, (Action.GO_ON,)),
     (State.LOOKING, Event.GROUP_FAILED): _NEXT,
     (State.LOOKING, Event.GROUP_OVER): _OVER,
@@ -112,22 +118,16 @@ TABLE: dict[tuple[State, Event], Transition] = {
     (State.CLEARING, Event.HOPELESS): _ABANDON,
     (State.CLEARING, Event.STOP): _KILL,
     # A group that is to end with the run.
-    (State.STOPPING, Event.GROUP_FAILED): _OVER,
     (State.STOPPING, Event.GROUP_OVER): _OVER,
     (State.STOPPING, Event.LATE): Transition(State.STOPPING, (Action.SECURE,)),
     (State.STOPPING, Event.GRACE_OVER): _KILL,
-    (State.STOPPING, Event.STOP): Transition(State.STOPPING),
     (State.STOPPING, Event.INSIST): _KILL,
-    (State.KILLING, Event.GROUP_FAILED): _OVER,
     (State.KILLING, Event.GROUP_OVER): _OVER,
     (State.KILLING, Event.GRACE_OVER): _ABANDON,
-    (State.KILLING, Event.STOP): Transition(State.KILLING),
     (State.KILLING, Event.INSIST): Transition(State.KILLING),
     # No group is left, but for one that the kernel holds.
     (State.SAVING, Event.SETTLED): _END,
     (State.SAVING, Event.GRACE_OVER): _END,
-    (State.SAVING, Event.GROUP_FAILED): Transition(State.SAVING),
-    (State.SAVING, Event.GROUP_OVER): Transition(State.SAVING),
     (State.SAVING, Event.STOP): _OVER,
     (State.SAVING, Event.INSIST): _END,
     (State.ENDED, Event.STOP): Transition(State.ENDED),

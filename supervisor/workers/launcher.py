@@ -33,7 +33,7 @@ class Audience(Protocol):
         ...
 
     def on_over(self) -> None:
-        """Every worker of the group has ended, and what they left behind is gone."""
+        """Every worker of the group has ended; what they started may still live."""
         ...
 
 
