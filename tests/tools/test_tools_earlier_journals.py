@@ -15,6 +15,7 @@ from tool_runs import make_run
 
 from chaos.clock import SteppedClock
 from resilient.host.world import World
+from resilient.tools.on_disk import OnDisk
 
 JOURNALS = Path(__file__).parent / "journals"
 NAMES = sorted(path.stem for path in JOURNALS.glob("*.jsonl"))
@@ -23,12 +24,15 @@ NOW = 1_796_000_000.0
 
 
 @pytest.fixture
-def in_utc():
-    """Times are told in the time zone of whoever asks, and in days before now."""
+def journal_alone():
+    """No clock, no time zone and no disk adds anything to what the journal tells."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TZ", "UTC")
         time.tzset()
         patch.setattr("resilient.tools.status.World", lambda: World(clock=SteppedClock(now=NOW)))
+        patch.setattr(
+            "resilient.tools.explain.look_at_disk", lambda directory: OnDisk(unread="no disk is asked")
+        )
         yield
     time.tzset()
 
@@ -51,7 +55,7 @@ def stories(tool, name):
     )
 
 
-@pytest.mark.usefixtures("in_utc")
+@pytest.mark.usefixtures("journal_alone")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_journal_of_an_earlier_version_tells_the_same_story(tool, name):
     """Word by word, for people and for programs."""
