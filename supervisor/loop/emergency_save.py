@@ -62,7 +62,7 @@ class Farewell:
         self._story.breaking(words_of(error.__cause__ or error))
         commit_s, legacy = _COMMIT_S, Legacy(None, None, None, None)
         with contextlib.suppress(Exception):
-            commit_s = commits.patience_s
+            commit_s = commits.cost.patience_s
         with contextlib.suppress(Exception):
             legacy = commits.leave()
         lost = self._save(workers, legacy, commit_s)

@@ -41,6 +41,7 @@ from supervisor.verdict.classify import Evidence
 from supervisor.verdict.judge import Judge
 from supervisor.verdict.readiness import Obstacle
 from supervisor.verdict.restart import Verdict
+from supervisor.verdict.standing import Standing
 from supervisor.watching.watchman import Watchman
 from supervisor.workers.launcher import Launcher
 from supervisor.workers.standby import Standby
@@ -200,16 +201,19 @@ class Supervisor:
         self._stop_signal = self._inquest.stop_signal = self._stop_signal or number
         self._feed(Event.INSIST if insists else Event.STOP)
 
+    @property
+    def _standing(self) -> Standing:
+        return self._judge.standing(self._commits.kept_step)
+
     # Attempts
 
     def _launch(self) -> None:
         number = self._record.attempts + 1
-        usable = self._judge.may_use(self._commits.kept_step)
         self._update(attempts=number, status=rundir.RUNNING)
         self._judge.begin(number)
         config = self._plan.for_attempt(self._judge.origin, self._record, self._judge.durable_step)
         try:
-            memory = self._commits.offer(self._judge.durable_step, usable=usable)
+            memory = self._commits.offer(self._standing)
             attempt = self._launcher.launch(config, memory)
         except Exception as error:  # noqa: BLE001 - an attempt less, whatever kept it from starting
             why = str(error) if isinstance(error, OSError) else words_of(error)
@@ -290,7 +294,7 @@ class Supervisor:
         verdict, attempt = self._judge.verdict, self._launcher.attempt
         assert verdict.delay_s is not None
         self._pause.begin(verdict.delay_s)
-        self._story.restarting(self._judge.incident, verdict, attempt, self._commits.kept_step)
+        self._story.restarting(self._judge.incident, verdict, attempt, self._standing)
 
     def look_around(self) -> Obstacle | None:
         """What of the machine stands in the way of another group."""
@@ -334,7 +338,7 @@ class Supervisor:
         self._timers.cancel("watch")
         grace_s = self._plan.grace_s
         self._story.stopping(self._stop_signal, grace_s)
-        parts = deadline.plan(grace_s, self._commits.last_s, self._commits.state_bytes)
+        parts = deadline.plan(grace_s, self._commits.cost)
         self._end_s = self._clock.monotonic() + parts.end_s
         self._timers.set("secure", parts.secure_s, lambda: self._feed(Event.LATE))
         self._later(parts.kill_s, Event.GRACE_OVER)
@@ -342,7 +346,7 @@ class Supervisor:
     def _secure(self) -> None:
         """No step boundary was reached in time: the newest state in memory is committed."""
         reason = signal.Signals(self._stop_signal).name
-        self._commits.save_newer(self._judge.durable_step, reason, failure=True)
+        self._commits.save_newer(self._standing, reason, failure=True)
 
     def _kill(self) -> None:
         self._timers.cancel("secure")
@@ -373,7 +377,7 @@ class Supervisor:
         if not self._commits.busy and not self._rescue.holds_end():
             self._feed(Event.SETTLED)
             return
-        left_s = max(self._commits.patience_s, self._rescue.left_s)
+        left_s = max(self._commits.cost.patience_s, self._rescue.left_s)
         if self._stop_signal:
             now_s = self._clock.monotonic()
             left_s = max(0.0, (self._end_s or now_s + self._plan.grace_s) - now_s)
@@ -381,7 +385,7 @@ class Supervisor:
 
     def _finish(self) -> None:
         self._timers.cancel_all()
-        lost = self._commits.unsaved(self._judge.durable_step)
+        lost = self._commits.unsaved(self._standing)
         attempt, number = self._launcher.attempt, self._stop_signal
         ending = conclude(self._judge, attempt, number, self._story, lost, self._shelf.newest_step())
         self.status = ending.status

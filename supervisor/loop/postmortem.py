@@ -53,8 +53,9 @@ class Inquest:
             incident = self._judge.incident
             over = incident.kind == FINISHED
             reason = "end" if over else death_reason(incident)
-            self._commits.save_newer(self._judge.durable_step, reason, failure=not over)
-            self._judge.journal(self._commits.kept_step)
+            standing = self._judge.standing(self._commits.kept_step)
+            self._commits.save_newer(standing, reason, failure=not over)
+            self._judge.journal(standing)
         except Exception as error:
             raise Broken("an attempt that is over cannot be judged") from error
         return self._judge.verdict

@@ -13,6 +13,7 @@ from supervisor.edges.timers import Timers
 from supervisor.saves.save_requests import Commits
 from supervisor.verdict.judge import Judge
 from supervisor.verdict.readiness import Kind, Obstacle
+from supervisor.verdict.standing import Standing
 
 _RETRY_S = 2.0
 _PATIENCE_S = 600.0
@@ -51,7 +52,7 @@ class Rescue:
         """What stands in the way of another group; what waits for the disk is tried again where it may do."""
         found, unsaved = self._helm.look_around(), self._look()
         if unsaved is not None and (found is None or found.kind in _NO_MATTER):
-            self._commits.save_again(self._judge.durable_step)
+            self._commits.save_again(self._standing)
         return found or unsaved
 
     def holds_end(self) -> bool:
@@ -70,9 +71,12 @@ class Rescue:
             return 0.0
         return max(0.0, self._since_s + _PATIENCE_S - self._clock.monotonic())
 
+    @property
+    def _standing(self) -> Standing:
+        return self._judge.standing(self._commits.kept_step)
+
     def _look(self) -> Obstacle | None:
-        usable = self._judge.may_use(self._commits.kept_step)
-        found = self._commits.obstacle(self._judge.durable_step, usable=usable)
+        found = self._commits.obstacle(self._standing)
         if found is None:
             self._since_s = None
         elif self._since_s is None:

@@ -23,11 +23,11 @@ from resilient.wire.link import LIMIT_BYTES
 from resilient.wire.mirror import Mirror, Slot
 from resilient.wire.shorten import fitting
 from supervisor.saves.saver_child import Legacy, Outcome, Save, Saver
+from supervisor.verdict.deadline import CommitCost
 from supervisor.verdict.readiness import Kind, Obstacle
+from supervisor.verdict.standing import Standing
 from supervisor.workers.workers import Worker
 
-_PATIENCE_S = 120.0
-_SLOW_BYTES_PER_S = 5e6
 _TEMPORARY = re.compile(r"/\.([^/]+)\.[0-9a-f]{16}\.tmp\b")
 # A worker that asks for these waits for the answer.
 _ANSWERS = {"store": "opened", "save": "done"}
@@ -46,7 +46,7 @@ class Listener(Protocol):
 
 
 class Commits:
-    """The saver of one rank, between the workers and the loop. ``last_s`` is what the last commit took."""
+    """The saver of one rank, between the workers and the loop."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Commits:
         self._saver = Saver(spawn, self)
         self._failed: Outcome | None = None
         self._hopeless: Save | None = None
-        self.last_s: float | None = None
+        self._last_s: float | None = None
         self._requests: Mapping[str, Callable[[Worker, Mapping[str, Any], list[int]], None]] = {
             "store": self._open,
             "mirror": self._hold,
@@ -85,20 +85,10 @@ class Commits:
         return self._saver.kept_step
 
     @property
-    def state_bytes(self) -> int:
-        """The size of one state in memory; 0 without a mirror."""
+    def cost(self) -> CommitCost:
+        """What is known of the time that a commit takes."""
         mirror = self._saver.mirror
-        return mirror.layout.data_bytes if mirror is not None else 0
-
-    @property
-    def patience_s(self) -> float:
-        """How long to wait for a save when nothing else is left to do: a disk may hang for ever.
-
-        The last save is the measure. The first one is given what its size takes on a very slow disk.
-        """
-        if self.last_s is None:
-            return _PATIENCE_S + self.state_bytes / _SLOW_BYTES_PER_S
-        return max(_PATIENCE_S, 10 * self.last_s)
+        return CommitCost(self._last_s, mirror.layout.data_bytes if mirror is not None else 0)
 
     def hear(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> bool:
         """Does what a worker asks for; False when the message is about something else.
@@ -125,13 +115,13 @@ class Commits:
         if kind in _ANSWERS:
             self.answer(worker, {"type": _ANSWERS[kind], "error": text})
 
-    def offer(self, durable_step: int, *, usable: bool = True) -> list[int]:
-        """The memory that the next attempt goes on from: ``usable``, and as new as what is on disk."""
+    def offer(self, standing: Standing) -> list[int]:
+        """The memory that the next attempt resumes from, if it may."""
         if self._failed is not None and self._failed.lasting:
             # From here on it is the next attempt's to say what becomes of it.
             self._failed = None
         mirror = self._saver.mirror
-        if mirror is None or not usable or not self.kept_step or self.kept_step < durable_step:
+        if mirror is None or not standing.resumes_from_memory:
             # The next worker cleans up and commits by itself at first: it needs the rank's lock.
             self._saver.let_mirror_go()
             self._saver.close_when_idle()
@@ -147,9 +137,9 @@ class Commits:
         """
         self._saver.close_when_idle()
 
-    def save_newer(self, durable_step: int, reason: str, *, failure: bool) -> None:
+    def save_newer(self, standing: Standing, reason: str, *, failure: bool) -> None:
         """The workers have ended: what they had completed and not saved is saved for them."""
-        slot = self._saver.newer_than(durable_step)
+        slot = self._saver.newer_than(standing.durable_step)
         if slot is not None and self._saver.mirror is not None and not self._is_hopeless(slot):
             self._saver.commit(Save(self._saver.mirror, slot, 0, reason, failure))
 
@@ -158,36 +148,36 @@ class Commits:
         tried = self._hopeless
         return tried is not None and tried.mirror is self._saver.mirror and tried.slot == slot
 
-    def obstacle(self, durable_step: int, *, usable: bool = True) -> Obstacle | None:
+    def obstacle(self, standing: Standing) -> Obstacle | None:
         """Why what dead workers have left is in memory alone; None where it is not, or never will be saved.
 
-        What is not ``usable`` is not gone on from: to lose it costs nothing that the next attempt needs.
+        The next attempt does not need memory that is not usable: to lose it costs nothing.
         """
-        failed = self._failed_for(durable_step)
+        failed = self._failed_for(standing)
         if failed is None or failed.lasting:
             return None
-        return Obstacle(Kind.SAVING, self.unsaved(durable_step), fatal=usable)
+        return Obstacle(Kind.SAVING, self.unsaved(standing), fatal=standing.usable)
 
-    def unsaved(self, durable_step: int) -> str:
+    def unsaved(self, standing: Standing) -> str:
         """What of the memory is not on disk though it was to be, and why, in words; empty for nothing."""
-        left = f"step {self.kept_step} was left in memory, and could NOT be saved"
-        failed = self._failed_for(durable_step)
+        left = f"step {standing.kept_step} was left in memory, and could NOT be saved"
+        failed = self._failed_for(standing)
         if failed is not None:
             # A person knows the file by its name; that of the temporary one is another each time.
             return f"{left}: " + _TEMPORARY.sub(r"/\1", failed.error)
-        return f"{left} in time" if self.busy and self.kept_step > durable_step else ""
+        return f"{left} in time" if self.busy and standing.is_ahead else ""
 
-    def _failed_for(self, durable_step: int) -> Outcome | None:
+    def _failed_for(self, standing: Standing) -> Outcome | None:
         """The commit of the newest state in memory, if it has failed and nothing as new is on disk."""
         failed = self._failed
-        known = failed is not None and durable_step < self.kept_step <= failed.save.slot.step
-        return failed if known else None
+        known = failed is not None and standing.kept_step <= failed.save.slot.step
+        return failed if known and standing.is_ahead else None
 
-    def save_again(self, durable_step: int) -> None:
+    def save_again(self, standing: Standing) -> None:
         """Tries once more what has failed; nothing while something is being saved."""
         if self._failed is not None and not self.busy:
             save = self._failed.save
-            self.save_newer(durable_step, save.reason, failure=save.failure)
+            self.save_newer(standing, save.reason, failure=save.failure)
 
     def leave(self) -> Legacy:
         """The means to save without us."""
@@ -269,7 +259,7 @@ class Commits:
             if save.worker is None:
                 message.update(left_behind=True)
         else:
-            self.last_s = outcome.seconds
+            self._last_s = outcome.seconds
             message.update(epoch=outcome.epoch, file=outcome.file, seconds=round(outcome.seconds, 3))
             message.update(directory=outcome.directory, generation=outcome.generation)
         self._listener.heard(save.worker, message)

@@ -16,6 +16,7 @@ from resilient.host.clock import Clock
 from supervisor.telling.console import Console
 from supervisor.verdict.classify import FINAL, NOTHING_OLDER, NUMERICAL, Incident
 from supervisor.verdict.restart import Verdict
+from supervisor.verdict.standing import Standing
 from supervisor.workers.attempt import Attempt
 
 _APART_S = 60.0
@@ -87,13 +88,12 @@ class Story:
         self._console.say(f"a standby waits, to take over at once ({size} of memory)")
 
     def restarting(
-        self, incident: Incident, verdict: Verdict, attempt: Attempt | None, kept_step: int
+        self, incident: Incident, verdict: Verdict, attempt: Attempt | None, standing: Standing
     ) -> None:
-        """An attempt has failed, and another one follows; ``kept_step`` is the newest one in memory."""
-        durable_step = verdict.history.durable_step
-        kept = f"step {kept_step} is in memory, and being saved"
+        """An attempt has failed, and another one follows."""
+        kept = f"step {standing.kept_step} is in memory, and being saved"
         self._console.warn(
-            f"{_what(incident, attempt)}; {kept if kept_step > durable_step else _safe(durable_step)}; "
+            f"{_what(incident, attempt)}; {kept if standing.is_ahead else _safe(standing.durable_step)}; "
             f"{verdict.action + '; ' if verdict.action else ''}"
             f"starting again in {verdict.delay_s:.1f} s ({verdict.reason})"
         )

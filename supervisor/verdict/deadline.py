@@ -11,10 +11,35 @@ from dataclasses import dataclass
 
 _LEAST_S = 1.0
 _SAFETY = 2.0
-# Where no commit was measured yet: a slow disk's speed.
+# Where no commit was measured yet: the speed of a slow disk, and of a very slow one.
 _BYTES_PER_S = 50e6
+_SLOW_BYTES_PER_S = 5e6
+_PATIENCE_S = 120.0
 # So long before the deadline the worker is killed, so that we are through when it comes.
 _KILL_S = 1.0
+
+
+@dataclass(frozen=True)
+class CommitCost:
+    """What is known of the time that a commit takes.
+
+    ``last_s`` is what the last one took, None where there was none; ``state_bytes`` is what one writes.
+    """
+
+    last_s: float | None = None
+    state_bytes: int = 0
+
+    @property
+    def expected_s(self) -> float:
+        """How long the next commit will take."""
+        return self.last_s if self.last_s is not None else self.state_bytes / _BYTES_PER_S
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for a commit when nothing else is left to do: a disk may hang for ever."""
+        if self.last_s is None:
+            return _PATIENCE_S + self.state_bytes / _SLOW_BYTES_PER_S
+        return max(_PATIENCE_S, 10 * self.last_s)
 
 
 @dataclass(frozen=True)
@@ -28,9 +53,8 @@ class Deadline:
     end_s: float
 
 
-def plan(grace_s: float, commit_s: float | None, state_bytes: int) -> Deadline:
-    """The deadline's parts; ``commit_s`` is what the last commit took, ``state_bytes`` what one writes."""
-    expected_s = commit_s if commit_s is not None else state_bytes / _BYTES_PER_S
+def plan(grace_s: float, cost: CommitCost) -> Deadline:
+    """The parts of a deadline after which a commit of this cost still has its time."""
     kill_s = max(grace_s / 2, grace_s - _KILL_S)
-    secure_s = max(grace_s / 4, kill_s - _LEAST_S - _SAFETY * expected_s)
+    secure_s = max(grace_s / 4, kill_s - _LEAST_S - _SAFETY * cost.expected_s)
     return Deadline(min(secure_s, kill_s), kill_s, grace_s)

@@ -17,6 +17,7 @@ from supervisor.verdict import ledger as trials
 from supervisor.verdict.classify import FINISHED, NOTHING_OLDER, NUMERICAL, Evidence, Incident, classify
 from supervisor.verdict.ledger import Ledger, TrialFile
 from supervisor.verdict.restart import History, RestartPolicy, Verdict, decide
+from supervisor.verdict.standing import Standing
 
 
 class Judge:
@@ -45,8 +46,12 @@ class Judge:
         """What the next attempt may go on from."""
         return self._history.ledger.origin
 
-    def may_use(self, step: int) -> bool:
-        """Whether the state in memory, of this step, may be gone on from."""
+    def standing(self, kept_step: int) -> Standing:
+        """How far the run has come, where ``kept_step`` is the newest step in memory."""
+        return Standing(self.durable_step, kept_step, self._may_use(kept_step))
+
+    def _may_use(self, step: int) -> bool:
+        """Whether the run may resume from the state in memory, which is of this step."""
         spoilt = self.incident.kind == NUMERICAL
         return not spoilt and not any(rule.covers(step, self._judged) for rule in self.origin.shunned)
 
@@ -82,7 +87,7 @@ class Judge:
             self._resumed(step, str(message.get("file")))
         elif kind == "progress":
             self._keep(trials.good(self._history.ledger))
-        elif kind == "saved" and (alive or self.may_use(step)):
+        elif kind == "saved" and (alive or self._may_use(step)):
             self._history = replace(self._history, durable_step=max(step, self.durable_step))
 
     def _resumed(self, step: int, source: str) -> None:
@@ -146,8 +151,8 @@ class Judge:
         self.verdict = replace(self.verdict, delay_s=None, reason=reason)
         self._keep(self._left_to_next(self._history.ledger))
 
-    def journal(self, kept_step: int) -> None:
-        """Writes the newest judgment down; ``kept_step`` is what is in memory."""
+    def journal(self, standing: Standing) -> None:
+        """Writes the newest judgment down, and how far the run had come."""
         incident, verdict = self.incident, self.verdict
         self._journal.write(
             "incident_judged",
@@ -163,8 +168,8 @@ class Judge:
             reason=verdict.reason,
             action=verdict.action,
             hint=incident.hint,
-            saved_step=self.durable_step,
-            kept_step=kept_step,
+            saved_step=standing.durable_step,
+            kept_step=standing.kept_step,
         )
 
     def _keep(self, ledger: Ledger, why: str = "") -> None:

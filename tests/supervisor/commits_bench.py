@@ -12,6 +12,7 @@ from slots import GCM, config_of, write
 from chaos.children import PlayedWorker
 from resilient.config import KeepPolicy, Sealing
 from supervisor.saves.save_requests import Commits
+from supervisor.verdict.standing import Standing
 
 RUN = config_of(Path("/run"), sealing=Sealing(), attempt=1)
 STORE = {
@@ -69,6 +70,10 @@ class CommitsBench:
     @property
     def asked(self):
         return asked_steps(self.children.last)
+
+    def standing(self, durable_step, *, usable=True):
+        """How far the run has come, with this step on disk."""
+        return Standing(durable_step, self.commits.kept_step, usable)
 
     def types(self):
         return [message["type"] for _, message in self.said]

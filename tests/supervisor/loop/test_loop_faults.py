@@ -151,7 +151,7 @@ def test_no_message_of_a_worker_costs_it_its_life_or_its_memory(messages):
 
 
 PARTS = {
-    "_judge": ["note", "judge", "begin", "may_use", "journal", "give_up"],
+    "_judge": ["note", "judge", "begin", "standing", "journal", "give_up"],
     "_commits": ["hear", "offer", "save_newer", "answer", "unsaved", "obstacle"],
     "_launcher": ["launch", "clear_away", "finish", "reap_orphans"],
     "_watchman": ["begin", "look", "note", "evidence", "obstacle"],

@@ -200,7 +200,7 @@ def test_the_next_attempt_gets_what_is_as_new_as_the_disk(ready):
     """Memory of the newest durable step, or of a later one, is offered; a dead worker's pins are gone."""
     ready.mirror.pin(ready.slots[0].number)
     for durable_step in (0, 2, 3):
-        (offered,) = ready.commits.offer(durable_step)
+        (offered,) = ready.commits.offer(ready.standing(durable_step))
         assert os.fstat(offered).st_ino == os.fstat(ready.mirror.memory.descriptor).st_ino
     assert not is_pinned(ready.mirror, ready.slots[0].number)
     assert ready.commits.pids == [ready.children.last.pid]
@@ -208,15 +208,15 @@ def test_the_next_attempt_gets_what_is_as_new_as_the_disk(ready):
 
 def test_what_is_being_committed_stays_pinned_for_the_next_attempt(ready):
     """It writes into the same memory while the last attempt's state is still on its way to the disk."""
-    ready.commits.save_newer(0, "killed", failure=True)
-    assert ready.commits.offer(0)
+    ready.commits.save_newer(ready.standing(0), "killed", failure=True)
+    assert ready.commits.offer(ready.standing(0))
     assert is_pinned(ready.mirror, ready.slots[2].number)
 
 
 def test_older_memory_is_not_offered(ready):
     """Where the disk is newer the memory is let go, and the saver with it: the next worker needs its lock."""
     before = len(descriptors())
-    assert ready.commits.offer(4) == []
+    assert ready.commits.offer(ready.standing(4)) == []
     assert ready.commits.kept_step == 0
     assert ready.commits.pids == []
     assert ready.children.last.finished
@@ -225,17 +225,17 @@ def test_older_memory_is_not_offered(ready):
 
 def test_without_memory_there_is_nothing_to_offer(bench):
     """Also when a mirror was handed over in which nothing is complete."""
-    assert bench.commits.offer(0) == []
+    assert bench.commits.offer(bench.standing(0)) == []
     empty, _ = mirror_with()
     bench.ask({"type": "mirror"}, empty)
-    assert bench.commits.offer(0) == []
+    assert bench.commits.offer(bench.standing(0)) == []
 
 
 def test_a_dead_worker_s_newest_step_is_saved_for_it(ready):
     """Only where the disk has an older one; it is told as nobody's."""
-    ready.commits.save_newer(3, "killed", failure=True)
+    ready.commits.save_newer(ready.standing(3), "killed", failure=True)
     assert not ready.commits.busy
-    ready.commits.save_newer(2, "killed", failure=True)
+    ready.commits.save_newer(ready.standing(2), "killed", failure=True)
     message, sent = ready.children.last.hear()
     for descriptor in sent:
         os.close(descriptor)
@@ -251,7 +251,7 @@ def test_a_dead_worker_s_newest_step_is_saved_for_it(ready):
 def test_what_is_being_saved_already_is_not_saved_again(ready):
     """The worker asked for it, and was killed."""
     ready.save(ready.slots[2])
-    ready.commits.save_newer(0, "killed", failure=True)
+    ready.commits.save_newer(ready.standing(0), "killed", failure=True)
     assert ready.asked == [3]
     ready.answer(committed(3))
     assert ready.asked == []
@@ -281,9 +281,9 @@ def test_a_saver_that_dies_is_noticed_through_the_selector(ready):
 
 def test_a_hung_disk_is_given_time_by_what_a_save_takes(ready):
     """Ten times the last save, and two minutes at least; the first one has its size to go by."""
-    size_bytes = ready.commits.state_bytes
+    size_bytes = ready.commits.cost.state_bytes
     assert size_bytes > 0
-    assert ready.commits.patience_s == 120.0 + size_bytes / 5e6
+    assert ready.commits.cost.patience_s == 120.0 + size_bytes / 5e6
     ready.save(ready.slots[2])
     ready.answer(committed(3, seconds=60.0))
-    assert ready.commits.patience_s == 600.0
+    assert ready.commits.cost.patience_s == 600.0

@@ -101,14 +101,14 @@ def test_what_was_resumed_from_memory_is_not_on_disk_by_that(bench):
 def test_memory_that_was_set_aside_is_not_offered(bench):
     """The mirror holds the very state that has failed; an older one in it would be good."""
     poisoned(bench)
-    assert not bench.judge.may_use(24)
-    assert bench.judge.may_use(23)
+    assert not bench.judge.standing(24).usable
+    assert bench.judge.standing(23).usable
 
 
 def test_memory_is_not_gone_on_from_after_a_loss_that_was_not_finite(bench):
     """What the slot's loss was is not known here: the worker reads the manifests instead."""
     bench.fail(1, raised(25, "loss is NAN", loss_finite=False))
-    assert not bench.judge.may_use(3)
+    assert not bench.judge.standing(3).usable
     assert bench.judge.origin.finite
 
 
@@ -206,7 +206,7 @@ def test_a_judgment_is_journalled_whole(bench):
     """What `resilient explain` tells: the cause, what it rests on, and what was decided."""
     bench.note("saved", step=20)
     bench.fail(4, raised(24))
-    bench.judge.journal(kept_step=24)
+    bench.judge.journal(bench.judge.standing(24))
     event = bench.events("incident_judged")[0]
     wanted = {
         "attempt": 4,
