@@ -30,6 +30,7 @@ from supervisor.command.admission import Admission, Admitted
 from supervisor.command.arguments import KeySource, Options
 from supervisor.command.other_writers import demand_ours
 from supervisor.edges.journal import Journal
+from supervisor.edges.wards import Wards
 from supervisor.edges.write_queue import Scribe
 from supervisor.loop.loop import Supervisor
 from supervisor.loop.plan import Plan
@@ -110,19 +111,26 @@ def _admission(directory: RunDirectory, sealing: Sealing, options: Options, cons
 
 
 def _run(admitted: Admitted, lock: DiskLock, sealing: Sealing, options: Options, console: Console) -> int:
-    # In this order: it is forked, and an outlet has threads.
+    # In this order: they are forked, and an outlet has threads.
     scribe = Scribe([lock.descriptor])
+    wards = Wards(options.grace_s)
     with console.with_outlets() as unhurried:
         try:
-            return _watch_over(admitted, scribe, sealing, options, unhurried)
+            return _watch_over(admitted, scribe, wards, sealing, options, unhurried)
         finally:
+            wards.close()
             if unwritten := scribe.close(_WRITE_S):
                 lock.leave_to_child()
                 unhurried.warn(unwritten)
 
 
 def _watch_over(
-    admitted: Admitted, scribe: Scribe, sealing: Sealing, options: Options, console: Console
+    admitted: Admitted,
+    scribe: Scribe,
+    wards: Wards,
+    sealing: Sealing,
+    options: Options,
+    console: Console,
 ) -> int:
     record, world = admitted.record, World()
     story = Story(console, world.clock, options.run_dir)
@@ -177,7 +185,7 @@ def _watch_over(
         lambda: Groups.available(mark),
         console.outlets,
         scribe,
-        grace_s=options.grace_s,
+        wards=wards,
     )
     try:
         if number := workers.end_orphans(options.grace_s):

@@ -1,15 +1,15 @@
 """The guardian: ends what a supervisor that was killed would leave behind, whatever it does about SIGTERM.
 
 The kernel sends a worker SIGTERM when its supervisor dies. A script may ignore that, handle it by itself, or
-hold the interpreter in a loop in C; and what a worker has started gets no signal at all. The desk has nothing
-of the user's in it, and hears the end of its link: it becomes the guardian when the supervisor did not say
-goodbye. It gives the workers the grace that a stop gives them, and then sends SIGKILL to them, to their
-descendants, and to all of the attempt's control group. It does not hold the run's lock meanwhile: the next
-supervisor may come first and end the same processes (``orphans``), and then nothing is left to do.
+hold the interpreter in a loop in C; and what a worker has started gets no signal at all. The guardian is a
+process of its own (``wards``), which writes to no disk, and hears the end of its link when the supervisor did
+not say goodbye. It gives the workers the grace that a stop gives them, and then sends SIGKILL to them, to
+their descendants, and to all of the attempt's control group. It does not hold the run's lock meanwhile: the
+next supervisor may come first and end the same processes (``orphans``), and then nothing is left to do.
 
 Every process is known by a pidfd, so that a number that was given away again is never hit. Without control
 groups a descendant is found by its session, which is the worker's, or because it was seen below the worker at
-the last look: one that has left both within a few seconds is not. Where desk and supervisor are killed
+the last look: one that has left both within a few seconds is not. Where guardian and supervisor are killed
 together SIGTERM is all there is.
 """
 

@@ -26,7 +26,6 @@ from typing import BinaryIO, Protocol
 
 from resilient.host.world import World
 from supervisor.edges import writer_process
-from supervisor.edges.guardian import Charge
 from supervisor.edges.writer_process import Desk, Order, OrderKind, Reply
 
 _LIMIT_BYTES = 16 * 1024 * 1024
@@ -168,21 +167,14 @@ class Scribe:
 
     def replace(self, path: Path, data: bytes) -> None:
         """Gives a file a new content. Of several that wait the newest is written."""
-        self._replace(Order(OrderKind.REPLACE, path, data), lambda reply: self._hear_replaced(path, reply))
-
-    def _replace(self, order: Order, heard: Heard) -> None:
-        """Gives an order in the place of one of its kind that waits, or at the end."""
+        order = Order(OrderKind.REPLACE, path, data)
         with self._changed:
             for position, job in enumerate(self._waiting):
                 if job.order is not None and (job.order.kind, job.order.path) == (order.kind, order.path):
                     self._waiting_bytes += len(order.data) - len(job.order.data)
                     self._waiting[position] = replace(job, order=order)
                     return
-            self._give(_Job(order, heard))
-
-    def guard(self, charge: Charge) -> None:
-        """From now on the desk ends these if we are killed. Of several that wait the newest counts."""
-        self._replace(Order(OrderKind.GUARD, Path(), charge.encode()), _nobody)
+            self._give(_Job(order, lambda reply: self._hear_replaced(path, reply)))
 
     def probe(self, place: Path) -> int:
         """The errno of making a file in a directory; waits for the answer."""

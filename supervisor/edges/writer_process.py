@@ -8,8 +8,7 @@ lives: whatever it still has to write, nobody else works on the run until it is 
     order  <II length of the head, length of the data | head as JSON | data
     reply  <I  length                                 | JSON
 
-The order of the orders is kept. When the link ends without a word the supervisor was killed, and the desk
-becomes the ``guardian`` of what it leaves behind.
+The order of the orders is kept.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ import enum
 import errno
 import json
 import os
-import select
-import signal
 import socket
 import struct
 from collections.abc import Collection, Iterator
@@ -28,15 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from resilient.config import SAVE_SIGNAL
 from resilient.errors import StorageError
 from resilient.host import inside
 from resilient.host.files import Files, append_to
 from resilient.host.world import World
 from resilient.store import commit
-from supervisor.edges.guardian import Charge, Guardian
+from supervisor.edges.forked import fork_alone
 
-_LOOK_S = 5.0
 _ORDER = struct.Struct("<II")
 _REPLY = struct.Struct("<I")
 
@@ -54,8 +49,6 @@ class OrderKind(enum.Enum):
     """Tell whether a file can be made in a directory."""
     LEAVE = "leave"
     """Close a file that was appended to."""
-    GUARD = "guard"
-    """From now on these are whom a dead supervisor would leave behind (``guardian``)."""
     REST = "rest"
     """The supervisor ends in order. Everything else is in the shared file: do it, and leave."""
 
@@ -111,20 +104,9 @@ def read_reply(source: BinaryIO) -> Reply | None:
 class Desk:
     """Does orders, and keeps the files open that it appends to."""
 
-    def __init__(self, world: World, guardian: Guardian | None = None) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._guardian = guardian
         self._appended: dict[Path, _Appended] = {}
-
-    @property
-    def guards(self) -> bool:
-        """Whether somebody has to be looked after."""
-        return self._guardian is not None and self._guardian.is_needed
-
-    def look(self) -> None:
-        """Looks after them."""
-        if self._guardian is not None:
-            self._guardian.look()
 
     def do(self, order: Order) -> Reply:
         """Does one thing. Never raises for what a disk may do."""
@@ -133,9 +115,6 @@ class Desk:
                 replace(self._world, order.path, order.data)
             elif order.kind is OrderKind.PROBE:
                 return Reply(try_to_make(order.path))
-            elif order.kind is OrderKind.GUARD:
-                if self._guardian is not None:
-                    self._guardian.take(Charge.decode(order.data))
             elif order.kind is OrderKind.LEAVE:
                 self._leave(order.path)
             else:
@@ -285,101 +264,35 @@ def fork(rest: int, kept: Collection[int] = ()) -> tuple[int, socket.socket]:
     """
     ours, theirs = socket.socketpair()
     try:
-        pid = os.fork()
+        pid = fork_alone(lambda: _serve(theirs, rest), {*kept, theirs.fileno(), rest})
     except OSError:
         ours.close()
         theirs.close()
         raise
-    if pid == 0:
-        _serve(theirs, rest, {*kept, theirs.fileno(), rest})
     theirs.close()
     return pid, ours
 
 
-def _serve(link: socket.socket, rest: int, kept: Collection[int]) -> None:
-    """What the forked process does; it never returns."""
-    status = 1
-    try:
-        _be_alone(kept)
-        guardian = Guardian()
-        desk = Desk(World(), guardian)
-        ended = _work(desk, link, rest)
-        desk.close()
-        if not ended:
-            for descriptor in {*kept} - {link.fileno(), rest}:
-                # The run's lock: the next supervisor need not wait for us.
-                os.close(descriptor)
-            guardian.end_all()
-        status = 0
-    finally:
-        # Nothing of what the supervisor does at its end is ours to do.
-        os._exit(status)
+def _serve(link: socket.socket, rest: int) -> None:
+    """What the forked process does. With it the run's lock goes."""
+    desk = Desk(World())
+    _work(desk, link, rest)
+    desk.close()
 
 
-def _be_alone(kept: Collection[int]) -> None:
-    """A stop is for the supervisor; and nobody who reads its output, or a socket of its, waits for us."""
-    for number in range(1, signal.NSIG):
-        if number in _DEAF:
-            signal.signal(number, signal.SIG_IGN)
-    signal.set_wakeup_fd(-1)
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(null, standard)
-    for descriptor in map(int, os.listdir("/proc/self/fd")):
-        if descriptor > 2 and descriptor not in kept:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-
-
-_DEAF = {
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    SAVE_SIGNAL,
-}
-
-
-class _Incoming:
-    """What comes over a link, and no byte more than is asked for: whether more is there the kernel tells."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
-
-    def read(self, size: int) -> bytes:
-        """So many bytes; less at the end alone."""
-        data = b""
-        while len(data) < size and (more := self._link.recv(size - len(data))):
-            data += more
-        return data
-
-
-def _next(link: socket.socket, incoming: _Incoming, desk: Desk) -> Order | None:
-    """The next order; None when the link has ended."""
-    waiting = select.poll()
-    waiting.register(link, select.POLLIN)
-    while not waiting.poll(_LOOK_S * 1000 if desk.guards else None):
-        desk.look()
-    return next(orders(incoming), None)
-
-
-def _work(desk: Desk, link: socket.socket, rest: int) -> bool:
-    """Does what is ordered; whether the supervisor has ended in order."""
-    incoming, ended = _Incoming(link), False
+def _work(desk: Desk, link: socket.socket, rest: int) -> None:
+    """Does what is ordered, until the supervisor says that it ends, or is gone."""
     # A supervisor that leaves does not hear the reply; what it has said before it left still comes.
-    with contextlib.suppress(OSError):
-        while not ended and (order := _next(link, incoming, desk)) is not None:
-            ended = order.kind is OrderKind.REST
-            if not ended:
-                _reply(link, desk.do(order))
+    # Killed, it may have said half of an order.
+    with contextlib.suppress(OSError, ValueError), link.makefile("rb") as incoming:
+        for order in orders(incoming):
+            if order.kind is OrderKind.REST:
+                break
+            _reply(link, desk.do(order))
     with os.fdopen(rest, "rb") as left:
         left.seek(0)
         for order in orders(left):
             desk.do(order)
-    return ended
 
 
 def _reply(link: socket.socket, reply: Reply) -> None:

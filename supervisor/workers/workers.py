@@ -195,7 +195,7 @@ class ProcessWorkers:
 
     ``find_groups`` tells where control groups can be made; without them the process table is read.
     ``outlets`` are our stdout and stderr, ``stdin`` is the run's. ``scribe`` writes their logs, in a process
-    that no sweep ends; that one ends them after ``grace_s`` if we are killed.
+    that no sweep ends; ``wards`` end them if we are killed, in another one.
     """
 
     def __init__(
@@ -206,9 +206,9 @@ class ProcessWorkers:
         outlets: tuple[Outlet, Outlet] | None = None,
         scribe: Scribe | None = None,
         stdin: StandardInput | None = None,
-        grace_s: float = 0.0,
+        wards: Wards | None = None,
     ) -> None:
-        self._wards = Wards(scribe, grace_s)
+        self._wards = wards or Wards(None)
         self._stdin = stdin or StandardInput(complain)
         self._outlets = outlets or (Outlet(1), Outlet(2))
         self._scribe = scribe
@@ -311,8 +311,7 @@ class ProcessWorkers:
         self._kill_group()
         ourselves = psutil.Process()
         left: list[psutil.Process] = []
-        if self._scribe is not None:
-            spared = [*spared, self._scribe.pid]
+        spared = [*spared, self._wards.pid, *([self._scribe.pid] if self._scribe is not None else [])]
         # Each round finds what was started while the last one was at it.
         for _ in range(20):
             children = ourselves.children(recursive=True)

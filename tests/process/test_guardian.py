@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import subprocess
 
 import psutil
 import pytest
 from supervised import is_alive, wait_until
 
+from resilient import isolated
+from resilient.config import LINK_FD_VARIABLE
 from resilient.host.cgroup import Groups
 
 pytestmark = pytest.mark.process
@@ -156,3 +160,54 @@ def test_a_worker_has_the_grace_to_save(supervise, left_by):
     run.end()
     wait_until(lambda: not any(map(is_alive, pids)), "the end of the worker")
     assert (run.folder / "saved").exists()
+
+
+WRITER_STOPPED = (
+    "-c",
+    """
+import os, signal, sys
+from supervisor.command import cli
+from supervisor.edges import write_queue
+class Stopped(write_queue.Scribe):
+    def __init__(self, *words):
+        super().__init__(*words)
+        os.kill(self.pid, signal.SIGSTOP)
+        open("stopped", "w").write(str(self.pid))
+from supervisor.command import start
+start.Scribe = Stopped
+sys.exit(cli.main())
+""",
+)
+
+
+def test_no_write_that_waits_for_a_disk_keeps_a_child_from_the_guardian(supervise, left_by, tmp_path):
+    """Nothing that the supervisor writes comes to the disk, from its start on: whatever it has started is
+    ended all the same."""
+    (tmp_path / "deaf.sh").write_text("trap '' TERM\necho up $$\nwhile :; do sleep 1000; done\n")
+    command = ("--grace", "0.5", "--no-python", "sh", str(tmp_path / "deaf.sh"))
+    run = supervise("", *command, program=WRITER_STOPPED)
+    pids = left_by(run)
+    run.send(signal.SIGKILL)
+    run.end()
+    try:
+        wait_until(lambda: not any(map(is_alive, pids)), "the end of the command")
+    finally:
+        os.kill(int((tmp_path / "stopped").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_command_begins_once_the_guardian_may_know_of_it(tmp_path, killed):
+    """It waits for the first word of the supervisor. One that dies before that has started nothing."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    start = isolated.command("supervisor.workers.parent_death")
+    command = subprocess.Popen(
+        [*start, "-1", str(os.getpid()), "touch", str(tmp_path / "begun")],
+        env={**os.environ, LINK_FD_VARIABLE: str(theirs.fileno())},
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    if not killed:
+        ours.send(b"{}")
+    ours.close()
+    assert command.wait(60) == (143 if killed else 0)
+    assert (tmp_path / "begun").exists() != killed
