@@ -200,6 +200,10 @@ class Origin:
         kept = [known for known in self.shunned if not rule.includes(known)]
         return replace(self, shunned=(*kept, rule))
 
+    def without_newest_rule(self) -> Origin:
+        """With the rule taken back that came last."""
+        return replace(self, shunned=self.shunned[:-1])
+
     def skipping(self, step: int) -> Origin:
         """With the batch of one more step left out."""
         return self if step in self.skipped else replace(self, skipped=(*self.skipped, step))

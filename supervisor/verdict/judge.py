@@ -119,7 +119,7 @@ class Judge:
             attempt=self._attempt,
             stopping=stopping,
         )
-        if self.incident.kind == NOTHING_OLDER:
+        if self.incident.kind == NOTHING_OLDER and self.verdict.delay_s is None:
             self.verdict = replace(self.verdict, reason=f"{action}, and there is none")
         changed = replace(self.verdict.history.ledger, unfinished=evidence.leaves_unfinished)
         self._history = replace(self.verdict.history, ledger=self._history.ledger)

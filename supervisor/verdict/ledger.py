@@ -7,7 +7,8 @@ back. All decisions here are pure; ``TrialFile`` keeps the value.
 * A state on which two attempts ended before a step was complete is set aside: it, and everything of its step
   or later that was made until then, is not resumed from any more. It stays on disk.
 * The same failure at the same step: the first time it is tried again as it is; the second time the policy
-  decides (``Poison``): an older state, the batch left out, or the end; the third time is the end.
+  decides (``Poison``): an older state (or the same one, where there is no older one), the batch left out, or
+  the end; the third time is the end.
 * A loss that is not finite: back at once, to the newest state whose loss was finite.
 * The same failure right after going on from two different states: neither is to blame, and the run ends.
 """
@@ -131,6 +132,16 @@ def failed(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> 
         ledger = replace(ledger, origin=replace(ledger.origin, finite=True))
         return _roll_back(ledger, incident.step, attempt, why)
     return _close(ledger, attempt) if tried else Finding(ledger)
+
+
+def nothing_older(ledger: Ledger) -> Finding:
+    """The worker found no older state. A failure that has come twice may still be one that passes."""
+    if 1 < ledger.repeated < _HOPELESS and ledger.origin.shunned:
+        origin = ledger.origin.without_newest_rule()
+        return Finding(
+            replace(ledger, origin=origin), action="there is no older state: the same one is tried again"
+        )
+    return Finding(ledger, stop="there is no older state")
 
 
 def _poisoned(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> Finding:

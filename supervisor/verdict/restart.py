@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from supervisor.verdict import ledger as trials
-from supervisor.verdict.classify import FINAL, FINISHED, OUTSIDE, Incident
+from supervisor.verdict.classify import FINAL, FINISHED, NOTHING_OLDER, OUTSIDE, Incident
 from supervisor.verdict.ledger import Ledger, Poison
 
 _JITTER = 0.25
@@ -79,6 +79,12 @@ def decide(
     stopping: bool = False,
 ) -> Verdict:
     """What follows an incident of this attempt. ``jitter`` is a random number in [0, 1)."""
+    if incident.kind == NOTHING_OLDER and not stopping:
+        again = trials.nothing_older(history.ledger)
+        if not again.stop:
+            return _grant(
+                replace(history, ledger=again.ledger), incident, policy, now_s, jitter, again.action
+            )
     if stopping or incident.kind == FINISHED or incident.kind in FINAL:
         return Verdict(None, "", history)
     on_trial = history.ledger.open

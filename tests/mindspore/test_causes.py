@@ -186,12 +186,13 @@ def test_a_poisoned_step_is_given_up(tmp_path):
     assert "this batch is poison; step 11 has failed three times" in run.err.splitlines()[-1]
 
 
-def test_a_poisoned_step_with_nothing_older_says_what_it_is(tmp_path):
-    """There is one checkpoint only: the last line tells why it was not to be used."""
+def test_a_poisoned_step_with_nothing_older_has_its_third_try_too(tmp_path):
+    """There is one checkpoint only: the run resumes from it once more, and the third failure is the end."""
     run = finish(tmp_path, "poison_always", status=1)
-    assert kinds(run) == ["exception", "exception", "nothing older to go back to"]
-    assert "this batch is poison" in run.err.splitlines()[-1]
-    assert "step 11 has failed twice in the same way" in run.err.splitlines()[-1]
+    assert kinds(run) == ["exception", "exception", "nothing older to go back to", "exception"]
+    assert resumed(run) == [10, 10]
+    assert "there is no older state: the same one is tried again" in run.err
+    assert "this batch is poison; step 11 has failed three times" in run.err.splitlines()[-1]
 
 
 def test_a_poisoned_step_can_end_the_run_at_once(tmp_path):

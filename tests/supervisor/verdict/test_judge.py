@@ -112,15 +112,32 @@ def test_memory_is_not_gone_on_from_after_a_loss_that_was_not_finite(bench):
     assert bench.judge.origin.finite
 
 
-def test_where_nothing_is_older_the_poison_is_the_cause(bench):
-    """The last words are about what went wrong, not about what cannot be done; the status is the script's."""
+NONE_OLDER = Evidence(1, {**HELLO, "nothing_older": {"error": "set aside"}})
+
+
+def test_where_nothing_is_older_the_same_state_is_tried_again(bench):
+    """A failure that came twice may still pass: the third time is the end, as with an older state."""
     poisoned(bench)
-    verdict = bench.fail(3, Evidence(1, {**HELLO, "nothing_older": {"error": "set aside"}}))
+    verdict = bench.fail(3, NONE_OLDER)
+    assert verdict.delay_s is not None
+    assert verdict.action == "there is no older state: the same one is tried again"
+    assert bench.judge.standing(24).usable
+    verdict = bench.fail(4, raised(24))
+    assert verdict.delay_s is None
+    assert verdict.reason == "step 25 has failed three times in the same way"
+
+
+def test_where_nothing_is_older_than_a_spoilt_loss_that_is_the_cause(bench):
+    """The last words are about what went wrong, not about what cannot be done; the status is the script's."""
+    bench.fail(1, raised(25, "loss is NAN", loss_finite=False))
+    verdict = bench.fail(2, NONE_OLDER)
     incident = bench.judge.incident
     assert (verdict.delay_s, incident.kind, incident.status) == (None, NOTHING_OLDER, 1)
-    assert incident.cause == "ValueError: bad"
-    assert verdict.reason.startswith("step 25 has failed twice")
-    assert verdict.reason.endswith("and there is none")
+    assert incident.cause == "ValueError: loss is NAN"
+    assert (
+        verdict.reason
+        == "the loss of step 26 was not finite: going back to an older state, and there is none"
+    )
 
 
 def test_who_gives_up_forgets_what_was_set_aside(bench):
