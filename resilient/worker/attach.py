@@ -36,7 +36,7 @@ from resilient.wire.heartbeat import Heartbeat, Phase, ScriptEnd
 from resilient.wire.link import Link
 from resilient.wire.mirror import Mirror
 from resilient.worker import children, shadows
-from resilient.worker.process import signals, stacks
+from resilient.worker.process import exec_notice, signals, stacks
 from resilient.worker.process.shared_pages import Shared
 from resilient.worker.session import session as sessions
 from resilient.worker.session.session import Session
@@ -126,6 +126,7 @@ class _Worker:
         assert config is not None
         random.seed(config.seed)
         self._heartbeat.beat(Phase.SCRIPT)
+        exec_notice.install(self._tell_replaced)
         when_imported("multiprocessing.spawn", children.install)
         when_imported("numpy", self._on_numpy)
         when_imported("mindspore", self._on_mindspore, lambda: self._heartbeat.during(Phase.IMPORTING))
@@ -151,6 +152,13 @@ class _Worker:
         step = self._course.watch.progress.step if self._course is not None and self._course.watch else 0
         kind = "interrupt" if isinstance(error, KeyboardInterrupt) else "exception"
         self._session.tell_incident(error, kind, step, "script")
+        self._session.flush()
+
+    def _tell_replaced(self, program: str) -> None:
+        """This process is about to become another program; "" takes that back."""
+        self._session.tell("replaced", program=program)
+        if program:
+            self._session.warn(exec_notice.NOTHING_IS_SAVED.format(program=program))
         self._session.flush()
 
     def _finish(self, status: int) -> None:

@@ -29,7 +29,8 @@ class Wards:
     """Keeps the guardian informed. Workers have ``grace_s`` to save; with None nobody guards.
 
     Made before the supervisor has threads: the guardian is forked. Where there can be none, SIGTERM from the
-    kernel is all that a killed supervisor leaves its workers.
+    kernel is all that a killed supervisor leaves its workers. ``leaders`` are all that we have started: each
+    leads a session, of which its own children are, too.
     """
 
     def __init__(self, grace_s: float | None) -> None:
@@ -37,6 +38,7 @@ class Wards:
         self._workers: list[int] = []
         self._savers: list[int] = []
         self._group = ""
+        self.leaders: set[int] = set()
         self.pid = 0
         if grace_s is None:
             self._link: socket.socket | None = None
@@ -50,6 +52,7 @@ class Wards:
     def add(self, pid: int, *, saves: bool = False) -> None:
         """One more process, that works or that saves."""
         (self._savers if saves else self._workers).append(pid)
+        self.leaders.add(pid)
         self._tell()
 
     def enter(self, group: Group) -> None:

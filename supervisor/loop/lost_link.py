@@ -43,7 +43,9 @@ class Muteness:
 
     def _look(self, worker: Worker) -> None:
         attempt = self._launcher.attempt
-        if attempt is not None and worker in attempt.workers and worker.vitals() is not None:
+        if attempt is None or attempt.was_replaced:
+            return
+        if worker in attempt.workers and worker.vitals() is not None:
             self._note(attempt)
             self._commits.leave_to_worker()
 

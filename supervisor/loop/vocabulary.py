@@ -38,6 +38,7 @@ _NEEDED: Mapping[str, Mapping[str, _Check]] = {
     "place": {"directory": _text},
     "keeps_in": {"directory": _text},
     "progress": {"step": _count},
+    "replaced": {"program": _text},
     "resuming": {"step": _count},
     "resumed": {"step": _count},
     "saved": {"step": _count},

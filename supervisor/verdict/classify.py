@@ -208,7 +208,8 @@ _HINTS = {
     DATA_WORKER: "look at the dataset's own functions, and at memory: the kernel may have killed it",
     NUMERICAL: "lower the learning rate, clip the gradients, or look at the data of this step",
     MISMATCH: "restore the script as it was, or start anew with --fresh --archive",
-    LEFT_EARLY: "look for os._exit, sys.exit or an exception that is swallowed around the training",
+    LEFT_EARLY: "look for os._exit, sys.exit or an exception that is swallowed around the training; a script "
+    "that goes on as a daemon must stay in the foreground",
 }
 
 
@@ -234,9 +235,16 @@ def _bodily(evidence: Evidence) -> list[str]:
     seen = []
     if evidence.kernel:
         seen.append(f"the kernel's log: {evidence.kernel}")
+    if program := _replacement(evidence.told):
+        seen.append(f"the script had replaced its own process by {program}, of which nothing is saved")
     if evidence.peak_bytes:
         seen.append(f"the most memory it was seen with: {_size(evidence.peak_bytes)}")
     return seen
+
+
+def _replacement(told: Mapping[str, Mapping[str, Any]]) -> str:
+    """The program that the script has replaced its own process by; "" for none."""
+    return str(told.get("replaced", {}).get("program") or "")
 
 
 def _is_complete(told: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -245,8 +253,9 @@ def _is_complete(told: Mapping[str, Mapping[str, Any]]) -> bool:
 
 def _clean_exit(evidence: Evidence) -> Incident:
     told = evidence.told
-    # A command that does not speak to us (--no-python) is over when it says so by its status.
-    if ("hello" not in told and evidence.mute) or _is_complete(told):
+    # A command that does not speak to us (--no-python) is over when it says so by its status. So is one that
+    # a script has become.
+    if ("hello" not in told and evidence.mute) or _is_complete(told) or _replacement(told):
         if evidence.unfinished and "place" not in told:
             cause = "the script has ended without the training that an earlier attempt has left in its middle"
             return Incident(MISMATCH, cause, EXIT_UNUSABLE, True, _HINTS[MISMATCH])

@@ -166,7 +166,10 @@ class Watchman:
 
     @property
     def _is_mute(self) -> bool:
-        return self._limits.mute and not (self._attempt is not None and self._attempt.speaks)
+        attempt = self._attempt
+        if attempt is None or not attempt.speaks:
+            return self._limits.mute
+        return attempt.was_replaced
 
     def _vitals(self) -> Vitals | None:
         assert self._attempt is not None

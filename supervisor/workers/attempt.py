@@ -72,6 +72,11 @@ class Attempt:
         return "hello" in self._told
 
     @property
+    def was_replaced(self) -> bool:
+        """Whether the script has replaced its own process by another program, which does not speak to us."""
+        return bool(self._told.get("replaced", {}).get("program"))
+
+    @property
     def has_ended_unheard(self) -> bool:
         """Whether its script has come to an end that no message has told of."""
         return "finished" not in self._told and bool(self.heartbeat.outcome & ScriptEnd.ENDED)

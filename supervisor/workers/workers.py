@@ -41,6 +41,7 @@ from supervisor.workers.standard_input import Share, StandardInput
 from supervisor.workers.worker_output import Log, Pump
 
 _PR_SET_CHILD_SUBREAPER = 36
+_DETACHED = "what the script has left at work behind it is ended ({}): a training must not go on as a daemon"
 _SWEEP_S = 5.0
 _GROUP_S = 1.0
 """For what the kernel holds there is the sweep's own patience; it tells their names."""
@@ -308,10 +309,11 @@ class ProcessWorkers:
 
     def sweep(self, spared: Collection[int] = ()) -> list[int]:
         """Kills every process that descends from us, but those; the pids of those that would not die."""
-        self._kill_group()
-        ourselves = psutil.Process()
-        left: list[psutil.Process] = []
+        ourselves, left = psutil.Process(), list[psutil.Process]()
         spared = [*spared, self._wards.pid, *([self._scribe.pid] if self._scribe is not None else [])]
+        if names := reaping.detached(ourselves, spared, self._wards.leaders):
+            self._complain(_DETACHED.format(names))
+        self._kill_group()
         # Each round finds what was started while the last one was at it.
         for _ in range(20):
             children = ourselves.children(recursive=True)

@@ -297,3 +297,75 @@ def test_a_clock_that_jumps_changes_nothing(supervise):
     times = [event["time"] for event in events(run, "transition")]
     assert times != sorted(times)
     assert "run complete: 3 attempts" in run.err()
+
+
+EXECS = """
+    import os, sys
+    if os.environ.get("again") is None:
+        os.environ["again"] = "1"
+        {fork}
+        os.{call}
+    print("second life", flush=True)
+    sys.exit({status})
+"""
+
+
+@pytest.mark.parametrize(
+    "call", ["execv(sys.executable, [sys.executable, *sys.argv])", "execlp('python3', 'python3', *sys.argv)"]
+)
+def test_a_script_that_replaces_its_own_process_is_told_that_nothing_is_saved(ends, call):
+    """When it does so, and what comes then is judged by its status, as any command is."""
+    run = ends(EXECS.format(call=call, status=0, fork=""))
+    assert run.err().count("NOTHING IS SAVED from here on: the script replaces its own process by") == 1
+    assert run.out().count("second life") == 1
+    assert "has closed a descriptor" not in run.err()
+    [failed] = events(
+        ends(
+            EXECS.format(call=call, status=3, fork=""),
+            "--fresh",
+            "--archive",
+            "--max-restarts",
+            "0",
+            status=3,
+        ),
+        "incident_judged",
+    )
+    assert "replaced its own process by" in " ".join(failed["evidence"])
+
+
+def test_a_child_of_the_script_becomes_another_program_without_a_word(ends):
+    """Only the script's own process is meant, and a program that cannot be started replaces nothing."""
+    run = ends(
+        EXECS.format(
+            call="execv('/no/such/program', ['x'])", status=0, fork="if os.fork(): os.wait(); sys.exit(0)"
+        ).replace("os.execv", "os.execv(sys.executable, [sys.executable, '-c', '0']); os.execv")
+    )
+    assert "NOTHING IS SAVED" not in run.err()
+    script = """
+    import os
+    try:
+        os.execv("/no/such/program", ["x"])
+    except FileNotFoundError:
+        os._exit(0)
+    """
+    run = ends(script, "--fresh", "--archive", "--max-restarts", "0", status=1)
+    assert judged(run)["kind"] == "left early"
+
+
+def test_a_daemon_that_is_left_behind_is_named(ends):
+    """It is ended with the attempt: a training does not go on as a daemon, and the line says so."""
+    script = """
+    import os, sys
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(writing, b"!")
+            while True:
+                signal.pause()
+        os._exit(0)
+    os.read(reading, 1)
+    """
+    run = ends(script.replace("import os, sys", "import os, signal"))
+    assert "what the script has left at work behind it is ended (process" in run.err()
+    assert "must not go on as a daemon" in run.err()
