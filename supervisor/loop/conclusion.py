@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from resilient.errors import EXIT_STOPPED
 from resilient.run import rundir
-from supervisor.telling.story import Story
+from supervisor.loop.crew import Crew
+from supervisor.loop.instruments import Instruments
+from supervisor.loop.run_book import RunBook
+from supervisor.loop.stop_request import StopRequest
+from supervisor.saves.durable_steps import Shelf
 from supervisor.verdict.classify import FINISHED
-from supervisor.verdict.judge import Judge
-from supervisor.workers.attempt import Attempt
 
 
 @dataclass(frozen=True)
@@ -20,30 +22,47 @@ class Ending:
     record: str
 
 
-def conclude(
-    judge: Judge,
-    attempt: Attempt | None,
-    stop_signal: int,
-    story: Story,
-    lost: str = "",
-    on_disk: int | None = None,
-) -> Ending:
-    """The end of a run, told to the person; ``stop_signal`` is 0 where nobody asked for it.
+class Conclusion:
+    """Ends a run, and reports it: in its record, in the journal, and to the person."""
 
-    ``lost`` says what is not on disk, though it was complete: it goes with the supervisor's memory.
-    ``on_disk`` is the step that was found there; None where nobody could look: then what was heard counts.
-    """
-    incident, durable_step = judge.incident, judge.durable_step if on_disk is None else on_disk
-    if incident.kind == FINISHED and attempt is not None:
-        # Complete is a run whose last state is on disk as well.
-        if lost or attempt.failed_step > max(durable_step, judge.durable_step):
-            story.unsaved(max(attempt.failed_step, attempt.step), durable_step, lost)
+    def __init__(
+        self, instruments: Instruments, crew: Crew, book: RunBook, shelf: Shelf, stop: StopRequest
+    ) -> None:
+        self._instruments = instruments
+        self._crew = crew
+        self._book = book
+        self._shelf = shelf
+        self._stop = stop
+
+    def draw(self) -> int:
+        """Nothing of the run goes on: the exit status."""
+        self._instruments.timers.cancel_all()
+        lost = self._crew.commits.unsaved(self._crew.standing)
+        ending = self._tell(lost, self._shelf.newest_step())
+        self._book.end(ending.record)
+        more = {"lost": lost} if lost else {}
+        self._instruments.journal.write("ended", status=ending.status, **more)
+        return ending.status
+
+    def _tell(self, lost: str, on_disk: int | None) -> Ending:
+        """The end of the run, told to the person.
+
+        ``lost`` says what is not on disk, though it was complete: it goes with the supervisor's memory.
+        ``on_disk`` is the step that was found there. It is None where nobody could look: then what was heard
+        counts.
+        """
+        judge, attempt, story = self._crew.judge, self._crew.launcher.attempt, self._instruments.story
+        incident, durable_step = judge.incident, judge.durable_step if on_disk is None else on_disk
+        if incident.kind == FINISHED and attempt is not None:
+            # Complete is a run whose last state is on disk as well.
+            if lost or attempt.failed_step > max(durable_step, judge.durable_step):
+                story.unsaved(max(attempt.failed_step, attempt.step), durable_step, lost)
+                return Ending(EXIT_STOPPED, rundir.STOPPED)
+            story.complete(attempt, durable_step)
+            return Ending(0, rundir.COMPLETE)
+        # A run that was given up stays so, even if a stop comes while it is saved: requeueing it is no use.
+        if self._stop.is_made and not judge.has_given_up:
+            story.stopped(self._stop.number, durable_step, lost)
             return Ending(EXIT_STOPPED, rundir.STOPPED)
-        story.complete(attempt, durable_step)
-        return Ending(0, rundir.COMPLETE)
-    # A run that was given up stays so, even if a stop comes while it is saved: requeueing it is no use.
-    if stop_signal and not judge.has_given_up:
-        story.stopped(stop_signal, durable_step, lost)
-        return Ending(EXIT_STOPPED, rundir.STOPPED)
-    story.gave_up(incident, judge.verdict, attempt, durable_step, lost)
-    return Ending(incident.status, rundir.FAILED)
+        story.gave_up(incident, judge.verdict, attempt, durable_step, lost)
+        return Ending(incident.status, rundir.FAILED)

@@ -9,64 +9,85 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supervisor.loop.internal_errors import Broken, Mishaps
+from supervisor.loop.crew import Crew
+from supervisor.loop.helm import Helm
+from supervisor.loop.instruments import Instruments
+from supervisor.loop.internal_errors import Broken
 from supervisor.loop.lost_link import Muteness
-from supervisor.saves.save_requests import Commits
+from supervisor.loop.machine import Event
+from supervisor.loop.stop_request import StopRequest
 from supervisor.verdict.classify import FINISHED, Evidence, death_reason
-from supervisor.verdict.judge import Judge
-from supervisor.verdict.restart import Verdict
-from supervisor.watching.watchman import Watchman
 from supervisor.workers.attempt import Attempt
 
 
 class Inquest:
     """Judges attempts by what the watchman has seen, and has their memory saved.
 
-    ``stop_signal`` is the one that has asked for the end of the run; 0 for none.
+    Feeds GROUP_FAILED or GROUP_OVER.
     """
 
     def __init__(
-        self, judge: Judge, commits: Commits, watchman: Watchman, muteness: Muteness, mishaps: Mishaps
+        self, instruments: Instruments, helm: Helm, crew: Crew, muteness: Muteness, stop: StopRequest
     ) -> None:
+        self._instruments = instruments
+        self._mishaps = instruments.mishaps
+        self._helm = helm
+        self._crew = crew
         self._muteness = muteness
-        self._judge = judge
-        self._commits = commits
-        self._watchman = watchman
-        self._mishaps = mishaps
-        self.stop_signal = 0
+        self._stop = stop
 
-    def hold(self, attempt: Attempt, code: int | None = None) -> Verdict:
+    def on_over(self) -> None:
+        """The group has ended: clears away what it has left, judges it, and reports which way it goes on."""
+        self._instruments.timers.cancel("watch")
+        launcher = self._crew.launcher
+        with self._mishaps.contained("the clearing away"):
+            launcher.clear_away(self._crew.commits.pids)
+        self._instruments.report_left(launcher.left)
+        with self._mishaps.contained("the last words of an attempt"):
+            launcher.finish()
+        self.hold(launcher.present)
+        self._conclude()
+
+    def on_spawn_failed(self, error: str) -> None:
+        """A group could not be launched: that is judged as well."""
+        self._judge(Evidence(None, error=error))
+        self._conclude()
+
+    def _conclude(self) -> None:
+        granted = self._crew.judge.verdict.delay_s is not None
+        self._helm.feed(Event.GROUP_FAILED if granted else Event.GROUP_OVER)
+
+    def hold(self, attempt: Attempt, code: int | None = None) -> None:
         """Judges a group that is over; ``code`` is how it ended, where it cannot be reaped. Raises Broken."""
         with self._mishaps.contained("what no message has told"):
             self._muteness.on_over(attempt)
         try:
-            evidence = self._watchman.evidence(attempt, code)
+            evidence = self._crew.watchman.evidence(attempt, code)
         except Exception as error:  # noqa: BLE001 - how it ended is enough for a judgment
             self._mishaps.note("the evidence of an attempt", error)
             evidence = _bare(attempt, code)
-        return self.judge(evidence)
+        self._judge(evidence)
 
-    def judge(self, evidence: Evidence) -> Verdict:
+    def _judge(self, evidence: Evidence) -> None:
         """Judges by this evidence. Raises Broken when that cannot be done at all."""
         try:
             self._judge_by(evidence)
-            incident = self._judge.incident
+            incident = self._crew.judge.incident
             over = incident.kind == FINISHED
             reason = "end" if over else death_reason(incident)
-            standing = self._judge.standing(self._commits.kept_step)
-            self._commits.save_newer(standing, reason, failure=not over)
-            self._judge.journal(standing)
+            standing = self._crew.standing
+            self._crew.commits.save_newer(standing, reason, failure=not over)
+            self._crew.judge.journal(standing)
         except Exception as error:
             raise Broken("an attempt that is over cannot be judged") from error
-        return self._judge.verdict
 
     def _judge_by(self, evidence: Evidence) -> None:
-        stopping = bool(self.stop_signal)
+        judge, stopping = self._crew.judge, self._stop.is_made
         try:
-            self._judge.judge(evidence, stopping=stopping)
+            judge.judge(evidence, stopping=stopping)
         except Exception as error:  # noqa: BLE001 - its end alone is judged
             self._mishaps.note("the judgment of an attempt", error)
-            self._judge.judge(replace(evidence, told={}, log_end="", kernel=""), stopping=stopping)
+            judge.judge(replace(evidence, told={}, log_end="", kernel=""), stopping=stopping)
 
 
 def _bare(attempt: Attempt, code: int | None) -> Evidence:

@@ -6,63 +6,40 @@ it is saved, or waiting for that has been in vain; a stop request has its own, s
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from resilient.host.clock import Clock
-from supervisor.edges.timers import Timers
 from supervisor.saves.save_requests import Commits
 from supervisor.verdict.judge import Judge
 from supervisor.verdict.readiness import Kind, Obstacle
 from supervisor.verdict.standing import Standing
 
-_RETRY_S = 2.0
 _PATIENCE_S = 600.0
 # Without these a checkpoint can be made all the same; an attempt cannot.
 _NO_MATTER = frozenset({Kind.ALIVE, Kind.MEMORY})
 
 
-class Helm(Protocol):
-    """The loop, as far as a rescue needs it."""
-
-    def look_around(self) -> Obstacle | None:
-        """What of the machine stands in the way of another group."""
-        ...
-
-    def held_up(self, what: str, reason: str) -> None:
-        """Something has to wait: it is to be told."""
-        ...
-
-    def settled(self) -> None:
-        """Nothing is being saved any more."""
-        ...
-
-
 class Rescue:
     """Has the newest state in memory saved when it could not be at first."""
 
-    def __init__(self, timers: Timers, clock: Clock, commits: Commits, judge: Judge, helm: Helm) -> None:
-        self._timers = timers
+    def __init__(self, clock: Clock, commits: Commits, judge: Judge) -> None:
         self._clock = clock
         self._commits = commits
         self._judge = judge
-        self._helm = helm
         self._since_s: float | None = None
 
-    def obstacle(self) -> Obstacle | None:
-        """What stands in the way of another group; what waits for the disk is tried again where it may do."""
-        found, unsaved = self._helm.look_around(), self._look()
+    def obstacle(self, found: Obstacle | None) -> Obstacle | None:
+        """The obstacle to another group; what waits for the disk is tried again where that may help.
+
+        ``found`` is what of the machine stands in the way.
+        """
+        unsaved = self._look()
         if unsaved is not None and (found is None or found.kind in _NO_MATTER):
             self._commits.save_again(self._standing)
         return found or unsaved
 
-    def holds_end(self) -> bool:
-        """Whether the end of the run is to wait. ``settled`` is called again when it may have changed."""
+    def obstacle_to_end(self) -> Obstacle | None:
+        """The state in memory that the end of the run has to wait for, as it may still be saved."""
         unsaved = self._look()
-        if unsaved is None or not unsaved.fatal or not self.left_s:
-            return False
-        self._helm.held_up("the end", unsaved.reason)
-        self._timers.set("rescue", _RETRY_S, self._try)
-        return True
+        return unsaved if unsaved is not None and unsaved.fatal and self.left_s else None
 
     @property
     def left_s(self) -> float:
@@ -82,8 +59,3 @@ class Rescue:
         elif self._since_s is None:
             self._since_s = self._clock.monotonic()
         return found
-
-    def _try(self) -> None:
-        self.obstacle()
-        if not self._commits.busy:
-            self._helm.settled()

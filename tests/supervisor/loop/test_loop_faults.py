@@ -154,12 +154,17 @@ PARTS = {
     "_judge": ["note", "judge", "begin", "standing", "journal", "give_up"],
     "_commits": ["hear", "offer", "save_newer", "answer", "unsaved", "obstacle"],
     "_launcher": ["launch", "clear_away", "finish", "reap_orphans"],
+    "_book": ["begin_attempt", "config", "note", "end"],
+    "_next": ["launch"],
+    "_patrol": ["begin", "_look"],
+    "_last_save": ["on_settled", "_is_held_up"],
+    "_conclusion": ["draw"],
     "_watchman": ["begin", "look", "note", "evidence", "obstacle"],
     "_hearing": ["hear", "understands"],
-    "_inquest": ["hold", "judge"],
+    "_inquest": ["on_over", "on_spawn_failed", "hold"],
     "_pause": ["begin", "_try"],
-    "_rescue": ["holds_end", "obstacle"],
-    "_directory": ["write"],
+    "_rescue": ["obstacle_to_end", "obstacle"],
+    "directory": ["write"],
 }
 
 
@@ -171,7 +176,8 @@ PARTS = {
 def test_whatever_of_us_fails_what_is_in_memory_is_saved(tmp_path, part, method, lasting, fault):
     """A fault in any part, once or for ever: the run goes on, or ends with 70, and step 7 is on disk."""
     with stage(tmp_path) as theatre:
-        fail(getattr(theatre.supervisor, part), method, fault, lasting=lasting)
+        owner = theatre if part == "directory" else theatre.supervisor
+        fail(getattr(owner, part), method, fault, lasting=lasting)
         try:
             live_on(theatre)
         except Broken as error:
@@ -238,8 +244,8 @@ def test_a_timer_that_fails_is_set_again_and_given_up_in_the_end(tmp_path):
     with stage(tmp_path) as theatre:
         theatre.worker.die(-signal.SIGKILL)
         await_commit(theatre)
-        assert theatre.supervisor._machine.state is State.WAITING
-        fail(theatre.supervisor._rescue._helm, "look_around", ValueError("bad"), lasting=True)
+        assert theatre.supervisor._helm.state is State.WAITING
+        fail(theatre.supervisor._watchman, "obstacle", ValueError("bad"), lasting=True)
         with pytest.raises(Broken):
             theatre.pass_s(60)
         assert events(theatre, "mishap")[0]["what"] == "the timer machine"

@@ -184,7 +184,7 @@ def test_each_row_of_the_table_happens(tmp_path, monkeypatch, row):
     try:
         before = BEFORE.get(row, row[0])
         getattr(life, before.name.lower())()
-        assert before in (State.NEW, life.supervisor._machine.state)
+        assert before in (State.NEW, life.supervisor._helm.state)
         LIVES[row](life)
         assert row in taken
     finally:

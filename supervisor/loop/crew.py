@@ -1,0 +1,31 @@
+"""The crew of a run: who launches its groups, has their states committed, watches and judges them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor.saves.save_requests import Commits
+from supervisor.verdict.judge import Judge
+from supervisor.verdict.readiness import Obstacle
+from supervisor.verdict.standing import Standing
+from supervisor.watching.watchman import Watchman
+from supervisor.workers.launcher import Launcher
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The four, and what takes two of them to tell."""
+
+    launcher: Launcher
+    commits: Commits
+    watchman: Watchman
+    judge: Judge
+
+    @property
+    def standing(self) -> Standing:
+        """How far the run has come by now."""
+        return self.judge.standing(self.commits.kept_step)
+
+    def look_around(self) -> Obstacle | None:
+        """What of the machine stands in the way of another group."""
+        return self.watchman.obstacle(self.launcher.left)
