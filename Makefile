@@ -1,6 +1,7 @@
 # make demo   a training run that is killed twice and ends with the very weights of one that was not;
 #             it stays in runs/demo, for `resilient ls runs/demo` and the like
 # make test   everything that CI holds: style, types, tests
+#             REQUIRE_ALL=1 make test   the same, and a test that skips fails
 #
 # make crash  every crash state of a store's daily life, held against its promises (a part of make test)
 # make crash-deep   the same for more lives and every cipher; takes hours

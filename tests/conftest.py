@@ -1,7 +1,7 @@
-"""How the hypothesis tests draw their examples.
+"""How the hypothesis tests draw their examples, and whether a test may skip.
 
 ``make test`` draws the same ones each time, so that a change is what turns it red; ``make fuzz`` draws new
-ones, many more of them.
+ones, many more of them. With REQUIRE_ALL=1 no test may skip.
 """
 
 import os
@@ -9,6 +9,7 @@ import tempfile
 
 import pytest
 from hypothesis import settings
+from no_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - pytest calls them
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=100)
 settings.register_profile("fuzz", deadline=None, max_examples=3000)
