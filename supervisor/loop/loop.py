@@ -11,7 +11,6 @@ import selectors
 import signal
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any
 
 from resilient.errors import EXIT_BROKEN
 from resilient.host.world import World
@@ -37,6 +36,8 @@ from supervisor.loop.patrol import Patrol
 from supervisor.loop.pause import Pause
 from supervisor.loop.plan import Plan
 from supervisor.loop.postmortem import Inquest
+from supervisor.loop.reactions import Reactions
+from supervisor.loop.reception import Reception
 from supervisor.loop.removal import Removal
 from supervisor.loop.run_book import RunBook
 from supervisor.loop.stop_request import StopRequest
@@ -48,7 +49,7 @@ from supervisor.verdict.judge import Judge
 from supervisor.watching.watchman import Watchman
 from supervisor.workers.launcher import Launcher
 from supervisor.workers.standby import Standby
-from supervisor.workers.workers import Worker, Workers
+from supervisor.workers.workers import Workers
 
 
 class Supervisor:
@@ -63,7 +64,6 @@ class Supervisor:
         journal: Journal,
         world: World,
     ) -> None:
-        self._plan = plan
         self._mishaps = Mishaps(journal, story)
         self._story = story = self._mishaps.unfailing(story)
         self._journal = journal = self._mishaps.unfailing(journal)
@@ -76,16 +76,18 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._judge = Judge(plan.restart, plan.trials(directory, world, story.trouble), journal, world)
         spawn_saver = partial(workers.spawn_saver, log=directory.saver_log)
-        self._commits = Commits(plan.worker, spawn_saver, self._selector, self)
         self._farewell = Farewell(spawn_saver, story, journal, plan.grace_s)
         self._watchman = Watchman(plan.limits, directory, plan.worker.keep, world, journal.pen.probe)
         self._hearing = Hearing(self._judge, journal, self._watchman, story, self._mishaps)
         self._standby = Standby(workers.spawn_standby, self._selector, self._hearing.standby, story.trouble)
-        self._launcher = Launcher(directory, workers, self._standby, self._selector, world.clock, self)
+        self._launcher = Launcher(directory, workers, self._standby, self._selector, world.clock)
+        self._reactions = reactions = Reactions(journal, helm, book, self._hearing, self._launcher)
+        self._commits = Commits(plan.worker, spawn_saver, self._selector, reactions, self._on_settled)
         shelf = Shelf(plan.worker, world, lambda: (book.places, self._judge.origin))
         muteness = Muteness(self._timers, self._launcher, self._commits, self._hearing, shelf)
         crew = Crew(self._launcher, self._commits, self._watchman, self._judge)
         self._inquest = Inquest(instruments, helm, crew, muteness, stop)
+        self._launcher.attend(Reception(self._commits, reactions, muteness, self._inquest, self._mishaps))
         self._rescue = rescue = Rescue(world.clock, self._commits, self._judge)
         self._pause = Pause(
             self._timers,
@@ -164,6 +166,9 @@ class Supervisor:
         if attempt := self._next.launch():
             self._patrol.begin(attempt)
 
+    def _on_settled(self) -> None:
+        self._last_save.on_settled()
+
     def _finish(self) -> None:
         self.status = self._conclusion.draw()
 
@@ -198,36 +203,3 @@ class Supervisor:
         if event is not None:
             self._journal.write("stop_requested", signal=signal.Signals(number).name)
             self._helm.feed(event)
-
-    # Who hears of the group
-
-    def on_message(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
-        """A worker has said something: about saving, or about itself."""
-        with self._mishaps.contained("a message"):
-            if not self._commits.hear(worker, message, descriptors) and self._hearing.understands(message):
-                self.heard(worker, message)
-
-    def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
-        """Takes note of what a worker has said, or (None) of what is said of one that lives no more."""
-        attempt = self._launcher.attempt
-        alive = attempt is not None and worker in attempt.workers
-        self._hearing.hear(message, attempt if alive else None, lambda: self._react(worker, message))
-
-    def _react(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
-        kind = message["type"]
-        if kind == "resuming" and worker is not None:
-            # The worker waits for that, and not we: the disk may not answer.
-            self._journal.pen.after(partial(self._commits.answer, worker, {"type": "recorded"}))
-        elif kind == "progress" and self._plan.standby and self._helm.state is State.RUNNING:
-            # The first step is complete: the start is over.
-            self._launcher.prepare_standby(self._plan.worker, self._book.attempts + 1)
-        self._book.note(message)
-        self._plan.hear_saved(message)
-
-    def settled(self) -> None:
-        """Nothing is being saved any more."""
-        self._last_save.on_settled()
-
-    def on_over(self) -> None:
-        """The group has ended."""
-        self._inquest.on_over()

@@ -29,7 +29,6 @@ class Muteness:
         self._commits = commits
         self._hearing = hearing
         self._shelf = shelf
-        launcher.on_silence = self._on_silence
 
     def on_over(self, attempt: Attempt) -> None:
         """An attempt has ended: it was mute as well if its heartbeat knows more than it has said."""
@@ -38,7 +37,8 @@ class Muteness:
         if attempt.is_mute:
             self._hearing.find(attempt.step if attempt.progressed else 0, self._shelf.newest_step())
 
-    def _on_silence(self, worker: Worker) -> None:
+    def on_silence(self, worker: Worker) -> None:
+        """A worker's link has ended: it is mute if it lives a moment later."""
         self._timers.set("silence", _MOMENT_S, lambda: self._look(worker))
 
     def _look(self, worker: Worker) -> None:
@@ -50,6 +50,5 @@ class Muteness:
             self._commits.leave_to_worker()
 
     def _note(self, attempt: Attempt) -> None:
-        if not attempt.is_mute:
-            attempt.is_mute = True
+        if attempt.fall_mute():
             self._hearing.tell_mute(attempt)

@@ -41,10 +41,16 @@ class RunBook:
         """The configuration of the newest attempt's worker (see ``Plan.for_attempt``)."""
         return self._plan.for_attempt(origin, self._record, durable_step)
 
+    @property
+    def standby_config(self) -> WorkerConfig | None:
+        """The configuration that a standby starts with; None where the run has none."""
+        return self._plan.worker if self._plan.standby else None
+
     def note(self, message: Mapping[str, Any]) -> None:
-        """Takes note of what a worker, or a saver, tells."""
+        """Takes note of what a worker, or a saver, tells; so does who keeps it outside of the directory."""
         if changed := changes(self._record, message):
             self._update(**changed)
+        self._plan.hear_saved(message)
 
     def end(self, status: str) -> None:
         """This supervisor is through with the run."""

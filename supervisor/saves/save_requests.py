@@ -40,13 +40,12 @@ class Listener(Protocol):
         """``message`` is about a save that this worker has asked for; None when none did."""
         ...
 
-    def settled(self) -> None:
-        """Nothing is being saved any more."""
-        ...
-
 
 class Commits:
-    """The saver of one rank, between the workers and the loop."""
+    """The saver of one rank, between the workers and the loop.
+
+    ``on_settled`` is called whenever nothing is being saved any more.
+    """
 
     def __init__(
         self,
@@ -54,10 +53,12 @@ class Commits:
         spawn: Callable[[WorkerConfig], Worker],
         selector: selectors.BaseSelector,
         listener: Listener,
+        on_settled: Callable[[], None],
     ) -> None:
         self._config = config
         self._selector = selector
         self._listener = listener
+        self._on_settled = on_settled
         self._saver = Saver(spawn, self)
         self._failed: Outcome | None = None
         self._hopeless: Save | None = None
@@ -113,7 +114,7 @@ class Commits:
         text = f"a request ({kind}) of the training made no sense: {type(error).__name__} ({place})"
         self._listener.heard(worker, {"type": "warning", "text": text})
         if kind in _ANSWERS:
-            self.answer(worker, {"type": _ANSWERS[kind], "error": text})
+            answer(worker, {"type": _ANSWERS[kind], "error": text})
 
     def offer(self, standing: Standing) -> list[int]:
         """The memory that the next attempt resumes from, if it may."""
@@ -202,7 +203,7 @@ class Commits:
         def opened(error: str, remarks: tuple[str, ...]) -> None:
             for remark in remarks:
                 self._listener.heard(worker, {"type": "warning", "text": remark})
-            self.answer(worker, {"type": "opened", "error": error})
+            answer(worker, {"type": "opened", "error": error})
 
         self._saver.open(config, opened)
 
@@ -220,7 +221,7 @@ class Commits:
         apart = Mirror.of(descriptors.pop(0)) if descriptors else None
         mirror = apart or self._saver.mirror
         if mirror is None:
-            self.answer(worker, {"type": "done", "error": "there is no mirror"})
+            answer(worker, {"type": "done", "error": "there is no mirror"})
             return
         try:
             self._saver.commit(Save(mirror, slot, epoch, *why, worker))
@@ -228,12 +229,6 @@ class Commits:
             if apart is not None:
                 apart.close()
             raise
-
-    def answer(self, worker: Worker, message: Mapping[str, Any]) -> None:
-        """Tells a worker something; one that has died does not hear it. Raises StalledError."""
-        with contextlib.suppress(LinkError, OSError):
-            # The worker waits for this; we do not wait for the worker.
-            worker.link.send(fitting(message, LIMIT_BYTES), patience_s=0.0)
 
     # What the saver tells
 
@@ -266,11 +261,18 @@ class Commits:
         for remark in outcome.remarks:
             self._listener.heard(save.worker, {"type": "warning", "text": remark})
         if save.worker is not None:
-            self.answer(save.worker, {"type": "done", "error": outcome.error})
+            answer(save.worker, {"type": "done", "error": outcome.error})
 
     def settled(self) -> None:
         """Nothing is being saved any more."""
-        self._listener.settled()
+        self._on_settled()
+
+
+def answer(worker: Worker, message: Mapping[str, Any]) -> None:
+    """Tells a worker something; one that has died does not hear it. Raises StalledError."""
+    with contextlib.suppress(LinkError, OSError):
+        # The worker waits for this; we do not wait for the worker.
+        worker.link.send(fitting(message, LIMIT_BYTES), patience_s=0.0)
 
 
 def _close(descriptors: list[int]) -> None:

@@ -47,6 +47,11 @@ class Attempt:
         if kind == "saved":
             self.saved = message
 
+    def fall_mute(self) -> bool:
+        """A worker of it lives and has no link any more; whether that is news."""
+        was_mute, self.is_mute = self.is_mute, True
+        return not was_mute
+
     def send(self, number: int) -> None:
         """Sends every worker a signal, once for each time it is asked."""
         self._sent.add(number)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from resilient.config import WorkerConfig
@@ -32,16 +32,17 @@ class Audience(Protocol):
         """A worker has said something."""
         ...
 
+    def on_silence(self, worker: Worker) -> None:
+        """A worker's link has ended; most often it is about to end as well."""
+        ...
+
     def on_over(self) -> None:
         """Every worker of the group has ended; what they started may still live."""
         ...
 
 
 class Launcher:
-    """Launches one group after the other. ``attempt`` is the newest, ``left`` are who would not die.
-
-    ``on_silence`` hears of a worker whose link has ended; most often it is about to end as well.
-    """
+    """Launches one group after the other. ``attempt`` is the newest, ``left`` are who would not die."""
 
     def __init__(
         self,
@@ -50,17 +51,24 @@ class Launcher:
         standby: Standby,
         selector: selectors.BaseSelector,
         clock: Clock,
-        audience: Audience,
     ) -> None:
         self._directory = directory
         self._workers = workers
         self._standby = standby
         self._selector = selector
         self._clock = clock
-        self._audience = audience
+        self._audience: Audience | None = None
         self.attempt: Attempt | None = None
         self.left: list[int] = []
-        self.on_silence: Callable[[Worker], None] = lambda worker: None
+
+    def attend(self, audience: Audience) -> None:
+        """From now on this audience hears of the groups: before the first one is launched."""
+        self._audience = audience
+
+    @property
+    def _hearer(self) -> Audience:
+        assert self._audience is not None
+        return self._audience
 
     @property
     def present(self) -> Attempt:
@@ -138,7 +146,7 @@ class Launcher:
         except LinkError:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(worker.link)
-            self.on_silence(worker)
+            self._hearer.on_silence(worker)
 
     def _on_end(self) -> None:
         attempt = self.present
@@ -146,7 +154,7 @@ class Launcher:
             return
         for worker in attempt.workers:
             self._selector.unregister(worker.end_fd)
-        self._audience.on_over()
+        self._hearer.on_over()
 
     def finish(self) -> None:
         """Hears what an ended group has said last, and lets go of it."""
@@ -164,10 +172,10 @@ class Launcher:
             received = worker.link.poll()
         except NonsenseError as error:
             # The link is as it was: whatever that was, the worker may be waiting for an answer to the next.
-            self._audience.on_message(worker, {"type": NONSENSE, "text": str(error)}, [])
+            self._hearer.on_message(worker, {"type": NONSENSE, "text": str(error)}, [])
             return True
         if received is not None:
-            self._audience.on_message(worker, *received)
+            self._hearer.on_message(worker, *received)
         return received is not None
 
 

@@ -32,7 +32,7 @@ class CommitsBench:
         self.worker = PlayedWorker()
         self.said = []
         self.settlings = 0
-        self.commits = Commits(RUN, self.children.spawn, self.selector, self)
+        self.commits = Commits(RUN, self.children.spawn, self.selector, self, self.settled)
 
     def heard(self, worker, message):
         self.said.append((worker, dict(message)))

@@ -23,6 +23,7 @@ from resilient.errors import LinkError
 from resilient.run import rundir
 from supervisor.loop.internal_errors import MOST_IN_A_ROW, Broken
 from supervisor.loop.machine import State
+from supervisor.saves import save_requests
 from supervisor.workers import workers
 
 KEPT_STEP = 7
@@ -152,7 +153,7 @@ def test_no_message_of_a_worker_costs_it_its_life_or_its_memory(messages):
 
 PARTS = {
     "_judge": ["note", "judge", "begin", "standing", "journal", "give_up"],
-    "_commits": ["hear", "offer", "save_newer", "answer", "unsaved", "obstacle"],
+    "_commits": ["hear", "offer", "save_newer", "unsaved", "obstacle"],
     "_launcher": ["launch", "clear_away", "finish", "reap_orphans"],
     "_book": ["begin_attempt", "config", "note", "end"],
     "_next": ["launch"],
@@ -161,10 +162,12 @@ PARTS = {
     "_conclusion": ["draw"],
     "_watchman": ["begin", "look", "note", "evidence", "obstacle"],
     "_hearing": ["hear", "understands"],
+    "_reactions": ["on_news", "heard"],
     "_inquest": ["on_over", "on_spawn_failed", "hold"],
     "_pause": ["begin", "_try"],
     "_rescue": ["obstacle_to_end", "obstacle"],
     "directory": ["write"],
+    "answering": ["answer"],
 }
 
 
@@ -173,11 +176,13 @@ PARTS = {
 @pytest.mark.parametrize(
     ("part", "method"), [(part, method) for part, methods in PARTS.items() for method in methods]
 )
-def test_whatever_of_us_fails_what_is_in_memory_is_saved(tmp_path, part, method, lasting, fault):
+def test_whatever_of_us_fails_what_is_in_memory_is_saved(tmp_path, monkeypatch, part, method, lasting, fault):
     """A fault in any part, once or for ever: the run goes on, or ends with 70, and step 7 is on disk."""
     with stage(tmp_path) as theatre:
-        owner = theatre if part == "directory" else theatre.supervisor
-        fail(getattr(owner, part), method, fault, lasting=lasting)
+        monkeypatch.setattr(save_requests, "answer", save_requests.answer)
+        elsewhere = {"directory": theatre.directory, "answering": save_requests}
+        failing = elsewhere.get(part) or getattr(theatre.supervisor, part)
+        fail(failing, method, fault, lasting=lasting)
         try:
             live_on(theatre)
         except Broken as error:

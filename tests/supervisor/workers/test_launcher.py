@@ -53,7 +53,7 @@ def test_a_worker_that_is_not_watched_is_ended(tmp_path, left):
         selector.left = left
         standby = Standby(lambda config, log: pytest.fail("none"), selector, pytest.fail, pytest.fail)
         directory = RunDirectory(tmp_path, World())
-        launcher = Launcher(directory, Workers(), standby, selector, World().clock, audience=None)
+        launcher = Launcher(directory, Workers(), standby, selector, World().clock)
         with pytest.raises(OSError, match="No space left"):
             launcher.launch(config_of(tmp_path), [])
         assert launcher.attempt is None

@@ -1,0 +1,57 @@
+"""The reactions to a message, beside that it is noted (see ``listeners``).
+
+The record of the run changes, the worker is answered, a standby is prepared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from supervisor.edges.journal import Journal
+from supervisor.loop.helm import Helm
+from supervisor.loop.listeners import Hearing
+from supervisor.loop.machine import State
+from supervisor.loop.run_book import RunBook
+from supervisor.saves.save_requests import answer
+from supervisor.workers.launcher import Launcher
+from supervisor.workers.workers import Worker
+
+
+class Reactions:
+    """Hears what workers say of themselves, and what came of their saves."""
+
+    def __init__(
+        self, journal: Journal, helm: Helm, book: RunBook, hearing: Hearing, launcher: Launcher
+    ) -> None:
+        self._journal = journal
+        self._helm = helm
+        self._book = book
+        self._hearing = hearing
+        self._launcher = launcher
+
+    def on_news(self, worker: Worker, message: Mapping[str, Any]) -> None:
+        """A worker has said something of itself, if it makes sense."""
+        if self._hearing.understands(message):
+            self.heard(worker, message)
+
+    def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
+        """Takes note of what a worker has said, or (None) of what is said of one that lives no more."""
+        attempt = self._launcher.attempt if worker in self._launcher.group else None
+        self._hearing.hear(message, attempt, lambda: self._react(worker, message))
+
+    def _react(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "resuming" and worker is not None:
+            # The worker waits for that, and not we: the disk may not answer.
+            self._journal.pen.after(partial(answer, worker, {"type": "recorded"}))
+        elif kind == "progress" and self._helm.state is State.RUNNING:
+            # The first step is complete: the start is over.
+            self._prepare_standby()
+        self._book.note(message)
+
+    def _prepare_standby(self) -> None:
+        config = self._book.standby_config
+        if config is not None:
+            self._launcher.prepare_standby(config, self._book.attempts + 1)
