@@ -54,18 +54,24 @@ def told():
 
 
 @pytest.fixture
-def early(told):
-    looking = EarlyUse(told.append)
+def remarked():
+    """What it says of files that stay."""
+    return []
+
+
+@pytest.fixture
+def early(told, remarked):
+    looking = EarlyUse(told.append, remarked.append)
     yield looking
     looking.end()
 
 
 def untouched():
-    return nn.Cell.__call__, serialization._convert_save_obj_to_param_list
+    return nn.Cell.__call__, serialization._check_save_obj_and_ckpt_file_name, serialization._exec_save
 
 
 def test_a_call_of_a_trained_cell_is_told_once(early, told):
-    """By itself, or inside of another cell; MindSpore is as it was from then on."""
+    """By itself, or inside of another cell; behind the end MindSpore is as it was."""
     before, network = untouched(), Network()
     evaluation = nn.WithEvalCell(network, nn.SoftmaxCrossEntropyWithLogits(sparse=True))
     early.begin([network], 7)
@@ -80,26 +86,84 @@ def test_a_call_of_a_trained_cell_is_told_once(early, told):
     assert "network (WithEvalCell)" in told[0]
     assert "step 7" in told[0]
     assert "use it before `with resilient.training(...)`" in told[0]
+    early.end()
     assert untouched() == before
 
 
-@pytest.mark.parametrize("way", ["cell", "dict", "list"])
-def test_a_file_of_a_trained_cell_is_told(early, told, tmp_path, way):
+def as_given(network, way):
+    """A network in one of the ways in which save_checkpoint takes it."""
+    if way == "cell":
+        return network
+    if way == "dict":
+        return network.parameters_dict()
+    value = {"list": lambda p: p, "copies": lambda p: ms.Tensor(p.asnumpy())}[way]
+    return [{"name": p.name, "data": value(p)} for p in network.get_parameters()]
+
+
+WAYS = pytest.mark.parametrize("way", ["cell", "dict", "list", "copies"])
+
+
+@WAYS
+def test_a_file_of_a_trained_cell_is_told_where_there_is_none(early, told, remarked, tmp_path, way):
     """In each way in which save_checkpoint takes it; the file is written."""
     network, file = Network(), tmp_path / "best.ckpt"
     early.passes_by = True
     early.begin([network], 7)
     ms.save_checkpoint(Network(), str(file))
     assert not told
-    held = {
-        "cell": network,
-        "dict": network.parameters_dict(),
-        "list": [{"name": p.name, "data": p} for p in network.get_parameters()],
-    }
-    ms.save_checkpoint(held[way], str(file))
+    file.unlink()
+    ms.save_checkpoint(as_given(network, way), str(file))
     assert len(told) == 1
     assert "make the rounds one loop" in told[0]
+    assert not remarked
     assert file.exists()
+
+
+@WAYS
+@pytest.mark.parametrize("how", [{}, {"async_save": True}, {"async_save": "process"}, {"ending": ""}])
+def test_a_file_that_an_earlier_attempt_wrote_stays(early, told, remarked, tmp_path, way, how):
+    """With the weights of its round, saved in whatever way, again and again; one line says so. A file of
+    something else is written, and behind the begin of the resumed call each file is.
+    """
+    options = dict(how)
+    network, file, other = Network(), tmp_path / "best.ckpt", tmp_path / "other.ckpt"
+    name = str(tmp_path / f"best{options.pop('ending', '.ckpt')}")
+    file.write_bytes(b"of its round")
+    other.write_bytes(b"old")
+    early.begin([network], 7)
+    for _ in range(2):
+        ms.save_checkpoint(as_given(network, way), ckpt_file_name=name, **options)
+    ms.save_checkpoint([{"name": "count", "data": ms.Tensor(3)}], str(other))
+    wait_for_savers()
+    assert file.read_bytes() == b"of its round"
+    assert other.read_bytes() != b"old"
+    assert not told
+    (sentence,) = remarked
+    assert "best.ckpt stays as an earlier attempt wrote it" in sentence
+    early.end()
+    ms.save_checkpoint(as_given(network, way), name, **options)
+    wait_for_savers()
+    assert ms.load_checkpoint(str(file)).keys() == {p.name for p in network.get_parameters()}
+
+
+def wait_for_savers():
+    serialization._wait_async_thread_save_ckpt()
+    serialization._wait_async_process_save_ckpt()
+
+
+def test_an_exported_model_of_an_earlier_attempt_stays_too(early, told, remarked, tmp_path):
+    """One that does not exist is written, and named."""
+    network, file = Network(), tmp_path / "net.mindir"
+    rows = ms.ops.ones((2, 4))
+    early.begin([network], 7)
+    file.write_bytes(b"of its round")
+    ms.export(network, rows, file_name=str(tmp_path / "net"), file_format="MINDIR")
+    assert file.read_bytes() == b"of its round"
+    assert len(remarked) == 1
+    assert not told
+    ms.export(network, rows, file_name=str(tmp_path / "new"), file_format="MINDIR")
+    assert (tmp_path / "new.mindir").exists()
+    assert len(told) == 1
 
 
 def test_behind_the_begin_of_the_resumed_call_nothing_is_told(early, told):

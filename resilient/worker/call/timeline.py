@@ -72,7 +72,7 @@ class Timeline:
     ) -> None:
         self.knobs = knobs or Knobs()
         self.epochs = epochs or Epochs()
-        self._early = early or EarlyUse(lambda text: None)
+        self._early = early or EarlyUse(lambda text: None, lambda text: None)
         self.recovered: Recovered | None = None
         self.evaluations: list[Any] = []
         self.trail = Trail()
@@ -318,7 +318,7 @@ def _new_timeline(session: Session) -> Timeline:
     run = session.config
     taken, extends = (run.take_from_script, run.extend) if run is not None else ((), False)
     knobs = Knobs(taken, extends=extends, tell=session.warn)
-    return Timeline(knobs, Epochs(extends=extends, tell=session.warn), EarlyUse(session.warn))
+    return Timeline(knobs, Epochs(extends=extends, tell=session.warn), EarlyUse(session.warn, session.remark))
 
 
 def _references(cells: capture.Cells) -> list[weakref.ref[nn.Cell]]:
