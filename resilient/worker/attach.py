@@ -7,6 +7,7 @@ its ``Model`` is wrapped and its seed is set, before the script's next line.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import importlib.abc
@@ -18,6 +19,7 @@ import pkgutil
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -136,16 +138,25 @@ class _Worker:
         try:
             program.run(arguments)
         except SystemExit as error:
-            self._finish(_status(error.code))
+            self._end(_status(error.code))
             raise
         except BaseException as error:
             self._tell(error)
             _hide_our_frames()
+            self._heartbeat.beat(Phase.OVER)
             raise
         else:
-            self._finish(0)
-        finally:
-            self._heartbeat.beat(Phase.OVER)
+            self._end(0)
+
+    def _end(self, status: int) -> None:
+        """The main thread has left the script. Python waits for the others, one of which may train."""
+        if any(
+            not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()
+        ):
+            # The first to run once they have ended: the newest function runs first.
+            atexit.register(self._finish, status)
+        else:
+            self._finish(status)
 
     def _tell(self, error: BaseException) -> None:
         """An exception leaves the script; one that left a training call has been told already."""
@@ -162,6 +173,12 @@ class _Worker:
         self._session.flush()
 
     def _finish(self, status: int) -> None:
+        try:
+            self._tell_end(status)
+        finally:
+            self._heartbeat.beat(Phase.OVER)
+
+    def _tell_end(self, status: int) -> None:
         if self._course is not None and self._course.watch is not None:
             self._course.watch.close()
         if self._course is not None:

@@ -49,8 +49,8 @@ class Course:
 
     @property
     def complete(self) -> bool:
-        """Whether no training call was left before its end."""
-        return all(timeline.complete for timeline in self._timelines)
+        """Whether no training call was left before its end, or is still at work on a thread."""
+        return not self._is_watched() and all(timeline.complete for timeline in self._timelines)
 
     @property
     def _timelines(self) -> Collection[Timeline]:
