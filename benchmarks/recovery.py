@@ -37,6 +37,7 @@ from typing import Any
 import psutil
 
 from chaos.victims import Shape, Victim
+from resilient.journal.events import AttemptJudged, TrainingResumed
 
 PROGRAM = Path(__file__).parent / "programs" / "timed.py"
 WAYS = {
@@ -67,8 +68,8 @@ def recover(folder: Path, kind: str, options: str) -> dict[str, float]:
         second = victim.worker()
         victim.wait_for(lambda: "stepped" in marks(folder, second), "another step", poll_s=0.01)
         seen = marks(folder, second)
-        judged_s = victim.events("incident_judged")[0]["monotonic"]
-        resumed = victim.events("resumed")[-1]
+        judged_s = victim.events(AttemptJudged)[0].monotonic
+        resumed = victim.events(TrainingResumed)[-1]
     finally:
         victim.clear_away()
     instants = [
@@ -78,7 +79,7 @@ def recover(folder: Path, kind: str, options: str) -> dict[str, float]:
         seen["began"],
         seen["imported"],
         seen["built"],
-        resumed["monotonic"],
+        resumed.monotonic,
     ]
     return _stages([*instants, seen["stepped"]])
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from chaos.victims import Shape, Victim, VictimError
 from chaos.witness import DONE, Account, Death, judge
 from resilient.host.entropy import SystemEntropy
+from resilient.journal.events import StepSaved
 
 STEPS = 400
 KILLS_PER_RUN = 10
@@ -201,7 +202,7 @@ class Execution:
         victim = self._victim
         victim.wait_until_gone()
         durable_step = victim.durable_step()
-        told = max((event["step"] for event in victim.events("saved")), default=0)
+        told = max((event.step or 0 for event in victim.events(StepSaved)), default=0)
         if durable_step < told:
             self._report.errors.append(f"step {told} was told to be saved, and step {durable_step} is")
         # A worker that trains when its supervisor dies saves its last step itself. One that starts has

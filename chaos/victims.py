@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from chaos import witness
 from resilient import isolated
@@ -18,15 +18,19 @@ from resilient.codec.keys import KEY_BYTES
 from resilient.config import Sealing
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World
+from resilient.journal.base import JournalEvent
+from resilient.journal.lines import decode
 from resilient.run.rundir import RunDirectory
 from resilient.store.opening import open_store
-from resilient.tools.journal_reader import parse
 
 PROGRAM = Path(__file__).parent / "training.py"
 DEADLINE_S = 240.0
 _MARK = "RESILIENT_VICTIM"
 _POLL_S = 0.0005
 _TAIL_BYTES = 400
+
+
+_Kind = TypeVar("_Kind", bound=JournalEvent)
 
 
 class VictimError(Exception):
@@ -116,13 +120,13 @@ class Victim:
             return witness.parse(text.partition("\n")[2] if start else text)
         return []
 
-    def events(self, name: str) -> list[dict[str, Any]]:
+    def events(self, kind: type[_Kind]) -> list[_Kind]:
         """The journal's events of one kind."""
         if not self._journal.exists():
             return []
         # One that was killed in the middle of a line has left it torn.
-        found = map(parse, self._journal.read_bytes().split(b"\n"))
-        return [dict(event.fields) for event in found if event is not None and event.name == name]
+        found = map(decode, self._journal.read_bytes().split(b"\n"))
+        return [event for event in found if isinstance(event, kind)]
 
     def result(self) -> str:
         """The hash that the program has written at its end."""

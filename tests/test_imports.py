@@ -21,6 +21,7 @@ FOUNDATION = [
     "resilient.config",
     "resilient.host",
     "resilient.codec",
+    "resilient.journal",
     "resilient.policy",
     "resilient.wire",
     "resilient.store",

@@ -7,16 +7,32 @@ missing here too, and nothing that it says makes the building fail.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from resilient.tools.journal_reader import Event
+from resilient.journal.base import JOURNAL_VERSION, JournalEvent, UnknownEvent
+from resilient.journal.events import (
+    AttemptStarted,
+    LaunchFailed,
+    PlaceTaken,
+    StepSaved,
+    StopRequested,
+    SupervisorBroken,
+    SupervisorEnded,
+    SupervisorStarted,
+    TrainingResumed,
+    WaitingFor,
+    WorkerReady,
+)
 from resilient.tools.supervisions import Attempt, Save, Watch
 from resilient.tools.tellings import TELLINGS
 
-_STARTS = frozenset({"attempt", "spawn_failed"})
-_OF_A_WATCH = frozenset({"run", "stop_requested", "broken", "ended", "waiting"})
-_OF_AN_ATTEMPT = frozenset(TELLINGS) - _OF_A_WATCH | {"hello", "place"}
+_MOST_NAMES = 20
+_NAME_CHARACTERS = 40
+_STARTS = AttemptStarted, LaunchFailed
+_OF_A_WATCH = {SupervisorStarted, StopRequested, SupervisorBroken, SupervisorEnded, WaitingFor}
+_OF_AN_ATTEMPT = {*TELLINGS, WorkerReady, PlaceTaken} - _OF_A_WATCH
 
 
 @dataclass
@@ -24,55 +40,69 @@ class Account:
     """A run's story so far.
 
     ``durable`` is the checkpoint that the run would go on from, as far as the journal knows; ``files`` are
-    all that it tells of.
+    all that it tells of. ``unknown`` counts the events that this version does not know, by their names;
+    ``newer`` tells that a supervisor of a newer version has written some of it.
     """
 
     watches: list[Watch] = field(default_factory=list)
     durable: Save | None = None
     files: set[str] = field(default_factory=set)
-    last: Event | None = None
+    last: JournalEvent | None = None
     torn: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+    newer: bool = False
 
     @property
     def attempts(self) -> list[Attempt]:
         """All attempts, oldest first."""
         return [attempt for watch in self.watches for attempt in watch.attempts]
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: JournalEvent) -> None:
         """Takes one more event into account."""
-        if event.name == "run" or not self.watches:
+        if isinstance(event, SupervisorStarted) or not self.watches:
             self._begin(event)
         watch = self.watches[-1]
         watch.span.hear(event)
         self.last = event
-        telling = TELLINGS.get(event.name)
+        self._note_version(event)
+        telling = TELLINGS.get(type(event))
         # What a dead worker has left in memory is saved after its end.
         over = bool(watch.attempts) and watch.attempts[-1].verdict is not None
         if telling is not None:
             telling(watch, event)
-        if event.name in _STARTS or (event.name in _OF_AN_ATTEMPT and not over):
+        if isinstance(event, _STARTS) or (type(event) in _OF_AN_ATTEMPT and not over):
             watch.attempt().span.hear(event)
-        if event.name in ("saved", "resumed"):
-            self._note_durable(watch.attempt(), event)
+        if isinstance(event, StepSaved) and event.step is not None:
+            # The last one counts, not the highest: after a rollback the steps are counted from further back.
+            self.durable = watch.attempt().last_save
+            self.files.add(event.file)
+        if isinstance(event, TrainingResumed):
+            self._note_source(event)
 
-    def _begin(self, event: Event) -> None:
+    def _note_version(self, event: JournalEvent) -> None:
+        if isinstance(event, SupervisorStarted):
+            self.newer = self.newer or (event.version or 0) > JOURNAL_VERSION
+        if isinstance(event, UnknownEvent):
+            # Of thousands of names a person needs to know no more than that they are there.
+            name = event.name[:_NAME_CHARACTERS]
+            there = name in self.unknown or len(self.unknown) < _MOST_NAMES
+            self.unknown[name if there else "others"] += 1
+
+    def _begin(self, event: JournalEvent) -> None:
         before = self.watches[-1].span.ended_s if self.watches else None
         rebooted = before is not None and event.monotonic is not None and event.monotonic < before
         self.watches.append(Watch(rebooted=rebooted))
 
-    def _note_durable(self, attempt: Attempt, event: Event) -> None:
-        """The last one counts, not the highest: after a rollback the steps are counted from further back."""
-        if event.name == "saved" and event.whole("step") is not None:
-            self.durable = attempt.last_save
-            self.files.add(event.text("file"))
-        step, file = event.whole("step"), event.text("file")
-        older = self.durable is None or (step is not None and step < self.durable.step)
-        if event.name == "resumed" and step is not None and file not in ("", "memory") and older:
-            # What was newer could not be used, or is not in this journal.
-            self.durable = Save(step, event.whole("epoch"), file, "", None)
+    def _note_source(self, event: TrainingResumed) -> None:
+        """What is newer than the checkpoint that was read could not be used, or is not in this journal."""
+        step, file = event.step, event.file
+        if step is None or file in ("", "memory"):
+            return
+        if self.durable is None or step < self.durable.step:
+            self.durable = Save(step, event.epoch, file, "", None)
 
 
-def build(events: Iterable[Event]) -> Account:
+def build(events: Iterable[JournalEvent]) -> Account:
     """The account of these events."""
     account = Account()
     for event in events:

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from resilient.config import SAVE_SIGNAL
 from resilient.errors import UnusableError
 from resilient.host.world import World
+from resilient.journal.base import JournalEvent
+from resilient.journal.events import RemarkMade, RequestRefused, StepNotSaved, StepSaved
 from resilient.run.lock_holder import Holder, holder
 from resilient.run.rundir import COMPLETE, RunDirectory
 from resilient.tools.command_line import EXIT_BAD, Commands, add_command, note, say
 from resilient.tools.explain import read_account
-from resilient.tools.journal_reader import Event, Journal
+from resilient.tools.journal_reader import JournalReader
 from resilient.tools.runs import add_run, open_directory
 from resilient.tools.supervisions import REQUEST, Save
 
@@ -186,7 +188,7 @@ def _refusal(directory: RunDirectory, found: Holder) -> _Outcome | None:
 
 
 def _request(directory: RunDirectory, found: Holder, timeout_s: float) -> _Outcome:
-    journal = Journal(World().files, directory.journal)
+    journal = JournalReader(World().files, directory.journal)
     journal.skip()
     if not found.signal(SAVE_SIGNAL):
         return _Outcome(False, "the supervisor has just ended; nothing was saved on request")
@@ -205,22 +207,21 @@ def _request(directory: RunDirectory, found: Holder, timeout_s: float) -> _Outco
     )
 
 
-def _outcome(event: Event) -> _Outcome | None:
+def _outcome(event: JournalEvent) -> _Outcome | None:
     """What an event says of our request; None for nothing."""
-    step = event.whole("step")
-    if event.name == "saved" and event.text("reason") == REQUEST:
-        file = event.text("file")
-        return _Outcome(True, f"saved step {step} as {file}", True, step, file)
-    if event.name == "save_failed" and event.text("reason") in ("", REQUEST):
-        return _Outcome(False, f"saving step {step} FAILED: {event.text('error')}", step=step)
-    if event.name == "remark":
-        return _Outcome(True, event.text("text"))
-    if event.name == "refused":
-        return _Outcome(False, event.text("text"))
+    match event:
+        case StepSaved(step=step, file=file, reason=reason) if reason == REQUEST:
+            return _Outcome(True, f"saved step {step} as {file}", True, step, file)
+        case StepNotSaved(step=step, error=error, reason=reason) if reason in ("", REQUEST):
+            return _Outcome(False, f"saving step {step} FAILED: {error}", step=step)
+        case RemarkMade(text=text):
+            return _Outcome(True, text)
+        case RequestRefused(text=text):
+            return _Outcome(False, text)
     return None
 
 
-def _news(journal: Journal, found: Holder, timeout_s: float) -> Iterator[Event]:
+def _news(journal: JournalReader, found: Holder, timeout_s: float) -> Iterator[JournalEvent]:
     """What is added to the journal, until the process has ended or the time is over."""
     clock = World().clock
     began_s = clock.monotonic()

@@ -13,7 +13,7 @@ from resilient.run.lock_holder import holder
 from resilient.run.rundir import RunDirectory
 from resilient.tools.account import Account, build
 from resilient.tools.command_line import Commands, Parser, add_command, say
-from resilient.tools.journal_reader import Journal
+from resilient.tools.journal_reader import JournalReader
 from resilient.tools.narrative import Present, advice, chapters, headline, newest, standing
 from resilient.tools.on_disk import look_at_disk
 from resilient.tools.runs import add_run, open_directory
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 def read_account(directory: RunDirectory) -> Account:
     """The account of a run's journal, as far as it can be understood. Raises StorageError."""
-    journal = Journal(World().files, directory.journal)
+    journal = JournalReader(World().files, directory.journal)
     account = build(journal.events())
     last = journal.last()
     if last is not None:
@@ -128,5 +128,6 @@ def _summary(account: Account, present: Present) -> dict[str, Any]:
         "saved": asdict(saved) if saved is not None else None,
         "reported": asdict(account.durable) if account.durable is not None else None,
         "torn_lines": account.torn,
+        **({"unknown_events": dict(account.unknown)} if account.unknown else {}),
         "next": advice(account, present),
     }

@@ -52,8 +52,13 @@ def headline(account: Account, present: Present) -> str:
     began = f", begun {_clock(first.span.began)}" if first.span.began is not None else ""
     watches = len(account.watches)
     supervisors = f" under {count(watches, 'supervisor')}, one after the other" if watches > 1 else ""
-    story = f"{words}{began}: {count(len(attempts), 'attempt')} so far{supervisors}. {_torn(account)}"
+    story = f"{words}{began}: {count(len(attempts), 'attempt')} so far{supervisors}. {_unread(account)}"
     return _paragraph(story.strip(), "")
+
+
+def _unread(account: Account) -> str:
+    """What of the journal is not in the story."""
+    return " ".join(filter(None, (_torn(account), version_note(account))))
 
 
 def _torn(account: Account) -> str:
@@ -61,6 +66,17 @@ def _torn(account: Account) -> str:
         return ""
     lines = "1 line of the journal is" if account.torn == 1 else f"{account.torn} lines of the journal are"
     return f"{lines} torn or no journal's, and left out."
+
+
+def version_note(account: Account) -> str:
+    """What of the journal is of another version, and left out; "" for nothing."""
+    newer = "A newer version of resilient-run has written some of the journal." if account.newer else ""
+    if not account.unknown:
+        return newer
+    names = textwrap.shorten(", ".join(sorted(account.unknown)), _WIDTH, placeholder=" ...")
+    events = count(account.unknown.total(), "event")
+    unknown = f"Left out: {events} of a kind that this version does not know ({names})."
+    return f"{newer} {unknown}".strip()
 
 
 def chapters(account: Account, present: Present, *, only: int | None = None) -> Iterator[str]:
@@ -155,15 +171,15 @@ def _progress(attempt: Attempt) -> str:
 
 def _trouble(attempt: Attempt) -> Iterator[str]:
     if attempt.hang is not None:
-        silent, limit = attempt.hang["silent_s"], attempt.hang["limit_s"]
-        phase = f" in the phase {str(attempt.hang['phase']).lower()}" if attempt.hang["phase"] else ""
-        how_long = f" for {silent:.0f} s" if isinstance(silent, float) else ""
-        most = f" ({limit:.0f} s are allowed)" if isinstance(limit, float) else ""
+        hang = attempt.hang
+        phase = f" in the phase {hang.phase.lower()}" if hang.phase else ""
+        how_long = f" for {hang.silent_s:.0f} s" if hang.silent_s is not None else ""
+        most = f" ({hang.limit_s:.0f} s are allowed)" if hang.limit_s is not None else ""
         yield f"It hung: nothing moved{phase}{how_long}{most}, so the supervisor ended it."
     if attempt.memory is not None:
-        used, most_bytes = attempt.memory["bytes"], attempt.memory["limit_bytes"]
-        much = f" {size(used)} of memory" if isinstance(used, float) else " more memory than allowed"
-        limit_ = f"; --memory-limit is {size(most_bytes)}" if isinstance(most_bytes, float) else ""
+        used, most_bytes = attempt.memory.bytes, attempt.memory.limit_bytes
+        much = f" {size(used)} of memory" if used is not None else " more memory than allowed"
+        limit_ = f"; --memory-limit is {size(most_bytes)}" if most_bytes is not None else ""
         yield f"It took{much}{limit_}, so the supervisor saved and ended it before the kernel would."
 
 

@@ -78,6 +78,8 @@ def _lines(account: Account, present: Present, now: float) -> Iterator[tuple[str
             "last failure",
             f"attempt {failed.number}: {failed.verdict.cause} ({clock(failed.verdict.time)})",
         )
+    if note := narrative.version_note(account):
+        yield "journal", note
     yield "next", narrative.advice(account, present)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from resilient.tools.journal_reader import Event
+from resilient.journal.base import JournalEvent
 
 MOST_REMARKS = 20
 REQUEST = "request"
@@ -55,6 +54,24 @@ class Verdict:
     time: float | None
 
 
+@dataclass(frozen=True)
+class Stillness:
+    """A hang: where, for how long nothing had moved by then, and how long it may."""
+
+    phase: str
+    step: int | None
+    silent_s: float | None
+    limit_s: float | None
+
+
+@dataclass(frozen=True)
+class Excess:
+    """More memory than ``--memory-limit`` allows."""
+
+    bytes: float | None
+    limit_bytes: float | None
+
+
 @dataclass
 class Span:
     """From when to when, by the wall clock and, for the length, by the monotonic one."""
@@ -64,7 +81,7 @@ class Span:
     began_s: float | None = None
     ended_s: float | None = None
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: JournalEvent) -> None:
         """It lasts at least until this event."""
         if self.began is None:
             self.began, self.began_s = event.time, event.monotonic
@@ -101,8 +118,8 @@ class Attempt:
     verdict: Verdict | None = None
     spawn_error: str = ""
     refusal: str = ""
-    hang: Mapping[str, object] | None = None
-    memory: Mapping[str, object] | None = None
+    hang: Stillness | None = None
+    memory: Excess | None = None
     remarks: list[str] = field(default_factory=list)
     more_remarks: int = 0
     waits: list[str] = field(default_factory=list)

@@ -1,33 +1,67 @@
 """What each event of a journal tells of the supervisor that wrote it, and of its newest attempt.
 
-A field that is missing, or of another type, is passed over: nothing that a journal says raises anything.
+An absent field (None, "") is passed over: nothing that a journal says raises anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from resilient.tools.journal_reader import Event
+from resilient.journal.base import JournalEvent
+from resilient.journal.events import (
+    AttemptJudged,
+    AttemptStarted,
+    CheckpointsBusy,
+    ExceptionReported,
+    FirstStepDone,
+    HangFound,
+    LaunchFailed,
+    MemoryExceeded,
+    MishapContained,
+    MovesAgain,
+    NothingUsable,
+    ProcessesLeft,
+    ScriptChanged,
+    ScriptFinished,
+    StateShunned,
+    StepNotSaved,
+    StepPoisoned,
+    StepSaved,
+    StopRequested,
+    SupervisorBroken,
+    SupervisorEnded,
+    SupervisorStarted,
+    TrainingBegun,
+    TrainingRefused,
+    TrainingResumed,
+    UsageRejected,
+    WaitingFor,
+    WarningGiven,
+    WorkersKilled,
+)
 from resilient.tools.supervisions import (
     FINISHED,
     MOST_REMARKS,
     Attempt,
+    Excess,
     Report,
     Save,
+    Stillness,
     Verdict,
     Watch,
     step_name,
 )
 
 
-def _run(watch: Watch, event: Event) -> None:
-    watch.pid = event.whole("pid")
-    watch.run_id = event.text("run_id")
-    watch.command = event.texts("command")
+def _run(watch: Watch, event: SupervisorStarted) -> None:
+    watch.pid = event.pid
+    watch.run_id = event.run_id
+    watch.command = event.command
 
 
-def _attempt(watch: Watch, event: Event) -> None:
-    attempt = Attempt(event.whole("attempt") or 0, pid=event.whole("pid"), began=True)
+def _attempt(watch: Watch, event: AttemptStarted) -> None:
+    attempt = Attempt(event.attempt or 0, pid=event.pid, began=True)
     if watch.attempts and watch.attempts[-1].is_blank:
         # Something was told of it before it began: a start that was held up.
         blank = watch.attempts.pop()
@@ -35,111 +69,105 @@ def _attempt(watch: Watch, event: Event) -> None:
     watch.attempts.append(attempt)
 
 
-def _spawn_failed(watch: Watch, event: Event) -> None:
-    attempt = Attempt(event.whole("attempt") or 0, spawn_error=event.text("error") or "no reason is given")
+def _spawn_failed(watch: Watch, event: LaunchFailed) -> None:
+    attempt = Attempt(event.attempt or 0, spawn_error=event.error or "no reason is given")
     watch.attempts.append(attempt)
 
 
-def _fresh(watch: Watch, event: Event) -> None:
+def _fresh(watch: Watch, event: TrainingBegun) -> None:
     watch.attempt().fresh = True
 
 
-def _resumed(watch: Watch, event: Event) -> None:
+def _resumed(watch: Watch, event: TrainingResumed) -> None:
     attempt = watch.attempt()
-    attempt.from_step, attempt.from_file = event.whole("step"), event.text("file")
+    attempt.from_step, attempt.from_file = event.step, event.file
     attempt.reach(attempt.from_step)
 
 
-def _progress(watch: Watch, event: Event) -> None:
-    watch.attempt().reach(event.whole("step"))
+def _progress(watch: Watch, event: FirstStepDone) -> None:
+    watch.attempt().reach(event.step)
 
 
-def _saved(watch: Watch, event: Event) -> None:
-    attempt, step = watch.attempt(), event.whole("step")
+def _saved(watch: Watch, event: StepSaved) -> None:
+    attempt, step = watch.attempt(), event.step
     if step is None:
         return
-    words = event.text("file"), event.text("reason")
+    words = event.file, event.reason
     attempt.reach(step)
     attempt.saves += 1
-    attempt.last_save = Save(step, event.whole("epoch"), *words, event.time)
+    attempt.last_save = Save(step, event.epoch, *words, event.time)
 
 
-def _save_failed(watch: Watch, event: Event) -> None:
+def _save_failed(watch: Watch, event: StepNotSaved) -> None:
     attempt = watch.attempt()
     attempt.failed_saves += 1
-    attempt.last_failure = event.text("error")
-    attempt.unsaved_step = event.whole("step")
+    attempt.last_failure = event.error
+    attempt.unsaved_step = event.step
     attempt.reach(attempt.unsaved_step)
 
 
-def _warning(watch: Watch, event: Event) -> None:
-    watch.attempt().remark(event.text("text"))
+def _warning(watch: Watch, event: WarningGiven) -> None:
+    watch.attempt().remark(event.text)
 
 
-def _incident(watch: Watch, event: Event) -> None:
+def _incident(watch: Watch, event: ExceptionReported) -> None:
     attempt = watch.attempt()
     attempt.report = Report(
-        kind=event.text("kind"),
-        exception=event.text("exception"),
-        message=event.text("message"),
-        traceback=event.text("traceback"),
-        step=event.whole("step"),
-        phase=event.text("phase"),
+        kind=event.kind,
+        exception=event.exception,
+        message=event.message,
+        traceback=event.traceback,
+        step=event.step,
+        phase=event.phase,
     )
     attempt.reach(attempt.report.step)
 
 
-def _refused(watch: Watch, event: Event) -> None:
-    hint = event.text("hint")
-    watch.attempt().refusal = event.text("error") + (f" ({hint})" if hint else "")
+def _refused(watch: Watch, event: TrainingRefused) -> None:
+    hint = event.hint
+    watch.attempt().refusal = event.error + (f" ({hint})" if hint else "")
 
 
-def _finished(watch: Watch, event: Event) -> None:
-    watch.attempt().complete = event.flag("complete")
+def _finished(watch: Watch, event: ScriptFinished) -> None:
+    watch.attempt().complete = event.complete
 
 
-def _hang(watch: Watch, event: Event) -> None:
+def _hang(watch: Watch, event: HangFound) -> None:
     attempt = watch.attempt()
-    attempt.hang = {
-        "phase": event.text("phase"),
-        "step": event.whole("step"),
-        "silent_s": event.number("silent_s"),
-        "limit_s": event.number("limit_s"),
-    }
-    attempt.reach(event.whole("step"))
+    attempt.hang = Stillness(event.phase, event.step, event.silent_s, event.limit_s)
+    attempt.reach(event.step)
 
 
-def _moves(watch: Watch, event: Event) -> None:
+def _moves(watch: Watch, event: MovesAgain) -> None:
     """It hung, and does not any more."""
     attempt = watch.attempt()
     if attempt.hang is not None:
-        silent_s = attempt.hang["silent_s"]
-        how_long = f" for {silent_s:.0f} s" if isinstance(silent_s, float) else ""
+        silent_s = attempt.hang.silent_s
+        how_long = f" for {silent_s:.0f} s" if silent_s is not None else ""
         attempt.remark(f"nothing moved{how_long} after step {attempt.step}; it went on when it was woken")
     attempt.hang = None
 
 
-def _memory(watch: Watch, event: Event) -> None:
-    limits = {name: event.number(name) for name in ("bytes", "limit_bytes")}
-    watch.attempt().memory = limits
+def _memory(watch: Watch, event: MemoryExceeded) -> None:
+    watch.attempt().memory = Excess(event.bytes, event.limit_bytes)
 
 
-def _judged(watch: Watch, event: Event) -> None:
+def _judged(watch: Watch, event: AttemptJudged) -> None:
     attempt = watch.attempt()
     attempt.verdict = Verdict(
-        kind=event.text("kind"),
-        cause=event.text("cause"),
-        status=event.whole("status"),
-        step=event.whole("step"),
-        phase=event.text("phase"),
-        at_start=event.flag("at_start"),
-        evidence=event.texts("evidence"),
-        restart_in_s=event.number("restart_in_s"),
-        reason=event.text("reason"),
-        action=event.text("action"),
-        hint=event.text("hint"),
-        saved_step=event.whole("saved_step"),
-        kept_step=event.whole("kept_step"),
+        kind=event.kind,
+        cause=event.cause,
+        status=event.status,
+        step=event.step,
+        phase=event.phase,
+        at_start=event.at_start,
+        evidence=event.evidence,
+        restart_in_s=event.restart_in_s,
+        reason=event.reason,
+        action=event.action,
+        hint=event.hint,
+        saved_step=event.saved_step,
+        kept_step=event.kept_step,
         time=event.time,
     )
     attempt.reach(attempt.verdict.step)
@@ -147,82 +175,80 @@ def _judged(watch: Watch, event: Event) -> None:
         attempt.complete = True
 
 
-def _poison(watch: Watch, event: Event) -> None:
-    action = event.text("action") or "nothing is said of what follows"
-    watch.attempt().remark(f"{step_name(event.whole('step'))} fails again and again: {action}")
+def _poison(watch: Watch, event: StepPoisoned) -> None:
+    action = event.action or "nothing is said of what follows"
+    watch.attempt().remark(f"{step_name(event.step)} fails again and again: {action}")
 
 
-def _shunned(watch: Watch, event: Event) -> None:
-    why = event.text("why") or "no reason is given"
-    watch.attempt().remark(
-        f"the state of {step_name(event.whole('step'))} is not resumed from any more: {why}"
-    )
+def _shunned(watch: Watch, event: StateShunned) -> None:
+    why = event.why or "no reason is given"
+    watch.attempt().remark(f"the state of {step_name(event.step)} is not resumed from any more: {why}")
 
 
-def _killed(watch: Watch, event: Event) -> None:
-    why = event.text("why")
+def _killed(watch: Watch, event: WorkersKilled) -> None:
+    why = event.why
     watch.attempt().remark(f"the workers were killed{f': {why}' if why else ''}")
 
 
-def _left_behind(watch: Watch, event: Event) -> None:
-    processes = ", ".join(event.texts("processes"))
+def _left_behind(watch: Watch, event: ProcessesLeft) -> None:
+    processes = ", ".join(event.processes)
     watch.attempt().remark(f"could not be killed, the kernel holds them: {processes}")
 
 
-def _waiting(watch: Watch, event: Event) -> None:
-    reason = event.text("reason")
+def _waiting(watch: Watch, event: WaitingFor) -> None:
+    reason = event.reason
     if reason and reason not in watch.attempt().waits[-1:]:
         watch.attempt().waits = [*watch.attempt().waits, reason][-MOST_REMARKS:]
 
 
-def _stop_requested(watch: Watch, event: Event) -> None:
+def _stop_requested(watch: Watch, event: StopRequested) -> None:
     verdict = watch.attempts[-1].verdict if watch.attempts else None
     if verdict is not None and verdict.restart_in_s is None:
         # The run was over by then, whatever it still had to save.
         return
-    watch.stop_signal = watch.stop_signal or event.text("signal") or "a signal"
+    watch.stop_signal = watch.stop_signal or event.signal or "a signal"
 
 
-def _mishap(watch: Watch, event: Event) -> None:
-    what = event.text("what") or "something"
+def _mishap(watch: Watch, event: MishapContained) -> None:
+    what = event.what or "something"
     watch.attempt().remark(f"{what}: a fault of resilient-run itself, which the run went on with")
 
 
-def _broken(watch: Watch, event: Event) -> None:
-    watch.broken = event.text("error") or "a fault that is not named"
+def _broken(watch: Watch, event: SupervisorBroken) -> None:
+    watch.broken = event.error or "a fault that is not named"
 
 
-def _ended(watch: Watch, event: Event) -> None:
-    watch.ended, watch.status = True, event.whole("status")
+def _ended(watch: Watch, event: SupervisorEnded) -> None:
+    watch.ended, watch.status = True, event.status
 
 
-TELLINGS: Mapping[str, Callable[[Watch, Event], None]] = {
-    "run": _run,
-    "attempt": _attempt,
-    "spawn_failed": _spawn_failed,
-    "fresh": _fresh,
-    "resumed": _resumed,
-    "progress": _progress,
-    "saved": _saved,
-    "save_failed": _save_failed,
-    "warning": _warning,
-    "incident": _incident,
-    "unusable": _refused,
-    "mismatch": _refused,
-    "busy": _refused,
-    "usage": _refused,
-    "finished": _finished,
-    "hang": _hang,
-    "moves": _moves,
-    "memory": _memory,
-    "incident_judged": _judged,
-    "poison": _poison,
-    "shunned": _shunned,
-    "killed": _killed,
-    "left_behind": _left_behind,
-    "waiting": _waiting,
-    "stop_requested": _stop_requested,
-    "mishap": _mishap,
-    "broken": _broken,
-    "ended": _ended,
+TELLINGS: Mapping[type[JournalEvent], Callable[[Watch, Any], None]] = {
+    SupervisorStarted: _run,
+    AttemptStarted: _attempt,
+    LaunchFailed: _spawn_failed,
+    TrainingBegun: _fresh,
+    TrainingResumed: _resumed,
+    FirstStepDone: _progress,
+    StepSaved: _saved,
+    StepNotSaved: _save_failed,
+    WarningGiven: _warning,
+    ExceptionReported: _incident,
+    NothingUsable: _refused,
+    ScriptChanged: _refused,
+    CheckpointsBusy: _refused,
+    UsageRejected: _refused,
+    ScriptFinished: _finished,
+    HangFound: _hang,
+    MovesAgain: _moves,
+    MemoryExceeded: _memory,
+    AttemptJudged: _judged,
+    StepPoisoned: _poison,
+    StateShunned: _shunned,
+    WorkersKilled: _killed,
+    ProcessesLeft: _left_behind,
+    WaitingFor: _waiting,
+    StopRequested: _stop_requested,
+    MishapContained: _mishap,
+    SupervisorBroken: _broken,
+    SupervisorEnded: _ended,
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from resilient.errors import StorageError
 from resilient.host.files import Files
+from resilient.journal.events import StepSaved, SupervisorStarted
+from resilient.journal.lines import decode
 
 _LIMIT_BYTES = 512 * 1024**2
 
@@ -19,14 +18,14 @@ def tells_of_saves(files: Files, path: Path) -> bool:
     data = _read(files, path)
     if data is None:
         return True
-    return any(_event(line).get("event") == "saved" for line in data.split(b"\n") if b'"saved"' in line)
+    return any(isinstance(decode(line), StepSaved) for line in data.split(b"\n") if b'"saved"' in line)
 
 
 def run_of(files: Files, path: Path) -> str:
     """The run that was started last, as the journal has it; "" where it tells of none, or cannot be read."""
     for line in reversed((_read(files, path) or b"").split(b"\n")):
-        if b'"run_id"' in line and (event := _event(line)).get("event") == "run":
-            return str(event.get("run_id"))
+        if b'"run_id"' in line and isinstance(event := decode(line), SupervisorStarted):
+            return event.run_id
     return ""
 
 
@@ -41,11 +40,3 @@ def _read(files: Files, path: Path) -> bytes | None:
             # A directory, a pipe or a link has the journal's name: that tells of nothing, and has to go.
             raise
         return None
-
-
-def _event(line: bytes) -> Mapping[str, Any]:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return event if isinstance(event, dict) else {}

@@ -20,6 +20,14 @@ from resilient.errors import EXIT_STOPPED, BusyError, StorageError, UnusableErro
 from resilient.host.cgroup import Groups, born_at
 from resilient.host.files import DiskLock, Lock
 from resilient.host.world import World
+from resilient.journal.base import JOURNAL_VERSION
+from resilient.journal.events import (
+    StopRequested,
+    SupervisorEnded,
+    SupervisorLost,
+    SupervisorStarted,
+    WarningGiven,
+)
 from resilient.run import rundir
 from resilient.run.locks import held
 from resilient.run.places import Places, find_places
@@ -140,7 +148,7 @@ def _watch_over(
     journal = Journal(directory.journal, world.clock, story.trouble, scribe)
 
     def warn(text: str) -> None:
-        journal.write("warning", text=text)
+        journal.write(WarningGiven(text))
         story.trouble(text)
 
     for outlet in console.outlets or ():
@@ -163,9 +171,10 @@ def _watch_over(
     console.say(f"{going_on} in {options.run_dir}; checkpoints are {encrypted}")
     if options.program.core_dumps and sealing.holds_key:
         console.warn("--core-dumps: a core dump of the training holds the key; guard it like the key")
-    journal.write("run", run_id=record.run_id, command=list(options.program.words), pid=os.getpid())
+    words = tuple(options.program.words)
+    journal.write(SupervisorStarted(record.run_id, words, os.getpid(), JOURNAL_VERSION))
     if record.status == rundir.RUNNING:
-        journal.write("supervisor_lost", attempt=record.attempts)
+        journal.write(SupervisorLost(attempt=record.attempts))
     plan = Plan(
         config,
         options.restart,
@@ -190,9 +199,9 @@ def _watch_over(
     try:
         if number := workers.end_orphans(options.grace_s):
             name = signal.Signals(number).name
-            journal.write("stop_requested", signal=name)
+            journal.write(StopRequested(name))
             console.end(f"stopped by {name} before anything was launched; the same command goes on")
-            journal.write("ended", status=EXIT_STOPPED)
+            journal.write(SupervisorEnded(EXIT_STOPPED))
             return EXIT_STOPPED
         return Supervisor(directory, plan, workers, story, journal, world).run()
     finally:

@@ -16,10 +16,7 @@ class EventLines(structlog.BoundLoggerBase):
         super().__init__(None, processors, {})
 
     def line(self, level: str, event: str, fields: Mapping[str, Any]) -> str:
-        """One event as a line, without its end.
-
-        ``fields`` may have any names: a message of the worker's is journalled with those that it has.
-        """
+        """One event as a line, without its end."""
         (line,), _ = self._process_event(level, event, dict(fields))
         assert isinstance(line, str)
         return line

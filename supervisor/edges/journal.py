@@ -1,4 +1,4 @@
-"""journal.jsonl: every event of a run, one JSON object a line, appended.
+"""journal.jsonl: every event of a run (``resilient.journal.events``), one JSON object a line, appended.
 
 A line that a crash or a full disk has torn stays as it is; the next one begins on a line of its own. A
 journal that cannot be written is said once and never stops the run, and nobody waits for its disk.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from structlog.processors import JSONRenderer
 from structlog.typing import EventDict
 
 from resilient.host.clock import Clock
+from resilient.journal.base import JournalEvent
+from resilient.journal.lines import content_of
 from supervisor.edges.event_lines import EventLines
 from supervisor.edges.write_queue import DirectPen, Pen
 from supervisor.edges.writer_process import OrderKind, Reply
@@ -36,11 +37,11 @@ class Journal:
         self._lines = EventLines(self._stamp, JSONRenderer(default=str))
         self.pen = pen or DirectPen()
 
-    def write(self, event: str, /, **fields: Any) -> None:
-        """Appends one event: ``time`` is wall time for people, ``monotonic`` is for intervals."""
+    def write(self, event: JournalEvent) -> None:
+        """Appends one event, which happens now."""
         if self._closed:
             return
-        line = self._lines.line("info", event, fields)
+        line = self._lines.line("info", event.word, content_of(event))
         self.pen.append(OrderKind.LINES, self._path, line.encode() + b"\n", self._hear)
 
     def close(self) -> None:

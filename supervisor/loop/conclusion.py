@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resilient.errors import EXIT_STOPPED
+from resilient.journal.events import SupervisorEnded
 from resilient.run import rundir
 from supervisor.loop.crew import Crew
 from supervisor.loop.instruments import Instruments
@@ -40,8 +41,7 @@ class Conclusion:
         lost = self._crew.commits.unsaved(self._crew.standing)
         ending = self._tell(lost, self._shelf.newest_step())
         self._book.end(ending.record)
-        more = {"lost": lost} if lost else {}
-        self._instruments.journal.write("ended", status=ending.status, **more)
+        self._instruments.journal.write(SupervisorEnded(ending.status, lost=lost))
         return ending.status
 
     def _tell(self, lost: str, on_disk: int | None) -> Ending:

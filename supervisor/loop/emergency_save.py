@@ -19,6 +19,8 @@ from typing import Any
 from resilient.config import WorkerConfig
 from resilient.errors import EXIT_BROKEN, LinkError, NonsenseError
 from resilient.host.shared_memory import SharedMemory
+from resilient.journal.events import StepSaved, SupervisorBroken, SupervisorEnded
+from resilient.journal.lines import told
 from resilient.wire.mirror import Mirror, Slot
 from supervisor.edges.journal import Journal
 from supervisor.loop.internal_errors import traceback_of, words_of
@@ -26,7 +28,6 @@ from supervisor.loop.vocabulary import flaw
 from supervisor.saves.save_requests import Commits
 from supervisor.saves.saver_child import Legacy
 from supervisor.telling.story import Story
-from supervisor.workers.launcher import fields_of
 from supervisor.workers.workers import Worker, end
 
 _KILLED_S = 5.0
@@ -58,7 +59,7 @@ class Farewell:
     ) -> None:
         """Reports the fault, has the memory saved, names the safe step; ``durable_step`` is safe already."""
         self._safe_step = durable_step
-        self._journal.write("broken", error=words_of(error), traceback=traceback_of(error))
+        self._journal.write(SupervisorBroken(words_of(error), traceback_of(error)))
         self._story.breaking(words_of(error.__cause__ or error))
         commit_s, legacy = _COMMIT_S, Legacy(None, None, None, None)
         with contextlib.suppress(Exception):
@@ -67,8 +68,7 @@ class Farewell:
             legacy = commits.leave()
         lost = self._save(workers, legacy, commit_s)
         self._story.broken(self._safe_step, lost)
-        more = {"lost": lost} if lost else {}
-        self._journal.write("ended", status=EXIT_BROKEN, step=self._safe_step, **more)
+        self._journal.write(SupervisorEnded(EXIT_BROKEN, self._safe_step, lost))
 
     def _save(self, workers: Sequence[Worker], legacy: Legacy, commit_s: float) -> str:
         """Ends the workers, and has their state saved: what is lost, if anything."""
@@ -95,7 +95,8 @@ class Farewell:
                 worker.signal(number)
         for message in _until_its_end(worker, self._grace_s):
             if not flaw(message):
-                self._journal.write(message["type"], **fields_of(message))
+                if event := told(message["type"], message):
+                    self._journal.write(event)
                 if message["type"] == "saved":
                     self._safe_step = max(self._safe_step, message["step"])
         if worker.reap() is None:
@@ -134,7 +135,7 @@ class Farewell:
         if answer["path"]:
             self._safe_step = max(self._safe_step, slot.step)
             file = Path(answer["path"]).name
-            self._journal.write("saved", step=slot.step, epoch=answer.get("epoch"), file=file, reason=_REASON)
+            self._journal.write(StepSaved(slot.step, answer.get("epoch"), file, _REASON))
 
 
 def _have_committed(saver: Worker, mirror: Mirror, slot: Slot, end_s: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from resilient.journal.events import StateChanged
 from supervisor.loop.instruments import Instruments
 from supervisor.loop.internal_errors import Broken
 from supervisor.loop.machine import Action, Event, Machine, State
@@ -29,7 +30,7 @@ class Helm:
         try:
             actions = self._machine.feed(event)
             if before is not (after := self.state):
-                self._journal.write("transition", of=before.value, on=event.value, to=after.value)
+                self._journal.write(StateChanged(before.value, event.value, after.value))
             for action in actions:
                 self._perform(action)
         except Exception as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resilient.host.clock import Clock
+from resilient.journal.events import ProcessesLeft, WaitingFor
 from supervisor.edges.journal import Journal
 from supervisor.edges.timers import Timers
 from supervisor.loop.internal_errors import Mishaps
@@ -24,11 +25,11 @@ class Instruments:
 
     def report_wait(self, what: str, reason: str) -> None:
         """Reports that something has to wait, and why."""
-        self.journal.write("waiting", reason=reason)
+        self.journal.write(WaitingFor(reason))
         self.story.held_up(reason, what)
 
     def report_left(self, pids: Sequence[int]) -> None:
         """Reports processes that would not die; nothing where there are none."""
         if pids:
             self.story.left_behind(list(pids))
-            self.journal.write("left_behind", processes=[f"process {pid}" for pid in pids])
+            self.journal.write(ProcessesLeft(tuple(f"process {pid}" for pid in pids)))

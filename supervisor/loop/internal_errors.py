@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
+from resilient.journal.events import MishapContained
 from supervisor.edges.journal import Journal
 from supervisor.telling.story import Story
 
@@ -73,7 +74,7 @@ class Mishaps:
             return
         # Each on its own: the one that hears of it may be the one that has failed.
         with contextlib.suppress(Exception):
-            self._journal.write("mishap", what=what, times=times, traceback=traceback_of(error))
+            self._journal.write(MishapContained(what, times, traceback_of(error)))
         again = f" ({times} times by now)" if times > 1 else ""
         self._story.trouble(
             f"{what}: a fault of resilient-run itself{again}: {words_of(error)}; "

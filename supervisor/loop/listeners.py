@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from resilient.journal.events import LinkLost, StandbyWaits, WarningGiven
+from resilient.journal.lines import told
 from supervisor.edges.journal import Journal
 from supervisor.loop.internal_errors import Mishaps
 from supervisor.loop.vocabulary import flaw
@@ -15,7 +17,7 @@ from supervisor.telling.story import Story
 from supervisor.verdict.judge import Judge
 from supervisor.watching.watchman import Watchman
 from supervisor.workers.attempt import Attempt
-from supervisor.workers.launcher import NONSENSE, fields_of
+from supervisor.workers.launcher import NONSENSE
 
 
 class Hearing:
@@ -37,19 +39,19 @@ class Hearing:
         if wrong and wrong not in self._refused:
             self._refused.add(wrong)
             text = f"a message of the training made no sense, and was left out: {wrong}"
-            self._journal.write("warning", text=text)
+            self._journal.write(WarningGiven(text))
             self._story.trouble(text)
         return not wrong
 
     def standby(self, message: Mapping[str, Any]) -> None:
         """A standby has said something."""
         if self.understands(message):
-            self._journal.write("standby", **fields_of(message))
+            self._journal.write(StandbyWaits(message.get("memory_bytes")))
             self._story.standby(message)
 
     def tell_mute(self, attempt: Attempt) -> None:
         """A worker says nothing more, and lives."""
-        self._journal.write("link_lost", attempt=attempt.number)
+        self._journal.write(LinkLost(attempt=attempt.number))
         self._story.mute()
 
     def find(self, step: int, on_disk: int | None) -> None:
@@ -61,17 +63,22 @@ class Hearing:
 
         ``react`` is called as soon as the judge has written down what must be on disk first.
         """
-        kind, fields = message["type"], fields_of(message)
+        kind = message["type"]
         steps: list[Callable[[], None]] = [
             lambda: self._judge.note(message, alive=attempt is not None),
             react,
-            lambda: self._journal.write(kind, **fields),
+            lambda: self._write_down(message, attempt),
             lambda: self._watchman.note(message),
             lambda: self._story.message(message),
         ]
         if attempt is not None:
-            fields = {"attempt": attempt.number, **fields}
             steps.insert(0, lambda: attempt.hear(message))
         for step in steps:
             with self._mishaps.contained(f"a message ({kind[:40]})"):
                 step()
+
+    def _write_down(self, message: Mapping[str, Any], attempt: Attempt | None) -> None:
+        """Journals what a worker has said; a word that is no event's is of another version, and left out."""
+        event = told(message["type"], message, attempt.number if attempt is not None else None)
+        if event is not None:
+            self._journal.write(event)

@@ -14,6 +14,7 @@ from functools import partial
 
 from resilient.errors import EXIT_BROKEN
 from resilient.host.world import World
+from resilient.journal.events import StopRequested
 from resilient.run import rundir
 from resilient.run.rundir import RunDirectory
 from supervisor.edges import wakeup
@@ -201,5 +202,5 @@ class Supervisor:
     def _on_stop(self, number: int) -> None:
         event = self._stop.hear(number)
         if event is not None:
-            self._journal.write("stop_requested", signal=signal.Signals(number).name)
+            self._journal.write(StopRequested(signal.Signals(number).name))
             self._helm.feed(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resilient.journal.events import AttemptStarted, LaunchFailed
 from supervisor.loop.crew import Crew
 from supervisor.loop.instruments import Instruments
 from supervisor.loop.internal_errors import words_of
@@ -35,10 +36,10 @@ class NextAttempt:
             attempt = crew.launcher.launch(config, crew.commits.offer(crew.standing))
         except Exception as error:  # noqa: BLE001 - an attempt less, whatever kept it from starting
             why = str(error) if isinstance(error, OSError) else words_of(error)
-            self._journal.write("spawn_failed", attempt=number, error=why)
+            self._journal.write(LaunchFailed(why, attempt=number))
             self._inquest.on_spawn_failed(why)
             return None
-        self._journal.write("attempt", attempt=number, pid=attempt.workers[0].pid)
+        self._journal.write(AttemptStarted(attempt.workers[0].pid, attempt=number))
         self._story.attempt(attempt)
         return attempt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resilient.journal.events import RequestRefused, WorkRequested
 from supervisor.edges import wakeup
 from supervisor.edges.journal import Journal
 from supervisor.telling.story import Story
@@ -11,11 +12,11 @@ from supervisor.workers.attempt import Attempt
 def pass_on(number: int, running: Attempt | None, journal: Journal, story: Story) -> None:
     """Passes a request on to the ``running`` attempt, or says that there is none that could be asked."""
     what = wakeup.REQUESTS[number]
-    journal.write("request", what=what)
+    journal.write(WorkRequested(what))
     # Another program than a worker of ours would die of it.
     if running is not None and running.speaks:
         running.send(number)
         return
     text = f"there is no training that could be asked for {what} just now"
-    journal.write("refused", what=what, text=text)
+    journal.write(RequestRefused(what, text))
     story.trouble(text)

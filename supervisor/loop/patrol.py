@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resilient.journal.events import HangFound, MovesAgain, WarningGiven
 from supervisor.loop.helm import Helm
 from supervisor.loop.instruments import Instruments
 from supervisor.loop.machine import Event, State
@@ -28,7 +29,7 @@ class Patrol:
 
     def go_on(self) -> None:
         """A group that hung moves again."""
-        self._journal.write("moves")
+        self._journal.write(MovesAgain())
         self._story.moves()
         self._look_in(0.0)
 
@@ -40,12 +41,12 @@ class Patrol:
         if self._helm.state is not State.RUNNING:
             return
         if full := self._watchman.disk.warning():
-            self._journal.write("warning", text=full)
+            self._journal.write(WarningGiven(full))
             self._story.trouble(full)
         found = self._watchman.look()
         if found is not None:
-            self._journal.write(found.event, **found.fields)
+            self._journal.write(found.event)
             self._story.trouble(found.text)
-            self._helm.feed(Event.HUNG if found.event == "hang" else Event.TOO_LARGE)
+            self._helm.feed(Event.HUNG if isinstance(found.event, HangFound) else Event.TOO_LARGE)
         else:
             self._look_in(self._watchman.next_look_s)

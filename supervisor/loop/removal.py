@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 
+from resilient.journal.events import WorkersKilled
 from supervisor.loop.crew import Crew
 from supervisor.loop.helm import Helm
 from supervisor.loop.instruments import Instruments
@@ -63,8 +64,9 @@ class Removal:
         self._instruments.timers.cancel("secure")
         self._killed_s = self._instruments.clock.monotonic()
         self._story.killing()
-        self._journal.write("killed", why=self._helm.state.value)
-        self._crew.launcher.present.send(signal.SIGKILL)
+        attempt = self._crew.launcher.present
+        self._journal.write(WorkersKilled(self._helm.state.value, attempt=attempt.number))
+        attempt.send(signal.SIGKILL)
         # Stopped by a signal it dies as well; frozen or asleep in the kernel it does not.
         self._helm.feed_later(_STUCK_S, Event.GRACE_OVER)
 

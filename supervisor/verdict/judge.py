@@ -12,6 +12,7 @@ from typing import Any
 
 from resilient.config import Origin
 from resilient.host.world import World
+from resilient.journal.events import AttemptJudged, StateShunned, StepPoisoned
 from supervisor.edges.journal import Journal
 from supervisor.verdict import ledger as trials
 from supervisor.verdict.classify import FINISHED, NOTHING_OLDER, NUMERICAL, Evidence, Incident, classify
@@ -154,8 +155,7 @@ class Judge:
     def journal(self, standing: Standing) -> None:
         """Writes the newest judgment down, and how far the run had come."""
         incident, verdict = self.incident, self.verdict
-        self._journal.write(
-            "incident_judged",
+        judged = AttemptJudged(
             attempt=self._attempt,
             kind=incident.kind,
             cause=incident.cause,
@@ -163,7 +163,7 @@ class Judge:
             step=incident.step,
             phase=incident.phase,
             at_start=incident.at_start,
-            evidence=list(incident.why),
+            evidence=incident.why,
             restart_in_s=verdict.delay_s,
             reason=verdict.reason,
             action=verdict.action,
@@ -171,6 +171,7 @@ class Judge:
             saved_step=standing.durable_step,
             kept_step=standing.kept_step,
         )
+        self._journal.write(judged)
 
     def _keep(self, ledger: Ledger, why: str = "") -> None:
         """Remembers a ledger, on disk as well where it has changed."""
@@ -180,9 +181,9 @@ class Judge:
         self._history = replace(self._history, ledger=ledger)
         self._file.write(ledger)
         for rule in [rule for rule in ledger.origin.shunned if rule not in before.origin.shunned]:
-            self._journal.write("shunned", step=rule.step, attempt=rule.attempt, why=why)
+            self._journal.write(StateShunned(rule.step, why, attempt=rule.attempt))
         for step in [step for step in ledger.origin.skipped if step not in before.origin.skipped]:
-            self._journal.write("poison", step=step, action="skip-batch", why=why)
+            self._journal.write(StepPoisoned(step, "skip-batch", why))
 
 
 def _forgiven(ledger: Ledger) -> Ledger:

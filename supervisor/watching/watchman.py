@@ -8,7 +8,7 @@ says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from resilient.config import KeepPolicy
 from resilient.host import cgroup, kernel_log
 from resilient.host.world import World
+from resilient.journal.events import HangFound, MemoryExceeded
 from resilient.run.rundir import RunDirectory
 from resilient.store import layout
 from supervisor.edges.question import Question
@@ -53,11 +54,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with a group that lives: the journal's ``event`` with its ``fields``, and words."""
+    """What is wrong with a group that lives: the event for the journal, and words."""
 
-    event: str
+    event: HangFound | MemoryExceeded
     text: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Watchman:
@@ -117,9 +117,9 @@ class Watchman:
         taken = self._scales.weigh(seen, limit) if seen is not None else None
         if taken is not None and limit is not None and taken.total_bytes > limit:
             self._too_large_bytes = taken.total_bytes
-            fields = {"attempt": attempt.number, "bytes": taken.total_bytes, "limit_bytes": limit}
+            event = MemoryExceeded(taken.total_bytes, limit, attempt=attempt.number)
             text = f"the training takes {taken.total_bytes / 1e9:.2f} GB, more than --memory-limit allows"
-            return Finding("memory", f"{text}: it is saved, and started again", fields)
+            return Finding(event, f"{text}: it is saved, and started again")
         return self._look_for_life(attempt)
 
     def _look_for_life(self, attempt: Attempt) -> Finding | None:
@@ -137,8 +137,8 @@ class Watchman:
             f"the training hangs {PLACES[phase]}, after step {hang.step}: nothing moved for "
             f"{hang.silent_s:.0f} s; {_REMEDIES[hang.stopped]}"
         )
-        fields = {"attempt": attempt.number, "phase": phase, "step": hang.step, "silent_s": hang.silent_s}
-        return Finding("hang", text, {**fields, "limit_s": hang.limit_s, "stopped": hang.stopped})
+        seconds = hang.silent_s, hang.limit_s
+        return Finding(HangFound(phase, hang.step, *seconds, hang.stopped, attempt=attempt.number), text)
 
     @property
     def was_stopped(self) -> bool:

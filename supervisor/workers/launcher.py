@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from resilient.config import WorkerConfig
@@ -177,8 +177,3 @@ class Launcher:
         if received is not None:
             self._hearer.on_message(worker, *received)
         return received is not None
-
-
-def fields_of(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What a message says beside its type."""
-    return {name: value for name, value in message.items() if name != "type"}

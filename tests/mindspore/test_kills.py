@@ -12,6 +12,7 @@ from chaos.memory_group import memory_group, out_of_memory_kills
 from chaos.victims import Victim
 from chaos.witness import Account, Death, judge, parse
 from resilient.host import kernel_log
+from resilient.journal.events import AttemptJudged
 
 STEPS = 3
 
@@ -59,7 +60,7 @@ def test_a_worker_that_is_killed_for_its_memory_loses_no_completed_step(tmp_path
     assert victim.status() == 0
     # The group is not the supervisor's: it knows from the kernel's log alone.
     kind = "out of memory" if kernel_log.readable() else "killed"
-    assert victim.events("incident_judged")[0]["kind"] == kind
+    assert victim.events(AttemptJudged)[0].kind == kind
     assert victim.result() == kills.undisturbed(tmp_path / "undisturbed", shape)
 
 

@@ -15,6 +15,16 @@ import sys
 from pathlib import Path
 
 from resilient.host.world import World
+from resilient.journal.events import (
+    AttemptStarted,
+    RemarkMade,
+    RequestRefused,
+    StepNotSaved,
+    StepSaved,
+    SupervisorEnded,
+    SupervisorStarted,
+    WorkRequested,
+)
 from resilient.run.rundir import RunDirectory
 from supervisor.edges.journal import Journal
 
@@ -27,9 +37,9 @@ def main(root, kind, answer):
     numbers = {signal.SIGTERM, signal.SIGRTMIN + 3}
     if kind == "supervisor":
         journal = Journal(directory.journal, world.clock, print)
-        journal.write("run", run_id="r", command=["train.py"], pid=os.getpid())
-        journal.write("attempt", attempt=1, pid=4242)
-        journal.write("saved", step=3, epoch=1, file="CKP_rank_0-1_3.ckpt", reason="request")
+        journal.write(SupervisorStarted("r", ("train.py",), os.getpid()))
+        journal.write(AttemptStarted(4242, attempt=1))
+        journal.write(StepSaved(3, 1, "CKP_rank_0-1_3.ckpt", "request"))
     for number in numbers:
         if answer == "hears" or (kind == "supervisor" and (answer != "deaf" or number == signal.SIGTERM)):
             signal.signal(number, lambda *_: None)
@@ -42,8 +52,8 @@ def main(root, kind, answer):
         print(f"heard {number}", flush=True)
         if number == signal.SIGTERM:
             if kind == "supervisor":
-                journal.write("saved", step=9, epoch=1, file="CKP_rank_0-1_9.ckpt", reason="SIGTERM")
-                journal.write("ended", status=75)
+                journal.write(StepSaved(9, 1, "CKP_rank_0-1_9.ckpt", "SIGTERM"))
+                journal.write(SupervisorEnded(75))
             if answer != "silence":
                 break
         elif not reply(journal, answer):
@@ -52,17 +62,17 @@ def main(root, kind, answer):
 
 
 def reply(journal, answer):
-    journal.write("request", what="save")
+    journal.write(WorkRequested("save"))
     if answer == "saved":
-        journal.write("save_failed", step=6, error="disk full", reason="schedule")
-        journal.write("saved", step=7, epoch=1, file="CKP_rank_0-1_7.ckpt", reason="schedule")
-        journal.write("saved", step=8, epoch=1, file="CKP_rank_0-1_8.ckpt", reason="request")
+        journal.write(StepNotSaved(6, "disk full", "schedule"))
+        journal.write(StepSaved(7, 1, "CKP_rank_0-1_7.ckpt", "schedule"))
+        journal.write(StepSaved(8, 1, "CKP_rank_0-1_8.ckpt", "request"))
     if answer == "failed":
-        journal.write("save_failed", step=8, error="No space left on device", reason="request")
+        journal.write(StepNotSaved(8, "No space left on device", "request"))
     if answer == "nothing":
-        journal.write("remark", text="asked for a checkpoint: step 8 is saved already")
+        journal.write(RemarkMade("asked for a checkpoint: step 8 is saved already"))
     if answer == "refused":
-        journal.write("refused", text="there is no training that could be asked for save")
+        journal.write(RequestRefused("save", "there is no training that could be asked for save"))
     return answer != "end"
 
 

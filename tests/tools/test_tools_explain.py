@@ -8,8 +8,9 @@ from diaries import begin, flat
 from tool_runs import make_run
 
 from resilient.host.world import World
+from resilient.journal.base import JOURNAL_VERSION
 from resilient.tools.account import build
-from resilient.tools.journal_reader import Journal
+from resilient.tools.journal_reader import JournalReader
 
 TRACEBACK = (
     "Traceback (most recent call last):\n" + "".join(f"  frame {i}\n" for i in range(20)) + "ValueError: bad"
@@ -92,7 +93,7 @@ def test_what_is_saved_after_an_attempt_does_not_lengthen_it(diary):
     """It ended when it was judged; its memory may be saved much later, and is still its own."""
     begin(diary)("incident_judged", kind="killed", cause="killed by SIGKILL", status=137, restart_in_s=1)
     diary("saved", step=9, file="A.ckpt", reason="killed", after_s=500)
-    [attempt] = build(Journal(World().files, diary.path).events()).attempts
+    [attempt] = build(JournalReader(World().files, diary.path).events()).attempts
     assert attempt.span.seconds == 2
     assert attempt.last_save.step == 9
 
@@ -101,7 +102,7 @@ def test_what_the_run_would_go_on_from(diary):
     """The last one, not the highest step: after a rollback, and where a newer one could not be read."""
 
     def durable():
-        return build(Journal(World().files, diary.path).events()).durable
+        return build(JournalReader(World().files, diary.path).events()).durable
 
     begin(diary)("saved", step=100, file="A.ckpt")("resumed", step=100, file="memory")
     assert durable().file == "A.ckpt"
@@ -114,12 +115,12 @@ def test_what_the_run_would_go_on_from(diary):
 def test_a_line_without_an_end_takes_no_memory(diary):
     """However long it is."""
     diary.raw(b"x" * 5_000_000)
-    journal = Journal(World().files, diary.path)
+    journal = JournalReader(World().files, diary.path)
     assert list(journal.events()) == []
     assert len(journal._rest) <= 2**20
     diary.raw(b"x\n")
     diary("ended")
-    assert [event.name for event in journal.events()] == ["ended"]
+    assert [event.word for event in journal.events()] == ["ended"]
     assert journal.torn == 1
 
 
@@ -263,3 +264,32 @@ def test_a_stop_behind_the_end_is_not_why_it_ended(tool, diary):
     story = flat(tool("explain", "run"))
     assert "The supervisor gave up: enough." in story
     assert "asked to stop" not in story
+
+
+def test_what_another_version_has_written_is_named(tool, diary):
+    """A journal of a newer version, or with events that nobody here knows: the rest of it is told as ever."""
+    begin(diary)("resumed", step=5, file="A.ckpt")("ended", status=75)
+    diary("run", run_id="r", command=["train.py"], pid=20, version=JOURNAL_VERSION + 1)
+    diary("rank_lost", rank=3, step="x" * 50)("rank_lost")("\x1b[2Jelastic")("saved", step=7, file="B.ckpt")
+    for words in (flat(tool("explain", "run")), flat(tool("status", "run"))):
+        assert "A newer version of resilient-run has written some of the journal" in words
+        assert "3 events of a kind that this version does not know (\\x1b[2Jelastic, rank_lost)" in words
+    assert "went on after step 5 from A.ckpt" in flat(tool("explain", "run"))
+    assert tool.json("explain", "run")[-1]["unknown_events"] == {"rank_lost": 2, "\\x1b[2Jelastic": 1}
+
+
+def test_thousands_of_unknown_names_are_no_burden(tool, diary):
+    """They are counted, and a few of them named."""
+    for number in range(1000):
+        diary(f"{'x' * 3000}{number}" if number % 2 else f"n{number}")
+    told = flat(tool("explain", "run"))
+    assert "1000 events of a kind that this version does not know" in told
+    assert len(told) < 1000
+
+
+def test_a_journal_of_this_version_needs_no_word_about_it(tool, diary):
+    """Nor does one of before there was a version."""
+    diary("run", run_id="r", command=["train.py"], pid=10, version=JOURNAL_VERSION)
+    begin(diary)
+    assert "version" not in tool("explain", "run")
+    assert "version" not in tool("status", "run")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.host.world import World
+from resilient.journal.lines import decode
 from resilient.tools.account import build
-from resilient.tools.journal_reader import Journal, parse
+from resilient.tools.journal_reader import JournalReader
 from resilient.tools.narrative import Present, chapters, headline, standing
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\r\u202egnp.exe\x00\ud800"
@@ -137,7 +138,7 @@ LINES = st.builds(
 )
 def test_whatever_a_journal_says_there_is_a_story(lines, status, holder):
     """Any events in any order, with fields of any type: a story, printable, and never an error."""
-    events = [parse(json.dumps(line).encode()) for line in lines]
+    events = [decode(json.dumps(line).encode()) for line in lines]
     account = build(event for event in events if event is not None)
     present = Present("run", status, holder)
     story = "\n".join([headline(account, present), *chapters(account, present), standing(account, present)])
@@ -154,11 +155,11 @@ def test_a_journal_that_grows_is_read_once(tmp_path_factory, lines, chunk):
     data = b"\n".join(lines) + b"\n"
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
     path.write_bytes(b"")
-    journal, found = Journal(World().files, path), []
+    journal, found = JournalReader(World().files, path), []
     for start in range(0, len(data), chunk):
         with path.open("ab") as file:
             file.write(data[start : start + chunk])
-        found += [event.fields for event in journal.events()]
-    whole = Journal(World().files, path)
-    assert found == [event.fields for event in whole.events()]
+        found += list(journal.events())
+    whole = JournalReader(World().files, path)
+    assert found == list(whole.events())
     assert journal.torn == whole.torn

@@ -12,7 +12,7 @@ from resilient.config import Sealing
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory
 from resilient.tools.account import build
-from resilient.tools.journal_reader import Journal
+from resilient.tools.journal_reader import JournalReader
 from resilient.tools.narrative import Present, chapters
 
 
@@ -59,7 +59,7 @@ def test_a_run_at_work_is_told_as_running(tool, diary):
 def test_a_plain_training_after_a_supervisor_that_vanished(diary):
     """Somebody holds the run, and it is not the supervisor of the journal: that one is gone."""
     begin(diary)
-    account = build(Journal(World().files, diary.path).events())
+    account = build(JournalReader(World().files, diary.path).events())
     story = flat(" ".join(chapters(account, Present("run", "running", 77))))
     assert "process 10) vanished" in story
     assert "It is running now." not in story
