@@ -142,7 +142,7 @@ def _watch_over(
 ) -> int:
     record, world = admitted.record, World()
     story = Story(console, world.clock, options.run_dir)
-    scribe.complain = story.trouble
+    scribe.report_to(story.trouble)
     directory = admitted.directory.kept_by(scribe.replace)
     admitted.floor.begin()
     journal = Journal(directory.journal, world.clock, story.trouble, scribe)
@@ -152,7 +152,7 @@ def _watch_over(
         story.trouble(text)
 
     for outlet in console.outlets or ():
-        outlet.complain = warn
+        outlet.report_to(warn)
     config = WorkerConfig(
         run_id=record.run_id,
         directory=directory.root,

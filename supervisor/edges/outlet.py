@@ -58,7 +58,7 @@ def outlets(stdout: int = 1, stderr: int = 2) -> tuple[Outlet, Outlet]:
 
 
 class Outlet:
-    """Writes to a descriptor, in the order of what it is given. ``complain`` hears once that it cannot.
+    """Writes to a descriptor, in the order of what it is given.
 
     ``limit_bytes`` is how much may wait before a worker has to.
     """
@@ -69,7 +69,7 @@ class Outlet:
         self._descriptor = descriptor
         self._cursor = cursor or Cursor()
         self._complained = False
-        self.complain: Callable[[str], None] | None = None
+        self._complain: Callable[[str], None] | None = None
         self._limit_bytes = limit_bytes
         self._may_skip = os.isatty(descriptor)
         self._changed = threading.Condition()
@@ -81,6 +81,10 @@ class Outlet:
         self._at_end = False
         self._done = False
         self._thread: threading.Thread | None = None
+
+    def report_to(self, complain: Callable[[str], None]) -> None:
+        """From now on this one hears, once, that the descriptor cannot be written."""
+        self._complain = complain
 
     def pass_on(self, data: bytes, may_wait: Callable[[], bool] = lambda: True) -> None:
         """Takes a worker's output; waits for room as long as ``may_wait`` says so (see ``look_again``)."""
@@ -211,10 +215,10 @@ class Outlet:
 
     def _cannot(self, error: OSError) -> None:
         """The training goes on, and so do we: the next piece is tried again, a disk may have room then."""
-        if self.complain is not None and not self._complained:
+        if self._complain is not None and not self._complained:
             self._complained = True
             name = {1: "standard output", 2: "standard error"}.get(self._descriptor, "a stream")
-            self.complain(f"{name} cannot be written: {error.strerror}; the logs have all output")
+            self._complain(f"{name} cannot be written: {error.strerror}; the logs have all output")
 
 
 def write_line(descriptor: int, line: bytes) -> None:

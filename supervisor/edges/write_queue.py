@@ -131,7 +131,7 @@ class Scribe:
     def __init__(
         self, kept: Collection[int] = (), complain: Callable[[str], None] = lambda text: None
     ) -> None:
-        self.complain = complain
+        self._complain = complain
         self._own = Desk(World())
         self._changed = threading.Condition()
         self._waiting: deque[_Job] = deque()
@@ -155,6 +155,10 @@ class Scribe:
         self._thread: threading.Thread | None = None
 
     # What is given
+
+    def report_to(self, complain: Callable[[str], None]) -> None:
+        """From now on this one hears of files that cannot be written."""
+        self._complain = complain
 
     def append(self, kind: OrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
         """Appends to a file: lines, or output. What there is no room for is left out."""
@@ -351,4 +355,4 @@ class Scribe:
             self._refused.discard(path)
         elif path not in self._refused:
             self._refused.add(path)
-            self.complain(f"{path.name} cannot be written: {reply.error}")
+            self._complain(f"{path.name} cannot be written: {reply.error}")

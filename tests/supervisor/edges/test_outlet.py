@@ -168,7 +168,7 @@ def test_a_disk_that_has_room_again_gets_the_output_again(tmp_path):
     target = os.dup(full)
     told = threading.Event()
     outlet = Outlet(target)
-    outlet.complain = lambda text: told.set()
+    outlet.report_to(lambda text: told.set())
     outlet.pass_on(b"lost")
     assert told.wait(DEADLINE_S)
     os.dup2(writing, target)
