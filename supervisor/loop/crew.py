@@ -14,7 +14,7 @@ from supervisor.workers.launcher import Launcher
 
 @dataclass(frozen=True)
 class Crew:
-    """The four, and what takes two of them to tell."""
+    """The four, and the answers that take two of them."""
 
     launcher: Launcher
     commits: Commits
@@ -27,5 +27,5 @@ class Crew:
         return self.judge.standing(self.commits.kept_step)
 
     def look_around(self) -> Obstacle | None:
-        """What of the machine stands in the way of another group."""
+        """The obstacle to another group that the machine has; None where it is ready."""
         return self.watchman.obstacle(self.launcher.left)

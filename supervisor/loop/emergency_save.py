@@ -163,7 +163,7 @@ def _answer(saver: Worker, end_s: float) -> dict[str, Any]:
 
 
 def _until_its_end(worker: Worker, patience_s: float) -> Iterator[dict[str, Any]]:
-    """What a process says until it ends, or the patience does."""
+    """The messages of a process until it ends, or the patience does."""
     end_s = time.monotonic() + patience_s
     is_over = False
     while not is_over:
@@ -179,7 +179,7 @@ def _until_its_end(worker: Worker, patience_s: float) -> Iterator[dict[str, Any]
 
 
 def _said(worker: Worker) -> Iterator[dict[str, Any]]:
-    """What is there of what a process has said. Raises LinkError at the end of its link."""
+    """The messages that have come from a process so far. Raises LinkError at the end of its link."""
     while True:
         try:
             received = worker.link.poll()

@@ -55,7 +55,7 @@ class Hearing:
         self._story.mute()
 
     def find(self, step: int, on_disk: int | None) -> None:
-        """What a mute worker has done, as its heartbeat and the disk say (see ``Judge.found``)."""
+        """Notes what heartbeat and disk say that a mute worker has done (see ``Judge.found``)."""
         self._judge.found(step, on_disk)
 
     def hear(self, message: Mapping[str, Any], attempt: Attempt | None, react: Callable[[], None]) -> None:

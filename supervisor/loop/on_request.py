@@ -1,4 +1,4 @@
-"""What a person asks of a training that goes on: a checkpoint now, or the stacks of its threads."""
+"""Requests of a person to a training that goes on: a checkpoint now, or the stacks of its threads."""
 
 from __future__ import annotations
 

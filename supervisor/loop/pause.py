@@ -11,7 +11,7 @@ from supervisor.verdict.readiness import Obstacle
 
 _RETRY_S = 2.0
 _HOPELESS_S = 600.0
-# What was measured is a guess: it is waited for, and not for long.
+# A measured need is a guess: the pause does not wait long for it.
 _GUESS_S = 30.0
 
 

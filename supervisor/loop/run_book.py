@@ -1,4 +1,4 @@
-"""The book of a run: its record in run.json, kept up to date, and what each attempt is told of it."""
+"""The book of a run: its record in run.json, kept up to date, and the configuration of each attempt."""
 
 from __future__ import annotations
 

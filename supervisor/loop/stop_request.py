@@ -28,7 +28,7 @@ class StopRequest:
         return signal.Signals(self.number).name
 
     def hear(self, number: int) -> Event | None:
-        """What a signal that stops a run means here; None where it says nothing new."""
+        """The event that a signal which stops a run is here; None where it says nothing new."""
         if not self.is_made:
             self.number = number
             return Event.STOP

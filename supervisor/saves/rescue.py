@@ -1,4 +1,4 @@
-"""What dead workers have left in memory, and the disk would not take: tried again for as long as it may help.
+"""Saves again what dead workers have left in memory and the disk would not take, as long as that may help.
 
 It is there only while the supervisor lives. So neither the next attempt nor the end of the run comes before
 it is saved, or waiting for that has been in vain; a stop request has its own, shorter deadline.

@@ -1,7 +1,7 @@
-"""What is committed for the workers: their requests, the mirror they leave behind, and what they are told.
+"""Commits for the workers: answers their requests, and saves the mirror they leave behind.
 
-The loop hands over the messages that are about saving, and hears in plain messages what came of them. One of
-them holds a key: none of them is journalled.
+The loop hands over the messages that are about saving, and hears in plain messages how each save ended.
+One of the requests holds a key: none of them is journalled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ANSWERS = {"store": "opened", "save": "done"}
 
 
 class Listener(Protocol):
-    """Who hears what came of a save."""
+    """Hears how each save has ended."""
 
     def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
         """``message`` is about a save that this worker has asked for; None when none did."""
@@ -87,7 +87,7 @@ class Commits:
 
     @property
     def cost(self) -> CommitCost:
-        """What is known of the time that a commit takes."""
+        """How long a commit may take, as far as that is known."""
         mirror = self._saver.mirror
         return CommitCost(self._last_s, mirror.layout.data_bytes if mirror is not None else 0)
 
@@ -160,7 +160,7 @@ class Commits:
         return Obstacle(Kind.SAVING, self.unsaved(standing), fatal=standing.usable)
 
     def unsaved(self, standing: Standing) -> str:
-        """What of the memory is not on disk though it was to be, and why, in words; empty for nothing."""
+        """The step in memory that is not on disk though it was to be, and why, in words; empty for none."""
         left = f"step {standing.kept_step} was left in memory, and could NOT be saved"
         failed = self._failed_for(standing)
         if failed is not None:
@@ -230,7 +230,7 @@ class Commits:
                 apart.close()
             raise
 
-    # What the saver tells
+    # Ears of the saver
 
     def watch(self, child: Worker) -> None:
         """Listens to a saver."""

@@ -38,7 +38,7 @@ class Save:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of it: the file's name, folder and generation, or the error; what else is worth telling.
+    """The end of a commit: the file's name, folder and generation, or the error; what else is worth telling.
 
     ``lasting`` tells that trying once more would fail as well: it is not the disk that has refused.
     """
@@ -69,7 +69,7 @@ class Legacy:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the child has answered. ``epoch`` is None where it names none."""
+    """An answer of the child. ``epoch`` is None where it names none."""
 
     kind: str
     error: str
@@ -148,7 +148,7 @@ class Saver:
         """The child's process, if there is one."""
         return [self.child.pid] if self.child is not None else []
 
-    # What is asked
+    # Requests
 
     def open(self, config: WorkerConfig, opened: Opened) -> None:
         """Opens a store; ``opened`` hears the error, "" for none, and what was found on the way."""
@@ -216,7 +216,7 @@ class Saver:
     def close_when_idle(self) -> None:
         """Lets the child go, at the latest when nothing is being saved any more."""
         self._leaving = True
-        # Whoever wanted a store opened is not there any more: no child may take its lock.
+        # The worker that wanted a store opened is not there any more: no child may take its lock.
         self._next = self._opened = None
         if not self.busy:
             self.close()
@@ -228,7 +228,7 @@ class Saver:
             self._ears.unwatch(child)
         return Legacy(self._config, self.mirror, child, self._flying)
 
-    # What is heard
+    # Answers
 
     def on_message(self) -> None:
         """The child has said something."""
@@ -248,7 +248,7 @@ class Saver:
         if child is None or child.reap() is None:
             return
         with contextlib.suppress(LinkError):
-            # What it said last counts: a commit may be done, and must not be asked for again.
+            # Its last words count: a commit may be done, and must not be asked for again.
             while self.child is child and (received := child.link.poll()) is not None:
                 self._hear(received[0])
         if self.child is not child:
@@ -267,7 +267,7 @@ class Saver:
 
     @property
     def _asked(self) -> list[Save]:
-        """What is under way, and what waits."""
+        """The save under way, and the one that waits."""
         return [save for save in (self._flying, self._waiting) if save is not None]
 
     def _start(self) -> None:

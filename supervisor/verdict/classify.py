@@ -39,7 +39,7 @@ FINAL = frozenset({UNUSABLE, NOTHING_OLDER, MISMATCH, USAGE})
 """Trying again changes nothing about these."""
 
 OUTSIDE = frozenset({KILLED, DATA_WORKER, BUSY})
-"""What others did: neither the script's doing, nor that of the state it went on from."""
+"""Done by others: neither by the script, nor by the state it resumed from."""
 
 PLACES = {
     "starting": "at its start",
@@ -80,7 +80,7 @@ class Silence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was seen of an attempt.
+    """Everything that was seen of an attempt.
 
     ``returncode`` is subprocess's: the exit status, or minus the signal's number; None when the worker
     could not be started, and ``error`` then says why. ``told`` holds the worker's last message of each
@@ -231,7 +231,7 @@ def _make(evidence: Evidence, kind: str, cause: str, hint: str, *why: str) -> In
 
 
 def _bodily(evidence: Evidence) -> list[str]:
-    """What was seen of the process, whatever it died of."""
+    """Everything that was seen of the process, whatever it died of."""
     seen = []
     if evidence.kernel:
         seen.append(f"the kernel's log: {evidence.kernel}")
@@ -315,7 +315,7 @@ _DESCRIBED = {signal.strsignal(number): number.name for number in signal.Signals
 
 
 def _dead_data_worker(evidence: Evidence) -> str:
-    """What the worker, or MindSpore's log, says of a process of the dataset's that has died."""
+    """The words of the worker, or of MindSpore's log, on a process of the dataset's that has died."""
     how = str(evidence.told.get("data_worker", {}).get("how") or "")
     if how in ("", GONE) and (found := _DATA_WORKER_DIED.search(evidence.log_end)) is not None:
         how = f"status {found[2]}" if found[2] else _DESCRIBED.get(found[1], found[1])

@@ -1,6 +1,6 @@
 """A stop with a deadline: how long the training may still try to reach a step boundary.
 
-Whoever asks a run to stop (Kubernetes, Slurm, a person) kills it when the grace is over. A worker in the
+Kubernetes, Slurm or a person asks a run to stop, and kills it when the grace is over. A worker in the
 middle of a long compile, evaluation or step does not reach a boundary in time. So, of the grace, as much is
 kept back as committing the newest state in memory takes, and then that one is committed.
 """
@@ -21,7 +21,7 @@ _KILL_S = 1.0
 
 @dataclass(frozen=True)
 class CommitCost:
-    """What is known of the time that a commit takes.
+    """How long a commit may take, as far as that is known.
 
     ``last_s`` is what the last one took, None where there was none; ``state_bytes`` is what one writes.
     """
@@ -45,7 +45,7 @@ class CommitCost:
 @dataclass(frozen=True)
 class Deadline:
     """Seconds after the request: at ``secure_s`` what is in memory is committed, at ``kill_s`` the worker is
-    killed, from ``end_s`` on nothing is waited for.
+    killed, at ``end_s`` the run ends.
     """
 
     secure_s: float

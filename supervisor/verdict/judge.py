@@ -44,7 +44,7 @@ class Judge:
 
     @property
     def origin(self) -> Origin:
-        """What the next attempt may go on from."""
+        """The states that the next attempt may resume from."""
         return self._history.ledger.origin
 
     def standing(self, kept_step: int) -> Standing:
@@ -62,7 +62,7 @@ class Judge:
         failed = self.incident.kind != FINISHED
         return failed and self._is_persons_turn and self.verdict.delay_s is None
 
-    # What happens to the run
+    # Events of the run
 
     def open(self, attempts: int) -> str:
         """Reads what an earlier supervisor has left behind; what was concluded from it, for people."""
@@ -78,7 +78,7 @@ class Judge:
         self._attempt = attempt
 
     def note(self, message: Mapping[str, Any], *, alive: bool) -> None:
-        """Takes note of what is told of the run, by a worker that is ``alive`` or of one that is not."""
+        """Takes note of a message about the run: by a worker that is ``alive``, or about one that is not."""
         kind, step = message["type"], message.get("step")
         if not isinstance(step, int):
             return
@@ -92,7 +92,7 @@ class Judge:
             self._history = replace(self._history, durable_step=max(step, self.durable_step))
 
     def _resumed(self, step: int, source: str) -> None:
-        """What is newer on disk than what was read from there is spoilt or damaged: it counts for nothing."""
+        """A newer state on disk than the one that was read is spoilt or damaged: it counts for nothing."""
         if source != "memory" and (self.durable_step == 0 or step < self.durable_step):
             self._history = replace(self._history, durable_step=step, judged_step=step)
 
@@ -130,12 +130,12 @@ class Judge:
         self._keep(changed, self.verdict.action)
 
     def _left_to_next(self, ledger: Ledger) -> Ledger:
-        """What the next start of the run finds: all of it, unless we give up."""
+        """The ledger for the next start of the run: all of it, unless we give up."""
         # A trial that a stop has cut short is no failure, as one would be that we die in.
         return _forgiven(ledger) if self._is_persons_turn else replace(ledger, open=False)
 
     def _explain(self, incident: Incident) -> Incident:
-        """Where there is nothing to go back to, what made us go back is the cause."""
+        """Where there is no older state, the incident that made us look for one is the cause."""
         if incident.kind != NOTHING_OLDER:
             return incident
         before = self.incident
@@ -148,7 +148,7 @@ class Judge:
         )
 
     def give_up(self, reason: str) -> None:
-        """What was granted cannot be: why."""
+        """The attempt that was granted cannot be, for this reason."""
         self.verdict = replace(self.verdict, delay_s=None, reason=reason)
         self._keep(self._left_to_next(self._history.ledger))
 
@@ -187,7 +187,7 @@ class Judge:
 
 
 def _forgiven(ledger: Ledger) -> Ledger:
-    """What is left when a run is given up: a person may remove the cause, and tries again what was set aside.
+    """The ledger of a run that is given up: once the cause is removed, what was set aside is tried again.
 
     A state whose loss was not finite does not become better by that, and what is unfinished stays so.
     """

@@ -1,6 +1,6 @@
-"""The trial ledger: which states were gone on from, what became of it, and which are not to be used again.
+"""The trial ledger: which states the run has resumed from, how that went, and which it must not use again.
 
-Going on from a state is a trial until the first step after it is complete. It is written down, durably,
+Resuming from a state is a trial until the first step after it is complete. It is written down, durably,
 before the worker reads the state: a state that takes the machine down with it is known when the machine is
 back. All decisions here are pure; ``TrialFile`` keeps the value.
 
@@ -10,7 +10,7 @@ back. All decisions here are pure; ``TrialFile`` keeps the value.
   decides (``Poison``): an older state (or the same one, where there is no older one), the batch left out, or
   the end; the third time is the end.
 * A loss that is not finite: back at once, to the newest state whose loss was finite.
-* The same failure right after going on from two different states: neither is to blame, and the run ends.
+* The same failure right after resuming from two different states: neither is to blame, and the run ends.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _TRIALS = 2
 _HOPELESS = 3
 _LIMIT_BYTES = 1024 * 1024
 _NONSENSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What JSON of another shape may raise: 1e999 is a number, and no whole one."""
+"""The exceptions that JSON of another shape raises: 1e999 is a number, and no whole one."""
 
 
 class Poison(enum.Enum):
-    """What is done about a step that has failed twice in the same way."""
+    """The remedies for a step that has failed twice in the same way."""
 
     STOP = "stop"
     ROLLBACK = "rollback"
@@ -50,7 +50,7 @@ class Poison(enum.Enum):
 
 @dataclass(frozen=True)
 class Trial:
-    """A state that is being gone on from; ``failures`` counts the attempts that have ended on it."""
+    """A state that an attempt resumes from; ``failures`` counts the attempts that have ended on it."""
 
     step: int
     source: str
@@ -59,10 +59,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Ledger:
-    """``trial`` is the one that is open, or the last that failed; ``from_step`` where was gone on from last.
+    """``trial`` is the one that is open, or the last that failed; ``from_step`` the step resumed from last.
 
     ``repeated`` is how often the failure ``fingerprint`` has come in a row, with ``failed_step`` to blame.
-    ``origin`` says which states are not to be gone on from, and which steps are left out. ``unfinished``
+    ``origin`` says which states must not be resumed from, and which steps are left out. ``unfinished``
     tells whether an attempt has left a training call in its middle, and none has come to one since.
     """
 
@@ -78,7 +78,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the ledger says to a failure: ``stop`` and why, or what is done about it in ``action``."""
+    """The ledger after a failure: ``stop`` says why the run ends, ``action`` what is done instead."""
 
     ledger: Ledger
     action: str = ""
@@ -86,7 +86,7 @@ class Finding:
 
 
 def begin(ledger: Ledger, step: int, source: str) -> Ledger:
-    """A state is about to be gone on from. A trial that was left open has taken us down with it."""
+    """An attempt is about to resume from a state. A trial that was left open has taken us down with it."""
     trial = Trial(step, source)
     if ledger.trial is not None and ledger.trial.step == step:
         trial = replace(trial, failures=ledger.trial.failures)
@@ -94,7 +94,7 @@ def begin(ledger: Ledger, step: int, source: str) -> Ledger:
 
 
 def reopen(ledger: Ledger, attempt: int) -> Finding:
-    """What a supervisor finds whose predecessor died: an open trial counts as one that has failed."""
+    """The ledger that a dead supervisor has left: an open trial counts as one that has failed."""
     if not ledger.open or ledger.trial is None:
         return Finding(ledger)
     return _close(ledger, attempt)

@@ -4,8 +4,8 @@ An attempt that starts without room for one checkpoint, without memory, or besid
 before that still holds the device, fails as well, and takes a restart from the budget. So the supervisor
 looks first, and waits, with a reason, where waiting may help.
 
-A disk that is dead does not answer at all. Hence it is asked on a thread, and not waited for long; where no
-thread can be had, directly: whether there is one is no word about the disk.
+A disk that is dead does not answer at all. Hence a thread asks it, and nobody waits long for that. Where
+no thread can be had, it is asked directly: whether there is one is no word about the disk.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PATIENCE_S = 2.0
 
 
 class Kind(enum.Enum):
-    """What can be in the way."""
+    """The kinds of obstacles."""
 
     GONE = "directory gone"
     REPLACED = "directory replaced"
@@ -53,7 +53,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Need:
-    """What an attempt needs. 0 where that is not known: then only the margin is asked for.
+    """The needs of an attempt. 0 where that is not known: then only the margin is asked for.
 
     ``checkpoint_bytes`` is the size of the last committed checkpoint, ``memory_bytes`` the most resident
     memory that the last attempt had, without what it shares with us (the mirror stays).
@@ -77,7 +77,8 @@ class Disk:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was seen. ``disk`` is None when it does not answer; ``alive`` are processes of attempts before.
+    """The machine as it was seen. ``disk`` is None when it does not answer; ``alive`` are processes of
+    earlier attempts.
 
     ``root`` tells whether the run directory is the one that the supervisor has locked: True, False for
     another one, None for none at all.
@@ -176,7 +177,7 @@ class Lookout:
         self._asked: Question[tuple[bool | None, Disk]] | None = None
 
     def look(self, places: Sequence[Path] = (), pids: Iterable[int] = ()) -> Facts:
-        """What is there now. Waits two seconds at most for a disk, and not again while it is silent.
+        """Looks at the machine. Waits two seconds at most for a disk, and not again while it is silent.
 
         ``places`` are the directories of checkpoints, where they lie outside of the run's own; ``pids`` are
         the processes of the attempts before.

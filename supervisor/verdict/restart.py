@@ -1,7 +1,7 @@
 """Whether, and when, a run that failed is started again: a pure decision.
 
 * never after a clean finish, a refusal (wrong key, another network) or a request to stop;
-* the same failure twice before the first step, and not on a state that was gone on from, ends the run:
+* the same failure twice before the first step, and not on a state that was resumed from, ends the run:
   starting again would only repeat it. So does what the ledger calls hopeless;
 * otherwise as long as the budget lasts: so many restarts in a sliding window of monotonic time. What others
   do (a kill from outside, a preemption) has a budget of its own. A durable checkpoint further than any
@@ -42,7 +42,7 @@ class RestartPolicy:
 
 @dataclass(frozen=True)
 class History:
-    """What went before: when restarts were granted, how the last attempt failed, how far the run has come.
+    """The past: when restarts were granted, how the last attempt failed, how far the run has come.
 
     ``restarts`` and ``preempted`` are readings of the monotonic clock; ``barren`` counts the restarts since
     there was durable progress; ``durable_step`` is the newest step that is safe on disk, and
@@ -78,7 +78,7 @@ def decide(
     attempt: int = 0,
     stopping: bool = False,
 ) -> Verdict:
-    """What follows an incident of this attempt. ``jitter`` is a random number in [0, 1)."""
+    """Decides what follows an incident of this attempt. ``jitter`` is a random number in [0, 1)."""
     if incident.kind == NOTHING_OLDER and not stopping:
         again = trials.nothing_older(history.ledger)
         if not again.stop:

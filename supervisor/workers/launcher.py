@@ -26,7 +26,7 @@ _MESSAGES_AT_ONCE = 200
 
 
 class Audience(Protocol):
-    """Who hears of a group."""
+    """Hears of a group."""
 
     def on_message(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
         """A worker has said something."""
