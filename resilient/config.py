@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from resilient.errors import UsageError
+
 ENC_MODES = ("AES-GCM", "AES-CBC", "SM4-CBC")
 LINK_FD_VARIABLE = "RESILIENT_LINK_FD"
 SAVE_SIGNAL = int(getattr(signal, "SIGRTMIN", 34)) + 3
@@ -277,7 +279,17 @@ class WorkerConfig:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> WorkerConfig:
-        """The inverse of :meth:`to_message`."""
+        """The inverse of :meth:`to_message`. Raises UsageError for the message of another version."""
+        try:
+            return cls._of(message)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                "resilient was exchanged for another version while the supervisor of this run was at work",
+                hint="stop the run, then run the same command again: it resumes",
+            ) from error
+
+    @classmethod
+    def _of(cls, message: Mapping[str, Any]) -> WorkerConfig:
         return cls(
             run_id=message["run_id"],
             directory=Path(message["directory"]),

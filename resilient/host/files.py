@@ -391,7 +391,8 @@ def _hint(code: int | None) -> str:
         errno.EDQUOT: "the disk quota is used up",
         errno.EACCES: "check the permissions",
         errno.EPERM: "check the permissions",
-        errno.ELOOP: "inside a run nothing is opened through a symbolic link; put there what it leads to",
+        errno.ELOOP: "inside a run nothing is opened through a symbolic link; put there what it leads to, or "
+        "have all of the run where there is room: --run-dir, which may be a link itself",
         errno.EROFS: "the file system is mounted read-only",
         errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -95,6 +95,16 @@ def split_corrupt(failures: Sequence[Failure]) -> tuple[tuple[Failure, ...], tup
     """What was set aside as corrupt, and all other failures."""
     corrupt = tuple(failure for failure in failures if isinstance(failure.error, CorruptError))
     return corrupt, tuple(failure for failure in failures if failure not in corrupt)
+
+
+def skipped(failures: Sequence[Failure], directory: str) -> Iterator[str]:
+    """Names what recovery has skipped, a line each; checkpoints of other runs, which may be many, in one."""
+    for failure in failures:
+        if failure.ours:
+            yield f"an unusable checkpoint was skipped: {failure}"
+    if others := sum(not failure.ours for failure in failures):
+        what = "1 checkpoint" if others == 1 else f"{others} checkpoints"
+        yield f"{what} of other runs in {directory} skipped"
 
 
 @dataclass(frozen=True)

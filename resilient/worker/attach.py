@@ -20,7 +20,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
@@ -80,9 +80,18 @@ def _begin_session() -> Session:
     # then. One that lives says nothing before it is asked.
     link.poll()
     shared = _shared(descriptors)
-    session = sessions.begin(Session(WorkerConfig.from_message(message), link, shared=shared))
+    session = sessions.begin(Session(_config(message, link), link, shared=shared))
     session.tell("hello", pid=os.getpid())
     return session
+
+
+def _config(message: Mapping[str, Any], link: Link) -> WorkerConfig:
+    try:
+        return WorkerConfig.from_message(message)
+    except UsageError as error:
+        # Another attempt would be of that version, too.
+        link.send({"type": "usage", "error": str(error.args[0]), "hint": error.hint})
+        raise
 
 
 def _prepare(link: Link) -> None:

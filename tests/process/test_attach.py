@@ -236,3 +236,21 @@ def test_a_worker_whose_supervisor_died_before_it_began_runs_nothing(tmp_path):
     assert done.returncode == EXIT_USAGE
     assert done.stdout == ""
     assert "the other side of the link is gone" in done.stderr
+
+
+def test_a_worker_of_another_version_says_so(supervise):
+    """The supervisor's configuration lacks what the code on disk needs by now: one line says what to do,
+    after one attempt, and no traceback comes."""
+    older = """
+import sys
+from resilient.config import WorkerConfig
+from supervisor.command import cli
+whole = WorkerConfig.to_message
+WorkerConfig.to_message = lambda self: {k: v for k, v in whole(self).items() if k != "extend"}
+sys.exit(cli.main())
+"""
+    run = supervise("print('running')", program=("-c", older))
+    assert run.end() == EXIT_USAGE
+    assert "was exchanged for another version" in run.err()
+    assert "run the same command again: it resumes" in run.err()
+    assert (run.err().count("started (process"), "Traceback" in run.err(), run.out()) == (1, False, "")

@@ -37,7 +37,7 @@ from resilient.run import presence
 from resilient.saving import saver_process
 from resilient.saving.saver import Committer, InlineSaver, Saved, Saver, ThreadSaver
 from resilient.state.snapshot import Progress, Recovered, Tensor, decode_extra
-from resilient.store.entry import Entry
+from resilient.store.entry import Entry, skipped
 from resilient.store.store import Store
 from resilient.wire.link import Link
 from resilient.wire.outbox import Outbox
@@ -284,8 +284,8 @@ class Session:
         loaded = store.load_newest(make_sink, allowed)
         if loaded is None:
             return None
-        for failure in loaded.failures:
-            self.warn(f"an unusable checkpoint was passed over: {failure}")
+        for line in skipped(loaded.failures, str(store.directory)):
+            self.warn(line)
         document, progress = decode_extra(loaded.extra)
         if document.get("adopted"):
             self.warn(
