@@ -3,7 +3,7 @@
 A handler that raises takes no other one with it: the journal gets its traceback, the person one line, and
 the loop goes on. ``Broken`` is for the rest: the machine's own transition has failed, or the same thing has
 failed so often that going on would lead nowhere. Then the supervisor saves what is in memory, and ends
-(``farewell``).
+(``emergency_save``).
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ class Supervisor:
         journal: Journal,
         world: World,
     ) -> None:
+        # Tools that everybody shares.
         self._mishaps = Mishaps(journal, story)
         self._story = story = self._mishaps.unfailing(story)
         self._journal = journal = self._mishaps.unfailing(journal)
@@ -75,6 +76,7 @@ class Supervisor:
         self._stop = stop = StopRequest(world.clock, plan.grace_s)
         self._book = book = RunBook(directory, plan, story.trouble)
         self._selector = selectors.DefaultSelector()
+        # The crew, and who hears it.
         self._judge = Judge(plan.restart, plan.trials(directory, world, story.trouble), journal, world)
         spawn_saver = partial(workers.spawn_saver, log=directory.saver_log)
         self._farewell = Farewell(spawn_saver, story, journal, plan.grace_s)
@@ -97,13 +99,19 @@ class Supervisor:
             helm.feed,
             self._judge.give_up,
         )
+        # Who performs the actions of the table.
         self._next = NextAttempt(instruments, crew, book, self._inquest, self._pause)
         self._patrol = Patrol(instruments, helm, self._watchman)
         hung = Hung(self._timers, world.clock, self._watchman, helm.feed)
         removal = Removal(instruments, helm, crew, self._inquest, stop)
         self._last_save = LastSave(instruments, helm, crew, rescue, stop)
         self._conclusion = Conclusion(instruments, crew, book, shelf, stop)
-        self._actions: Mapping[Action, Callable[[], None]] = {
+        self._actions = self._assign(removal, hung)
+        self.status = 0
+
+    def _assign(self, removal: Removal, hung: Hung) -> Mapping[Action, Callable[[], None]]:
+        """Each action of the table, and who performs it."""
+        return {
             Action.LAUNCH: self._launch,
             Action.WAIT: self._next.wait,
             Action.WAIT_LONGER: self._next.wait_longer,
@@ -118,7 +126,6 @@ class Supervisor:
             Action.AWAIT_SAVE: self._last_save.wait,
             Action.FINISH: self._finish,
         }
-        self.status = 0
 
     def run(self) -> int:
         """Supervises to the end; the exit status."""
