@@ -36,7 +36,7 @@ from resilient.host.shared_memory import SharedMemory
 from resilient.host.world import World
 from resilient.policy.settings import Settings
 from resilient.saving.remote import MirrorMeans, RemoteSaver
-from resilient.state.side_state import Belongings
+from resilient.state.side_state import SideState
 from resilient.state.snapshot import Progress
 from resilient.wire.link import Link
 from resilient.wire.mirror import Mirror
@@ -58,7 +58,7 @@ class Snapshots:
     def __init__(self, network: Any) -> None:
         settings = Settings(save=DEFAULT_SAVE, keep=DEFAULT_KEEP, asynchronous="mirror")
         self._call = Call(progress=Progress(0, 1, 100), ordinal=0, trained=[network], network=network)
-        self._composer = Composer(self._call, settings, {}, Belongings(print))
+        self._composer = Composer(self._call, settings, {}, SideState(print))
         layout = self._composer.mirror_layout("benchmark", 0)
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         means = MirrorMeans(

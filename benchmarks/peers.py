@@ -39,7 +39,7 @@ TENSOR_MB = 16
 _ALIGNMENT_BYTES = 4096
 
 
-class Network(nn.Cell):
+class PeerNetwork(nn.Cell):
     """So many megabytes of float32, in tensors of 16 MB."""
 
     def __init__(self, size_mb: int) -> None:
@@ -55,7 +55,7 @@ class Network(nn.Cell):
 class Bench:
     """One network, one cipher, and the folder that everybody writes to."""
 
-    network: Network
+    network: PeerNetwork
     mode: str
     folder: Path
     _buffers: dict[int, np.ndarray[Any, Any]] = field(default_factory=dict)

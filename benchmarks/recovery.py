@@ -36,7 +36,7 @@ from typing import Any
 
 import psutil
 
-from chaos.victims import Shape, Victim
+from chaos.victims import Victim, VictimSetup
 from resilient.journal.events import AttemptJudged, TrainingResumed
 
 PROGRAM = Path(__file__).parent / "programs" / "timed.py"
@@ -58,7 +58,7 @@ def marks(folder: Path, pid: int) -> dict[str, float]:
 def recover(folder: Path, kind: str, options: str) -> dict[str, float]:
     """Kills a supervised training and times each stage of its return."""
     words = ("--quiet", "--backoff", "0:0", *shlex.split(options))
-    victim = Victim(folder, Shape(20_26, 1_000_000, ("--kind", kind), words, PROGRAM))
+    victim = Victim(folder, VictimSetup(20_26, 1_000_000, ("--kind", kind), words, PROGRAM))
     try:
         victim.start()
         victim.wait_for(lambda: _steps(victim) >= KILLED_AFTER or victim.over, "steps to lose", poll_s=0.01)
@@ -149,7 +149,7 @@ def recovery_table(result: dict[str, Any]) -> str:
 def idle(folder: Path, steps: int) -> dict[str, Any]:
     """CPU share and memory of the supervisor and the saver over so many undisturbed steps."""
     # The smallest network: its steps come fastest, and of what it trains the supervisor sees nothing.
-    victim = Victim(folder, Shape(20_26, steps, (), ("--save-steps", "1000")))
+    victim = Victim(folder, VictimSetup(20_26, steps, (), ("--save-steps", "1000")))
     try:
         victim.start()
         victim.wait_for(lambda: _steps(victim) >= 1500 or victim.over, "the first steps", poll_s=0.05)

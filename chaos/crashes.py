@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from chaos.disk import SimulatedDisk
-from chaos.disk_state import State, after_power_loss
-from chaos.faults import Fail, Kill, Operation
+from chaos.disk_state import DiskState, after_power_loss
+from chaos.faults import DiskOperation, Fail, Kill
+from chaos.simulated_disk import SimulatedDisk
 
 
-def moments(disk: SimulatedDisk, run: Callable[[], None], witness: Callable[[State], None]) -> None:
+def moments(disk: SimulatedDisk, run: Callable[[], None], witness: Callable[[DiskState], None]) -> None:
     """Runs a program on this disk and shows the witness the state before each change, and the last one."""
 
-    def plan(number: int, operation: Operation) -> Fail | Kill | None:
+    def plan(number: int, operation: DiskOperation) -> Fail | Kill | None:
         if operation.mutates:
             state = disk.state()
             witness(state)
@@ -31,14 +31,14 @@ def moments(disk: SimulatedDisk, run: Callable[[], None], witness: Callable[[Sta
     witness(disk.state())
 
 
-def _half_written(state: State, operation: Operation) -> State:
+def _half_written(state: DiskState, operation: DiskOperation) -> DiskState:
     """The state in which half of a write has been done. What it would have written does not matter."""
     copy = SimulatedDisk(state)
     copy.append(copy.number_of(operation.path), operation.path, b"\xa5" * (operation.size_bytes // 2))
     return copy.state()
 
 
-def ends(state: State, *, split: bool = False) -> Iterator[State]:
+def ends(state: DiskState, *, split: bool = False) -> Iterator[DiskState]:
     """What the next process may find: after the death of the process, and of the machine in every way.
 
     ``split`` as in ``disk_state``: a rename may be done by half.
@@ -63,7 +63,7 @@ def ends(state: State, *, split: bool = False) -> Iterator[State]:
         chosen[-1] += 1
 
 
-def timeless(state: State) -> State:
+def timeless(state: DiskState) -> DiskState:
     """The same state without times: two that differ in nothing else are one."""
     nodes = tuple((n, replace(node, stamp=0) if node.stamp else node) for n, node in state.nodes)
-    return State(nodes, state.folders, 0)
+    return DiskState(nodes, state.folders, 0)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from chaos.clock import SteppedClock
-from chaos.disk import SimulatedDisk
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
+from chaos.simulated_disk import SimulatedDisk
+from chaos.stepped_clock import SteppedClock
 from resilient.codec.tensors import Record
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import StorageError
@@ -97,7 +97,7 @@ class Cycle:
 
 
 @dataclass
-class Life:
+class CycleProcess:
     """One process of a cycle: what it has reported as saved, and what was spoilt behind its back."""
 
     cycle: Cycle

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from chaos.cycle import DIRECTORY
-from chaos.disk import SimulatedDisk
-from chaos.disk_state import Folder, State
+from chaos.disk_state import DiskState, Folder
+from chaos.simulated_disk import SimulatedDisk
 from resilient.store import layout
 
 
-def damages(state: State) -> Iterator[tuple[State, int]]:
+def damages(state: DiskState) -> Iterator[tuple[DiskState, int]]:
     """Each state with one file flipped in its middle, cut in half, emptied, or gone; and its step."""
     nodes, folders = dict(state.nodes), dict(state.folders)
     for name, number in folders.get(str(DIRECTORY), Folder()).synced:
@@ -23,11 +23,11 @@ def damages(state: State) -> Iterator[tuple[State, int]]:
         flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if content else b""
         for spoilt in {flipped, content[:middle], b""} - {content}:
             changed = {**nodes, number: replace(nodes[number], synced=spoilt, pending=())}
-            yield State(tuple(sorted(changed.items())), state.folders, state.time), step
+            yield DiskState(tuple(sorted(changed.items())), state.folders, state.time), step
         yield _without(state, str(DIRECTORY), name), step
 
 
-def _without(state: State, directory: str, name: str) -> State:
+def _without(state: DiskState, directory: str, name: str) -> DiskState:
     folders = dict(state.folders)
     left = tuple(item for item in folders[directory].synced if item[0] != name)
     folders[directory] = replace(folders[directory], synced=left)

@@ -56,7 +56,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class State:
+class DiskState:
     """A whole disk as a value. ``time`` counts changes, and stamps files like a very fine clock."""
 
     nodes: tuple[tuple[int, Node], ...] = ()
@@ -70,12 +70,12 @@ def place(path: Path | str) -> tuple[str, str]:
     return folder or "/", name
 
 
-def after_power_loss(state: State, choose: Choose, *, split: bool = False) -> State:
+def after_power_loss(state: DiskState, choose: Choose, *, split: bool = False) -> DiskState:
     """One of the states in which the disk may be found after the machine has lost its power."""
     folders = {path: _surviving_folder(folder, choose, split) for path, folder in state.folders}
     named = {number for folder in folders.values() for _, number in folder.synced}
     nodes = {number: _surviving_node(node, choose) for number, node in state.nodes if number in named}
-    return State(tuple(sorted(nodes.items())), tuple(sorted(folders.items())), state.time)
+    return DiskState(tuple(sorted(nodes.items())), tuple(sorted(folders.items())), state.time)
 
 
 def _surviving_folder(folder: Folder, choose: Choose, split: bool) -> Folder:

@@ -21,9 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from chaos import sabotage
-from chaos.sabotage import Fault
+from chaos.sabotage import PlannedFault
 from resilient import isolated
 from resilient.codec.tensors import Sink
+from resilient.command_parser import ShowVersion
 from resilient.config import Sealing
 from resilient.errors import EXIT_USAGE, ResilientError, UsageError
 from resilient.host.entropy import SystemEntropy
@@ -32,7 +33,6 @@ from resilient.run.rundir import RunDirectory
 from resilient.state.snapshot import SECTION_KEPT
 from resilient.store.entry import Entry
 from resilient.store.opening import open_store
-from resilient.version import ShowVersion
 
 _MARK = "drill"
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not Path(options.script).is_file():
         parser.error(f"there is no script {options.script}")
     try:
-        faults = [Fault.parse(text) for text in options.faults.split(",")]
+        faults = [PlannedFault.parse(text) for text in options.faults.split(",")]
     except ValueError as error:
         parser.error(str(error))
     try:
@@ -110,7 +110,7 @@ def _tool() -> str:
     return "resilient"
 
 
-def drill(folder: Path, failing: Path, script: list[str], faults: list[Fault], save_steps: int) -> int:
+def drill(folder: Path, failing: Path, script: list[str], faults: list[PlannedFault], save_steps: int) -> int:
     """Runs both, the one with failures in ``failing``, compares, and says so in plain lines."""
     seed = int.from_bytes(SystemEntropy().token(3), "little")
     marks = folder / "marks"
@@ -185,7 +185,7 @@ def _digest(root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _words(fault: Fault) -> str:
+def _words(fault: PlannedFault) -> str:
     return f"{fault.kind} at step {fault.step}"
 
 

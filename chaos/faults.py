@@ -12,7 +12,7 @@ class Killed(BaseException):
 
 
 @dataclass(frozen=True)
-class Operation:
+class DiskOperation:
     """One call on the disk. ``target`` is the new name of a rename, ``size_bytes`` what a write writes."""
 
     kind: str
@@ -48,11 +48,11 @@ class Kill:
     partial: bool = False
 
 
-Plan = Callable[[int, Operation], "Fail | Kill | None"]
+Plan = Callable[[int, DiskOperation], "Fail | Kill | None"]
 """What goes wrong: asked before each operation with its number, from 0."""
 
 
-def nothing(number: int, operation: Operation) -> Fail | Kill | None:
+def nothing(number: int, operation: DiskOperation) -> Fail | Kill | None:
     """The plan in which nothing goes wrong."""
     return None
 

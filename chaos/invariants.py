@@ -26,13 +26,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chaos.crashes import timeless
-from chaos.cycle import CANARY, DIRECTORY, KEY, NEXT_STEP, Cycle, Life
-from chaos.disk import SimulatedDisk
-from chaos.disk_state import State
-from chaos.faults import Operation
+from chaos.cycle import CANARY, DIRECTORY, KEY, NEXT_STEP, Cycle, CycleProcess
+from chaos.disk_state import DiskState
+from chaos.faults import DiskOperation
+from chaos.simulated_disk import SimulatedDisk
 from resilient.errors import CheckpointError, CorruptError, ResilientError, UnusableError
 from resilient.store import layout
-from resilient.store.entry import Entry, Failure
+from resilient.store.entry import Entry, FileFailure
 from resilient.store.store import Store
 
 _GCM_MAGIC = b"\xd8\x5e\x3a\x7f"
@@ -72,7 +72,7 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
-class Finding:
+class RecoveryFinding:
     """What was found in a state: the steps that could be loaded, and whether recovery had work to do."""
 
     valid: tuple[int, ...]
@@ -89,14 +89,14 @@ class Inspector:
         self._read: dict[tuple[str, bytes, str | None], int] = {}
         self._clean: set[bytes] = set()
 
-    def is_new(self, moment: State, known: Knowledge) -> bool:
+    def is_new(self, moment: DiskState, known: Knowledge) -> bool:
         """Whether this moment was not seen yet: many a recovery goes through the same ones."""
         key = hash((timeless(moment), known))
         new = key not in self._moments
         self._moments.add(key)
         return new
 
-    def inspect(self, state: State, known: Knowledge) -> Finding | None:
+    def inspect(self, state: DiskState, known: Knowledge) -> RecoveryFinding | None:
         """Recovers the state as the next process would; None when the same was inspected before."""
         key = hash((state, known))
         if key in self.states:
@@ -115,9 +115,11 @@ class Inspector:
         if key not in self._settled:
             self._settled.add(key)
             self._inspect_settled(settled, known, before)
-        return Finding(tuple(before), any(operation.mutates for operation in disk.log))
+        return RecoveryFinding(tuple(before), any(operation.mutates for operation in disk.log))
 
-    def inspect_errors(self, disk: SimulatedDisk, life: Life, struck: Sequence[Operation]) -> None:
+    def inspect_errors(
+        self, disk: SimulatedDisk, life: CycleProcess, struck: Sequence[DiskOperation]
+    ) -> None:
         """Holds a process in which operations failed against what it may have told."""
         commit_failed = any(_belongs_to_a_commit(operation) for operation in struck)
         told = len(life.acknowledged) + len(life.failed) == len(life.cycle.steps)
@@ -142,7 +144,7 @@ class Inspector:
         demand(after == before, "RecoveryPreserves", f"{before} became {after}")
         self._demand_no_leak(entries, disk, known)
 
-    def _inspect_settled(self, settled: State, known: Knowledge, valid: list[int]) -> None:
+    def _inspect_settled(self, settled: DiskState, known: Knowledge, valid: list[int]) -> None:
         """What only depends on the state after recovery."""
         disk = SimulatedDisk(settled)
         store = known.cycle.store(disk, known.seed + 1)
@@ -213,7 +215,7 @@ class Inspector:
             self._read[key] = entry.step
         return self._read[key]
 
-    def _demand_only_spoilt(self, failures: tuple[Failure, ...], known: Knowledge) -> None:
+    def _demand_only_spoilt(self, failures: tuple[FileFailure, ...], known: Knowledge) -> None:
         for failure in failures:
             detail = f"{failure.name} was set aside: {failure.error}"
             demand(failure.name in _data_names(known), "RecoveryPreserves", detail)
@@ -233,7 +235,7 @@ class Inspector:
                 self._clean.add(content)
 
 
-def _belongs_to_a_commit(operation: Operation) -> bool:
+def _belongs_to_a_commit(operation: DiskOperation) -> bool:
     """Whether it writes or syncs a checkpoint's own file: what fails there must be told by the commit."""
     path = operation.path
     writes = operation.kind in ("create", "write", "sync")

@@ -27,8 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos.victims import Shape, Victim, VictimError
-from chaos.witness import DONE, Account, Death, judge
+from chaos.victims import Victim, VictimError, VictimSetup
+from chaos.witness import DONE, Death, RepeatedSteps, judge
 from resilient.host.entropy import SystemEntropy
 from resilient.journal.events import StepSaved
 
@@ -59,7 +59,7 @@ TARGETS = {
 
 
 @dataclass(frozen=True)
-class Kill:
+class PlannedKill:
     """One killing that is planned: once ``step`` is complete and ``delay_s`` later, or, with ``start`` (a
     share of the time that a start takes), while the next process starts."""
 
@@ -70,16 +70,16 @@ class Kill:
 
 
 @dataclass
-class Report:
+class KillReport:
     """What became of one run."""
 
-    shape: Shape
+    shape: VictimSetup
     struck: list[str] = field(default_factory=list)
-    account: Account = field(default_factory=lambda: Account(0, 0, ()))
+    account: RepeatedSteps = field(default_factory=lambda: RepeatedSteps(0, 0, ()))
     errors: list[str] = field(default_factory=list)
 
 
-def shape_of(number: int) -> Shape:
+def shape_of(number: int) -> VictimSetup:
     """Runs differ in all that a user can choose: how they train, when they save, the cipher, the number of
     slots, an interpreter in reserve. Each choice meets each other one in some run of a campaign.
     """
@@ -95,10 +95,10 @@ def shape_of(number: int) -> Shape:
     cipher = (None, "AES-GCM", "AES-CBC", "SM4-CBC")[number // 2 % 4]
     arguments = ("--mode", mode, "--way", way, *(["--augment"] if augment else []), "--monitor", monitor)
     options = (*_ALWAYS, *slots, *saves, *standby)
-    return Shape(_SEED, STEPS, arguments, options, cipher=cipher)
+    return VictimSetup(_SEED, STEPS, arguments, options, cipher=cipher)
 
 
-def plan(rng: random.Random, count: int) -> list[Kill]:
+def plan(rng: random.Random, count: int) -> list[PlannedKill]:
     """Killings at growing steps. One in five comes while a process starts, never two of those in a row: a run
     that fails the same way twice before its first step is given up, and rightly. Nor is such a one a crash
     where the one before it was the same, or took the supervisor along, which may not have heard of the first
@@ -106,7 +106,7 @@ def plan(rng: random.Random, count: int) -> list[Kill]:
     """
     steps = sorted(rng.sample(range(1, STEPS), count))
     targets = rng.choices(list(TARGETS), list(TARGETS.values()), k=count)
-    kills: list[Kill] = []
+    kills: list[PlannedKill] = []
     for step, target in zip(steps, targets, strict=True):
         early = rng.random() < 0.25 and not (kills and kills[-1].start is not None) and bool(kills)
         start = rng.random() if early and target != SAVER else None
@@ -116,19 +116,19 @@ def plan(rng: random.Random, count: int) -> list[Kill]:
             and (target == kills[-1].target or SUPERVISOR in kills[-1].target)
         ):
             target = WORKER
-        kills.append(Kill(target, step, rng.uniform(0.0, _SUB_STEP_S), start))
+        kills.append(PlannedKill(target, step, rng.uniform(0.0, _SUB_STEP_S), start))
     return kills
 
 
 class Execution:
     """Carries out the killings of one run."""
 
-    def __init__(self, victim: Victim, report: Report) -> None:
+    def __init__(self, victim: Victim, report: KillReport) -> None:
         self._victim = victim
         self._report = report
         self._deaths: list[Death] = []
 
-    def run(self, kills: Sequence[Kill]) -> None:
+    def run(self, kills: Sequence[PlannedKill]) -> None:
         """From the start to the end of the run, and the judgment. Raises VictimError."""
         self._victim.start()
         for kill in kills:
@@ -143,7 +143,7 @@ class Execution:
         elif self._victim.durable_step() != STEPS:
             self._report.errors.append(f"the newest checkpoint is of step {self._victim.durable_step()}")
 
-    def _wait_for(self, kill: Kill) -> bool:
+    def _wait_for(self, kill: PlannedKill) -> bool:
         """Waits for the instant; False when the run is over before it."""
         victim = self._victim
         if kill.start is not None:
@@ -167,7 +167,7 @@ class Execution:
         done = [line for line in self._victim.last_lines() if line.what == DONE]
         return bool(done) and done[-1].step >= step and done[-1].pid == self._victim.worker()
 
-    def _strike(self, kill: Kill) -> None:
+    def _strike(self, kill: PlannedKill) -> None:
         victim = self._victim
         worker, trains = victim.worker(), self._trains()
         with contextlib.suppress(OSError):
@@ -212,9 +212,11 @@ class Execution:
         victim.start()
 
 
-def execute(folder: Path, shape: Shape, kills: Sequence[Kill], expected: Callable[[Shape], str]) -> Report:
+def execute(
+    folder: Path, shape: VictimSetup, kills: Sequence[PlannedKill], expected: Callable[[VictimSetup], str]
+) -> KillReport:
     """One run with its killings, held against the one that nobody killed."""
-    report = Report(shape)
+    report = KillReport(shape)
     victim = Victim(folder, shape)
     try:
         Execution(victim, report).run(kills)
@@ -227,9 +229,9 @@ def execute(folder: Path, shape: Shape, kills: Sequence[Kill], expected: Callabl
     return report
 
 
-def undisturbed(folder: Path, shape: Shape) -> str:
+def undisturbed(folder: Path, shape: VictimSetup) -> str:
     """The result of the same training in a run that nobody kills."""
-    victim = Victim(folder, Shape(_SEED, STEPS, shape.training))
+    victim = Victim(folder, VictimSetup(_SEED, STEPS, shape.training))
     victim.start()
     victim.wait_until_gone()
     account = judge(victim.lines(), [], STEPS)
@@ -246,14 +248,14 @@ class Campaign:
         self._seed = seed
         self._expected: dict[tuple[str, ...], str] = {}
         self._lock = threading.Lock()
-        self.reports: list[Report] = []
+        self.reports: list[KillReport] = []
 
     @property
     def struck(self) -> int:
         return sum(len(report.struck) for report in self.reports)
 
     @property
-    def failed(self) -> list[Report]:
+    def failed(self) -> list[KillReport]:
         return [report for report in self.reports if report.errors]
 
     def carry_out(self, kills: int, jobs: int, say: Callable[[str], None]) -> None:
@@ -269,7 +271,7 @@ class Campaign:
                     self.reports.append(report)
                     say(_words(report))
 
-    def _one(self, number: int) -> Report:
+    def _one(self, number: int) -> KillReport:
         rng = random.Random(f"{self._seed}-{number}")
         folder = self._folder / f"run-{number}"
         report = execute(folder, shape_of(number), plan(rng, KILLS_PER_RUN), self._undisturbed)
@@ -277,7 +279,7 @@ class Campaign:
             shutil.rmtree(folder)
         return report
 
-    def _undisturbed(self, shape: Shape) -> str:
+    def _undisturbed(self, shape: VictimSetup) -> str:
         training = shape.training
         with self._lock:
             if training not in self._expected:
@@ -286,7 +288,7 @@ class Campaign:
             return self._expected[training]
 
 
-def _words(report: Report) -> str:
+def _words(report: KillReport) -> str:
     account, shape = report.account, report.shape
     result = "identical" if not report.errors else "FAILED: " + "; ".join(report.errors)
     how = " ".join((*shape.arguments, *shape.options[len(_ALWAYS) :], shape.cipher or "plain"))
@@ -296,7 +298,7 @@ def _words(report: Report) -> str:
     )
 
 
-def summary(reports: Sequence[Report]) -> Iterator[str]:
+def summary(reports: Sequence[KillReport]) -> Iterator[str]:
     """The figures of a campaign as plain lines."""
     struck = Counter(target for report in reports for target in report.struck)
     yield f"{struck.total()} kills in {len(reports)} runs:"

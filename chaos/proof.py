@@ -18,12 +18,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from chaos.crashes import ends, moments
-from chaos.cycle import Cycle, Life, cycles
+from chaos.cycle import Cycle, CycleProcess, cycles
 from chaos.damage import damages
-from chaos.disk import SimulatedDisk
-from chaos.disk_state import State
-from chaos.faults import Fail, Operation, nothing
+from chaos.disk_state import DiskState
+from chaos.faults import DiskOperation, Fail, nothing
 from chaos.invariants import Inspector, Knowledge, ViolationError
+from chaos.simulated_disk import SimulatedDisk
 from resilient.codec import cipher
 
 _BLOCK_BYTES = 128
@@ -37,9 +37,9 @@ def prove(cycle: Cycle, inspector: Inspector, depth: int = 2, *, damaged: bool =
     ``depth`` 1 is a crash during the cycle; with 2, recoveries crash as well. With ``damaged``, one file of
     what the crash has left is spoilt too.
     """
-    life = Life(cycle, SimulatedDisk(), _FIRST)
+    life = CycleProcess(cycle, SimulatedDisk(), _FIRST)
 
-    def witness(state: State) -> None:
+    def witness(state: DiskState) -> None:
         known = Knowledge(cycle, life.acknowledged, life.spoilt, _SECOND)
         if not inspector.is_new(state, known):
             return
@@ -55,13 +55,13 @@ def prove(cycle: Cycle, inspector: Inspector, depth: int = 2, *, damaged: bool =
     moments(life.disk, life.go, witness)
 
 
-def _prove_recovery(state: State, known: Knowledge, inspector: Inspector) -> None:
+def _prove_recovery(state: DiskState, known: Knowledge, inspector: Inspector) -> None:
     """Every crash during the recovery from a crash."""
     disk = SimulatedDisk(state)
     store = known.cycle.store(disk, known.seed)
     later = Knowledge(known.cycle, known.acknowledged, known.spoilt, _THIRD)
 
-    def witness(state: State) -> None:
+    def witness(state: DiskState) -> None:
         if inspector.is_new(state, later):
             for end in ends(state, split=later.cycle.split):
                 inspector.inspect(end, later)
@@ -74,7 +74,7 @@ def _prove_recovery(state: State, known: Knowledge, inspector: Inspector) -> Non
     disk.obey(nothing)
 
 
-def _prove_damage(state: State, known: Knowledge, inspector: Inspector) -> None:
+def _prove_damage(state: DiskState, known: Knowledge, inspector: Inspector) -> None:
     """Every way to spoil one file of what a crash has left. All that was valid until then is promised."""
     for damaged, step in damages(state):
         inspector.inspect(damaged, replace(known, spoilt=known.spoilt | {step}))
@@ -86,7 +86,7 @@ def prove_errors(cycle: Cycle, inspector: Inspector, *, crashes: bool = False) -
     It finds what the process has left at its end; with ``crashes``, at every moment since the fault. Returns
     how many faults struck. Raises ViolationError.
     """
-    rehearsal = Life(cycle, SimulatedDisk(), _FIRST)
+    rehearsal = CycleProcess(cycle, SimulatedDisk(), _FIRST)
     rehearsal.go()
     changing = [number for number, operation in enumerate(rehearsal.disk.log) if operation.mutates]
     for number in changing:
@@ -96,9 +96,9 @@ def prove_errors(cycle: Cycle, inspector: Inspector, *, crashes: bool = False) -
 
 
 def _prove_error(cycle: Cycle, number: int, lasting: bool, inspector: Inspector, crashes: bool) -> None:
-    struck: list[Operation] = []
+    struck: list[DiskOperation] = []
 
-    def plan(n: int, operation: Operation) -> Fail | None:
+    def plan(n: int, operation: DiskOperation) -> Fail | None:
         if crashes and struck and operation.mutates:
             look()
         hit = operation.mutates and (n >= number if lasting else n == number)
@@ -114,7 +114,7 @@ def _prove_error(cycle: Cycle, number: int, lasting: bool, inspector: Inspector,
                 inspector.inspect(end, known)
 
     disk = SimulatedDisk(plan=plan)
-    life = Life(cycle, disk, _FIRST)
+    life = CycleProcess(cycle, disk, _FIRST)
     life.go()
     inspector.inspect_errors(disk, life, struck)
     look()

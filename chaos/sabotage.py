@@ -26,14 +26,14 @@ class SabotageError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Fault:
+class PlannedFault:
     """What happens at the end of which step."""
 
     step: int
     kind: str
 
     @classmethod
-    def parse(cls, text: str) -> Fault:
+    def parse(cls, text: str) -> PlannedFault:
         """Out of STEP:FAULT; raises ValueError for anything else."""
         step, _, kind = text.partition(":")
         known = kind == "exception" or kind.startswith("exit:") or hasattr(signal, kind)
@@ -50,7 +50,7 @@ class Fault:
         os.kill(os.getpid(), getattr(signal, self.kind))
 
 
-def install(faults: list[Fault], marks: Path) -> None:
+def install(faults: list[PlannedFault], marks: Path) -> None:
     """Adds the faults to every ``Model.train`` and ``Model.fit`` of this process."""
     from mindspore.train import Callback, Model
 
@@ -82,7 +82,7 @@ def main() -> None:
     """Runs the script under its plan."""
     plan, marks, script = sys.argv[1:4]
     isolated.give_back_path(str(Path(script).resolve().parent))
-    faults = [Fault.parse(text) for text in plan.split(",")]
+    faults = [PlannedFault.parse(text) for text in plan.split(",")]
     install(faults, Path(marks))
     sys.argv[:] = sys.argv[3:]
     runpy.run_path(script, run_name="__main__")

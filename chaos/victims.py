@@ -38,7 +38,7 @@ class VictimError(Exception):
 
 
 @dataclass(frozen=True)
-class Shape:
+class VictimSetup:
     """How a run is set up: the program's arguments, and the options of ``resilient-run``.
 
     ``program`` takes a folder and --steps N, and writes down its steps as ``chaos/training.py`` does.
@@ -65,7 +65,7 @@ class Shape:
 class Victim:
     """One run in a folder of its own."""
 
-    def __init__(self, folder: Path, shape: Shape) -> None:
+    def __init__(self, folder: Path, shape: VictimSetup) -> None:
         self._folder = folder
         self._shape = shape
         self._mark = SystemEntropy().token(8).hex()
@@ -106,12 +106,12 @@ class Victim:
 
     # Looking
 
-    def lines(self) -> list[witness.Line]:
+    def lines(self) -> list[witness.WitnessLine]:
         """What the program has written down."""
         path = self._folder / "steps"
         return witness.parse(path.read_text()) if path.exists() else []
 
-    def last_lines(self) -> list[witness.Line]:
+    def last_lines(self) -> list[witness.WitnessLine]:
         """The last few of them; quick."""
         with contextlib.suppress(FileNotFoundError), open(self._folder / "steps", "rb") as steps:
             start = max(0, steps.seek(0, os.SEEK_END) - _TAIL_BYTES)

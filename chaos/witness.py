@@ -19,7 +19,7 @@ BEGUN, DONE = "begun", "done"
 
 
 @dataclass(frozen=True)
-class Line:
+class WitnessLine:
     """One line: which process, what, and which step."""
 
     pid: int
@@ -42,7 +42,7 @@ class Death:
 
 
 @dataclass(frozen=True)
-class Account:
+class RepeatedSteps:
     """Steps that were run again: because their copy was in progress, and because memory had died too.
 
     ``errors`` are all others, and whatever else does not add up.
@@ -53,14 +53,14 @@ class Account:
     errors: tuple[str, ...]
 
 
-def parse(text: str) -> list[Line]:
+def parse(text: str) -> list[WitnessLine]:
     """The lines of a file that is perhaps being written."""
     whole, _, _ = text.rpartition("\n")
     words = [line.split() for line in whole.splitlines()]
-    return [Line(int(pid), what, int(step)) for pid, what, step in words]
+    return [WitnessLine(int(pid), what, int(step)) for pid, what, step in words]
 
 
-def judge(lines: Sequence[Line], deaths: Sequence[Death], steps: int) -> Account:
+def judge(lines: Sequence[WitnessLine], deaths: Sequence[Death], steps: int) -> RepeatedSteps:
     """Holds a finished run of so many steps against its deaths."""
     in_copy = since_durable = 0
     missing = sorted(_missing(lines, steps))
@@ -85,18 +85,18 @@ def judge(lines: Sequence[Line], deaths: Sequence[Death], steps: int) -> Account
             in_copy += 1
         elif again:
             errors.append(f"{where}: {again} completed steps were run again")
-    return Account(in_copy, since_durable, tuple(errors))
+    return RepeatedSteps(in_copy, since_durable, tuple(errors))
 
 
-def _missing(lines: Sequence[Line], steps: int) -> set[int]:
+def _missing(lines: Sequence[WitnessLine], steps: int) -> set[int]:
     return set(range(1, steps + 1)) - {line.step for line in lines if line.what == DONE}
 
 
-def _next_step(last: Line) -> int:
+def _next_step(last: WitnessLine) -> int:
     return last.step + 1 if last.what == DONE else last.step
 
 
-def _out_of_order(last: Line, line: Line) -> list[str]:
+def _out_of_order(last: WitnessLine, line: WitnessLine) -> list[str]:
     expected = (DONE, last.step) if last.what == BEGUN else (BEGUN, last.step + 1)
     if (line.what, line.step) == expected:
         return []

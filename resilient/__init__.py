@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resilient import errors
-    from resilient.worker.call.loops import training
+    from resilient.worker.call.custom_loop import training
     from resilient.worker.call.monitor import CheckpointMonitor
 
 __all__ = ["CheckpointMonitor", "errors", "training"]
 
-_HOMES = {"CheckpointMonitor": "resilient.worker.call.monitor", "training": "resilient.worker.call.loops"}
+_HOMES = {
+    "CheckpointMonitor": "resilient.worker.call.monitor",
+    "training": "resilient.worker.call.custom_loop",
+}
 
 
 def __getattr__(name: str) -> Any:

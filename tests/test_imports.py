@@ -17,7 +17,7 @@ FOUNDATION = [
     "resilient.isolated",
     "resilient.__main__",
     "resilient.errors",
-    "resilient.version",
+    "resilient.command_parser",
     "resilient.config",
     "resilient.host",
     "resilient.codec",
@@ -41,10 +41,10 @@ WORKER = [
 SUPERVISOR = [
     *FOUNDATION,
     "supervisor.edges",
-    "supervisor.workers",
+    "supervisor.group",
     "supervisor.verdict",
     "supervisor.watching",
-    "supervisor.saves",
+    "supervisor.checkpointing",
     "supervisor.telling",
     "supervisor.loop",
     "supervisor.command",
@@ -57,7 +57,7 @@ NOT_YET = {
     ("resilient.worker.session.session", "resilient.worker.call.timeline"),
     ("resilient.worker.session.session", "resilient.worker.session.mirror_setup"),
 }
-MAY_READ_ENVIRONMENT = {"resilient/config.py", "supervisor/workers/workers.py"}
+MAY_READ_ENVIRONMENT = {"resilient/config.py", "supervisor/group/worker_processes.py"}
 FRAMEWORKS = {"mindspore", "numpy"}
 
 

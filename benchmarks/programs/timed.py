@@ -69,14 +69,14 @@ class Marks:
         self.write("marks", f"{name} {at_s or time.monotonic():.6f}")
 
 
-class Account:
+class OwnTime:
     """Sums up the time that is spent in our own callbacks, if there are any."""
 
     def __init__(self):
         self.seconds = 0.0
         passage = sys.modules.get("resilient.worker.call.passage")
         self.present = passage is not None
-        for owner in (passage._Opening, passage._Closing) if self.present else ():
+        for owner in (passage._FirstCallback, passage._LastCallback) if self.present else ():
             for name in ("on_train_step_begin", "on_train_step_end", "on_train_epoch_end"):
                 if name in vars(owner):
                     setattr(owner, name, self._timed(getattr(owner, name)))
@@ -90,7 +90,7 @@ class Account:
         return timed
 
 
-class Watch(Callback):
+class Stopwatch(Callback):
     """Looks at the clock."""
 
     def __init__(self, marks, last):
@@ -99,7 +99,7 @@ class Watch(Callback):
         self._last = last
         self._first = True
         self._began_s = 0.0
-        self._account = Account()
+        self._account = OwnTime()
 
     def on_train_step_end(self, run_context):
         step = run_context.original_args().cur_step_num
@@ -161,7 +161,7 @@ def main():
         ms.load_param_into_net(model.train_network, ms.load_checkpoint(options.source))
         marks.mark("loaded")
     epochs = -(-options.steps // training.get_dataset_size())
-    model.train(epochs, training, callbacks=[Watch(marks, epochs * training.get_dataset_size())])
+    model.train(epochs, training, callbacks=[Stopwatch(marks, epochs * training.get_dataset_size())])
     if options.save:
         ms.save_checkpoint(model.train_network, options.save)
 

@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from resilient.errors import CorruptError
-from resilient.host.files import Reader
+from resilient.host.files import FileReader
 
 MAGIC_BYTES = 4
 
@@ -33,14 +33,14 @@ _NONCE_BYTES = 12
 _UNOPENED = "it cannot be decrypted with this key: another one, or damaged"
 
 
-def mode_of(reader: Reader) -> str | None:
+def mode_of(reader: FileReader) -> str | None:
     """The mode a file was encrypted in, by its first bytes; None for one that is not."""
     magic = bytearray(MAGIC_BYTES)
     reader.read_into(memoryview(magic), 0)
     return _MODES.get(bytes(magic))
 
 
-def plaintext(reader: Reader, mode: str | None, key: bytes | None) -> Iterator[bytes]:
+def plaintext(reader: FileReader, mode: str | None, key: bytes | None) -> Iterator[bytes]:
     """The plaintext of a file, block by block.
 
     ``key`` has a length that ``mode`` takes; both are None for a file that is not encrypted. Raises
@@ -63,7 +63,7 @@ def plaintext(reader: Reader, mode: str | None, key: bytes | None) -> Iterator[b
         offset += size
 
 
-def _pieces(reader: Reader) -> Iterator[bytes]:
+def _pieces(reader: FileReader) -> Iterator[bytes]:
     end = reader.size_bytes
     wanted = _crc(reader)
     if wanted is not None:
@@ -77,7 +77,7 @@ def _pieces(reader: Reader) -> Iterator[bytes]:
         raise CorruptError("its content is not what its CRC was computed of")
 
 
-def _crc(reader: Reader) -> int | None:
+def _crc(reader: FileReader) -> int | None:
     """The CRC that a plain file ends in; None for most, which have none."""
     if reader.size_bytes < _CRC_BYTES:
         return None
@@ -86,7 +86,7 @@ def _crc(reader: Reader) -> int | None:
     return int.from_bytes(number, "big") if len(number) < len(tail) else None
 
 
-def _read(reader: Reader, offset: int, size_bytes: int) -> bytes:
+def _read(reader: FileReader, offset: int, size_bytes: int) -> bytes:
     if size_bytes > reader.size_bytes - offset:
         raise CorruptError(f"the file ends early, behind byte {offset}")
     content = bytearray(size_bytes)

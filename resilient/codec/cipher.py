@@ -45,7 +45,7 @@ from resilient.codec import parallel
 from resilient.codec.keys import check_key_length, manifest_key
 from resilient.errors import CorruptError
 from resilient.host.entropy import Entropy
-from resilient.host.files import Buffer, Reader
+from resilient.host.files import Buffer, FileReader
 
 BLOCK_BYTES = 4 * 1024 * 1024  # a multiple of the ciphers' 16 bytes
 
@@ -97,7 +97,7 @@ class Cipher:
         data, tag = self._format.seal(plain, nonce, out)
         return SealedBlock(data, tag, len(plain))
 
-    def open(self, reader: Reader, tags: Sequence[bytes]) -> Generator[memoryview, None, None]:
+    def open(self, reader: FileReader, tags: Sequence[bytes]) -> Generator[memoryview, None, None]:
         """The plaintext blocks of a sealed file, each valid until the next one is asked for.
 
         Every block is checked against its tag before it is given out. Raises CorruptError at the first
@@ -109,7 +109,7 @@ class Cipher:
         self._demand_end(reader, tags)
 
     def _openings(
-        self, reader: Reader, tags: Sequence[bytes], ring: int
+        self, reader: FileReader, tags: Sequence[bytes], ring: int
     ) -> Iterator[Callable[[], memoryview]]:
         blocks = _Blocks(reader, self._full_bytes())
         sealed = _buffers(ring, self._full_bytes())
@@ -127,7 +127,7 @@ class Cipher:
             raise CorruptError(f"block {number} is not the one that was written")
         return opened
 
-    def glance(self, reader: Reader, tags: Sequence[bytes]) -> None:
+    def glance(self, reader: FileReader, tags: Sequence[bytes]) -> None:
         """Checks what can be told of a sealed file without decrypting.
 
         The order and the lengths of its blocks, and of each its tag: CBC and plain blocks are read in full,
@@ -152,7 +152,7 @@ class Cipher:
         if not self._format.is_header(block, size_bytes - self._format.header_bytes):
             raise CorruptError(f"the header of block {number} makes no sense")
 
-    def _demand_end(self, reader: Reader, tags: Sequence[bytes]) -> None:
+    def _demand_end(self, reader: FileReader, tags: Sequence[bytes]) -> None:
         beyond_bytes = reader.size_bytes - len(tags) * self._full_bytes()
         if beyond_bytes > 0:
             raise CorruptError(f"the file has {beyond_bytes} bytes too many")
@@ -169,7 +169,7 @@ class Cipher:
 class _Blocks:
     """The blocks of a sealed file, read one at a time: a disk is fastest from front to back."""
 
-    def __init__(self, reader: Reader, full_bytes: int) -> None:
+    def __init__(self, reader: FileReader, full_bytes: int) -> None:
         self._reader = reader
         self._full_bytes = full_bytes
         self._turn = threading.Lock()

@@ -68,8 +68,8 @@ def decode(chunks: Iterable[Buffer], sink: Sink, size_bytes: int | None = None) 
     stream. Raises CorruptError for anything the encoder does not
     produce; what was filled until then is garbage.
     """
-    source = _Source(chunks, size_bytes)
-    tensors = _Tensors(sink)
+    source = _ChunkStream(chunks, size_bytes)
+    tensors = _TensorAssembly(sink)
     extra = b""
     first = True
     while not source.at_end():
@@ -95,7 +95,7 @@ def stock_part(chunks: Iterable[Buffer], left_out: list[str]) -> Iterator[bytes]
     Names of section 0 that stock cannot read are added to ``left_out``. The stream is one that was
     authenticated: only what is left out is looked at. Raises CorruptError.
     """
-    source = _Source(chunks, None)
+    source = _ChunkStream(chunks, None)
     while not source.at_end():
         field = source.varint()
         if field == FIELD_VALUE << 3 | _LENGTH_DELIMITED:
@@ -166,7 +166,7 @@ def _varint(number: int) -> bytes:
 # Decoding
 
 
-class _Source:
+class _ChunkStream:
     """The chunks of a stream as one sequence of bytes. Running out of them is a CorruptError."""
 
     def __init__(self, chunks: Iterable[Buffer], size_bytes: int | None) -> None:
@@ -255,7 +255,7 @@ class _Source:
 
 
 @dataclass(frozen=True)
-class _Header:
+class _RecordHeader:
     """A record without its content."""
 
     section: int
@@ -269,7 +269,7 @@ class _Header:
         return self.section, self.name, self.dtype, self.dims
 
 
-def _decode_ours(source: _Source) -> _Header:
+def _decode_ours(source: _ChunkStream) -> _RecordHeader:
     end = source.varint() + source.offset
     source.expect(0x08)
     section = source.varint()
@@ -279,7 +279,7 @@ def _decode_ours(source: _Source) -> _Header:
     return header
 
 
-def _decode_header(source: _Source, section: int) -> _Header:
+def _decode_header(source: _ChunkStream, section: int) -> _RecordHeader:
     """Reads a Value up to its content, which must end where the Value and its tensor end."""
     value_end = source.varint() + source.offset
     source.expect(0x0A)
@@ -292,10 +292,10 @@ def _decode_header(source: _Source, section: int) -> _Header:
     content_bytes = source.varint()
     _demand_end(source, content_bytes, tensor_end)
     _demand_end(source, content_bytes, value_end)
-    return _Header(section, name, dtype, dims, content_bytes)
+    return _RecordHeader(section, name, dtype, dims, content_bytes)
 
 
-def _decode_dims(source: _Source) -> tuple[int, ...]:
+def _decode_dims(source: _ChunkStream) -> tuple[int, ...]:
     """Reads dims up to and including the key of the dtype that follows them."""
     dims: list[int] = []
     while (key := source.byte()) == 0x08:
@@ -307,12 +307,12 @@ def _decode_dims(source: _Source) -> tuple[int, ...]:
     return tuple(dims)
 
 
-def _demand_end(source: _Source, content_bytes: int, end: int) -> None:
+def _demand_end(source: _ChunkStream, content_bytes: int, end: int) -> None:
     if source.offset + content_bytes != end:
         raise CorruptError(f"lengths contradict each other at byte {source.offset}")
 
 
-class _Tensors:
+class _TensorAssembly:
     """Puts the slices of each tensor together in the memory that the sink gives."""
 
     def __init__(self, sink: Sink) -> None:
@@ -323,7 +323,7 @@ class _Tensors:
         self._total_bytes = 0
         self._done_bytes = 0
 
-    def read(self, source: _Source, header: _Header) -> None:
+    def read(self, source: _ChunkStream, header: _RecordHeader) -> None:
         if self._open is None:
             self._begin(source, header)
         elif self._open != header.tensor or not header.content_bytes:
@@ -343,7 +343,7 @@ class _Tensors:
         if self._open is not None:
             raise CorruptError(f"the end of {self._open[1]} is missing")
 
-    def _begin(self, source: _Source, header: _Header) -> None:
+    def _begin(self, source: _ChunkStream, header: _RecordHeader) -> None:
         if (header.section, header.name) in self._seen:
             raise CorruptError(f"{header.name} is there twice")
         self._seen.add((header.section, header.name))
@@ -355,7 +355,7 @@ class _Tensors:
         assert self._target is None or len(self._target) == total_bytes, "the sink's view has another size"
 
 
-def _shape(header: _Header) -> tuple[tuple[int, ...], int]:
+def _shape(header: _RecordHeader) -> tuple[tuple[int, ...], int]:
     """The dims and the size in bytes of the tensor that begins with this record."""
     size_bytes = tensor_bytes(header.dtype, header.dims)
     if size_bytes is None:

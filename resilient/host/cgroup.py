@@ -91,7 +91,7 @@ def memberships(pid: int | None = None) -> Memberships:
 # Groups of our own
 
 
-class Group:
+class ControlGroup:
     """A group that we have made, for the processes of one attempt."""
 
     def __init__(self, path: Path) -> None:
@@ -150,7 +150,7 @@ class Group:
         return not self.path.exists()
 
 
-class Groups:
+class ControlGroups:
     """Makes groups below our own one. ``at`` is our own group's directory.
 
     ``mark`` stands in the groups' names: letters and digits that no two supervisors have while both live.
@@ -161,7 +161,7 @@ class Groups:
         self._mark = mark
 
     @classmethod
-    def available(cls, mark: str = "") -> Groups | None:
+    def available(cls, mark: str = "") -> ControlGroups | None:
         """Where groups can be made, filled and killed; None where they cannot. Tried, not guessed."""
         at = memberships().unified
         if at is None:
@@ -175,7 +175,7 @@ class Groups:
         group.remove()
         return groups if usable else None
 
-    def make(self) -> Group | None:
+    def make(self) -> ControlGroup | None:
         """A new group, with our pid and mark in its name; None where that fails."""
         mark = f"-{self._mark}" if self._mark else ""
         path = self._at / f"resilient-{os.getpid()}-{born_at(os.getpid()) or 0}-{next(_numbers)}{mark}"
@@ -183,7 +183,7 @@ class Groups:
             path.mkdir()
         except OSError:
             return None
-        return Group(path)
+        return ControlGroup(path)
 
     def clear_away(self) -> None:
         """Removes the groups of dead supervisors, where they are empty."""
@@ -191,9 +191,9 @@ class Groups:
             for name in os.listdir(self._at):
                 match = _NAME.fullmatch(name)
                 if match and not _lives(int(match[1]), int(match[2])):
-                    Group(self._at / name).remove()
+                    ControlGroup(self._at / name).remove()
 
-    def orphans(self) -> list[Group]:
+    def orphans(self) -> list[ControlGroup]:
         """The groups with processes in them that a dead supervisor with our mark has left.
 
         They are looked for in the whole hierarchy that is to be seen: it may have been in another session.
@@ -205,7 +205,7 @@ class Groups:
             for name in names:
                 match = _NAME.fullmatch(name)
                 if match and match[3] == self._mark and not _lives(int(match[1]), int(match[2])):
-                    group = Group(Path(folder) / name)
+                    group = ControlGroup(Path(folder) / name)
                     found += [group] if group.pids else []
         return found
 

@@ -50,7 +50,7 @@ class Identity:
     changed_ns: int
 
 
-class Writer(Protocol):
+class FileWriter(Protocol):
     """A new file that is being written, front to back."""
 
     def write(self, data: Buffer) -> None:
@@ -68,7 +68,7 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
-class Reader(Protocol):
+class FileReader(Protocol):
     """An open file that is being read."""
 
     @property
@@ -84,7 +84,7 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-class Lock(Protocol):
+class FileLock(Protocol):
     """An exclusive lock that is held until it is released or its process dies."""
 
     def release(self) -> None: ...
@@ -93,11 +93,11 @@ class Lock(Protocol):
 class Files(Protocol):
     """The file operations that the project may use."""
 
-    def create(self, path: Path) -> Writer:
+    def create(self, path: Path) -> FileWriter:
         """Opens a file that must not exist yet, with mode 0600."""
         ...
 
-    def open(self, path: Path) -> Reader:
+    def open(self, path: Path) -> FileReader:
         """Opens a regular file for reading."""
         ...
 
@@ -127,7 +127,7 @@ class Files(Protocol):
         """Makes the directory's names durable: a file's own fsync does not persist its name."""
         ...
 
-    def lock(self, path: Path, owner: bytes = b"") -> Lock:
+    def lock(self, path: Path, owner: bytes = b"") -> FileLock:
         """Takes the exclusive lock of ``path``; BusyError when it is held.
 
         ``owner`` becomes the file's content: words for whoever is refused. The lock itself is the kernel's.

@@ -18,10 +18,10 @@ from resilient.run import rundir
 from resilient.run.floor import Floor
 from resilient.run.holdings import PROVEN, Holding
 from resilient.run.record_seal import Seal
-from resilient.run.rundir import Found, RunRecord
+from resilient.run.rundir import FoundRecord, RunRecord
 
 
-def is_proven(found: Found, keys: Iterable[bytes]) -> bool:
+def is_proven(found: FoundRecord, keys: Iterable[bytes]) -> bool:
     """Whether the record is what somebody with one of the keys has written; without a key all there is."""
     return found.seal is Seal.SEALED or (found.seal is Seal.UNSEALED and not list(keys))
 
@@ -32,7 +32,9 @@ def reduced(record: RunRecord) -> RunRecord:
     return replace(record, status=status, accepted=())
 
 
-def objection(found: Found, keys: Iterable[bytes], holdings: Iterable[Holding], floor: Floor | None) -> str:
+def objection(
+    found: FoundRecord, keys: Iterable[bytes], holdings: Iterable[Holding], floor: Floor | None
+) -> str:
     """Why a record that is not proven cannot be read at all; "" where it may be read in the reduced way."""
     if found.seal is Seal.BROKEN:
         return "it was changed by somebody without the run's key"

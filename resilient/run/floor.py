@@ -30,7 +30,7 @@ from typing import Any
 from resilient.errors import StorageError
 from resilient.host.world import World
 from resilient.run import record_seal
-from resilient.run.places import Followed
+from resilient.run.places import FollowedPlace
 from resilient.run.record_seal import Seal
 from resilient.store import commit
 
@@ -112,7 +112,7 @@ def merged(before: Heights, after: Heights) -> Heights:
     return {**before, **higher}
 
 
-def moved_along(root: Path, heights: Heights, followed: Iterable[Followed]) -> Heights:
+def moved_along(root: Path, heights: Heights, followed: Iterable[FollowedPlace]) -> Heights:
     """The heights under the names that their folders have since the run was moved."""
     moved: Heights = {}
     for folder, height in heights.items():

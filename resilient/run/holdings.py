@@ -18,7 +18,7 @@ from resilient.host.files import Files
 from resilient.host.world import World
 from resilient.run.rundir import RunRecord
 from resilient.store import layout, manifest
-from resilient.store.entry import Entry, Failure
+from resilient.store.entry import Entry, FileFailure
 from resilient.store.manifest import Owner
 from resilient.store.opening import open_store
 from resilient.store.patience import patiently
@@ -135,7 +135,9 @@ def _names_aside(files: Files, folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _claims(files: Files, directory: Path, failures: Iterable[Failure]) -> Iterator[tuple[Exception, Claim]]:
+def _claims(
+    files: Files, directory: Path, failures: Iterable[FileFailure]
+) -> Iterator[tuple[Exception, Claim]]:
     for failure in failures:
         if not isinstance(failure.error, (WrongKeyError, ForeignError)):
             continue

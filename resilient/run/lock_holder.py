@@ -38,7 +38,7 @@ _NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockHolder:
     """A process that holds a run's lock. ``pidfd`` is one process for ever; it is closed by ``holder``."""
 
     pid: int
@@ -68,7 +68,7 @@ class Holder:
 
 
 @contextlib.contextmanager
-def holder(root: Path) -> Iterator[Holder | None]:
+def holder(root: Path) -> Iterator[LockHolder | None]:
     """The process that works on the run in ``root``; None where nobody does.
 
     Raises UsageError when somebody does who cannot be reached: another user's process, one in another
@@ -82,7 +82,7 @@ def holder(root: Path) -> Iterator[Holder | None]:
             os.close(found.pidfd)
 
 
-def _find(path: Path) -> Holder | None:
+def _find(path: Path) -> LockHolder | None:
     deadline_s = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -129,14 +129,14 @@ def _open_lock(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
-def _open(pid: int, lock: os.stat_result) -> Holder | None:
+def _open(pid: int, lock: os.stat_result) -> LockHolder | None:
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
     try:
         if _holds(pid, lock):
-            return Holder(pid, pidfd)
+            return LockHolder(pid, pidfd)
     except PermissionError as error:
         os.close(pidfd)
         message = f"process {pid}, which the run's lock names, is not yours to look at"

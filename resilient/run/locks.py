@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from resilient.errors import BusyError, StorageError
-from resilient.host.files import Files, Lock
+from resilient.host.files import FileLock, Files
 from resilient.host.world import World
 from resilient.run.places import Places
 from resilient.run.rundir import RunDirectory
@@ -46,7 +46,7 @@ def _ranks(files: Files, place: Path, world_size: int) -> list[int]:
     return sorted({*range(world_size), *(rank for rank in found if rank is not None)})
 
 
-def _lock_rank(files: Files, place: Path, rank: int) -> Lock:
+def _lock_rank(files: Files, place: Path, rank: int) -> FileLock:
     path = layout.rank_lock(place, rank)
     try:
         return locked_soon(files, path)

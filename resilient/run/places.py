@@ -31,7 +31,7 @@ _LIMIT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Other:
+class OtherPlace:
     """A place that is named, and belongs to the run in the directory ``owner``.
 
     ``copy`` is the one that was copied with this run; None where there is none.
@@ -43,7 +43,7 @@ class Other:
 
 
 @dataclass(frozen=True)
-class Followed:
+class FollowedPlace:
     """A place outside of home that has come along: where it was, and where it is now."""
 
     before: Path
@@ -62,10 +62,10 @@ class Places:
     root: Path
     own: tuple[Path, ...]
     shared: frozenset[Path]
-    others: tuple[Other, ...]
+    others: tuple[OtherPlace, ...]
     missing: tuple[Path, ...]
     named: tuple[Path, ...]
-    followed: tuple[Followed, ...] = ()
+    followed: tuple[FollowedPlace, ...] = ()
 
     @classmethod
     def alone(cls, root: Path) -> Places:
@@ -102,10 +102,10 @@ def find_places(files: Files, root: Path, record: RunRecord) -> Places:
     copied = is_copy(files, root, record)
     own: list[Path] = []
     shared: set[Path] = set()
-    others: list[Other] = []
+    others: list[OtherPlace] = []
     missing: list[Path] = []
     named: list[Path] = []
-    followed: list[Followed] = []
+    followed: list[FollowedPlace] = []
     for name in record.checkpoints:
         place = _moved(home / name, home, root)
         if place in named or place in missing or any(place == other.place for other in others):
@@ -115,9 +115,9 @@ def find_places(files: Files, root: Path, record: RunRecord) -> Places:
         beside = None if inside else _beside(files, place, root, record)
         mine = [beside] if beside is not None else []
         if owner == record.run_id or (copied and not inside):
-            others.append(Other(place, place if owner == record.run_id else home, beside))
+            others.append(OtherPlace(place, place if owner == record.run_id else home, beside))
         elif beside is not None and not _keeps(files, place, record.run_id):
-            followed.append(Followed(place, beside))
+            followed.append(FollowedPlace(place, beside))
         else:
             mine.append(place)
         for one in dict.fromkeys(one for one in mine if one not in named):

@@ -86,7 +86,7 @@ def _is_damaged(holding: Holding | None, name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class StartFromZero:
     """A place where a worker finds nothing to resume from, and is about to begin from zero.
 
     ``strange`` counts the manifests of others there, ``unseen`` are places of the run that hold checkpoints

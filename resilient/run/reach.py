@@ -29,7 +29,7 @@ _UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
-class Locked:
+class LockedCheckpoint:
     """A checkpoint of the run that no key opens. ``ahead``: none is newer, in its folder, that one opens."""
 
     name: str
@@ -46,11 +46,11 @@ class Reach:
     """
 
     key_ids: frozenset[str | None]
-    locked: tuple[Locked, ...]
+    locked: tuple[LockedCheckpoint, ...]
     sure: bool
 
     @property
-    def ahead(self) -> Locked | None:
+    def ahead(self) -> LockedCheckpoint | None:
         """What would be passed over by whoever went on with these keys."""
         return next((locked for locked in self.locked if locked.ahead), None)
 
@@ -94,7 +94,7 @@ def look(
     return Reach(key_ids, tuple(locked), sure=not unread and not places.missing)
 
 
-def _locked(files: Files, store: Store, found: Survey) -> Iterator[Locked]:
+def _locked(files: Files, store: Store, found: Survey) -> Iterator[LockedCheckpoint]:
     newest = max((entry.generation for entry in found.entries), default=-1)
     for failure in found.failures:
         if not isinstance(failure.error, WrongKeyError):
@@ -103,7 +103,9 @@ def _locked(files: Files, store: Store, found: Survey) -> Iterator[Locked]:
         # What has gone meanwhile needs no key. Nor does what is not encrypted where encryption is on: it may
         # be anybody's, and is not wanted.
         if said is not None and said.get("key_id", _UNKNOWN) is not None:
-            yield Locked(failure.name, str(said.get("key_id", _UNKNOWN)), _generation(said) > newest)
+            yield LockedCheckpoint(
+                failure.name, str(said.get("key_id", _UNKNOWN)), _generation(said) > newest
+            )
 
 
 def _generation(said: Mapping[str, Any]) -> float:

@@ -32,14 +32,14 @@ from pathlib import Path
 from resilient.codec.keys import key_id
 from resilient.config import Sealing
 from resilient.errors import CheckpointError, CorruptError, StorageError, UnprovenError, WrongKeyError
-from resilient.host.files import Writer
+from resilient.host.files import FileWriter
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory, RunRecord
 from resilient.store import bare_file, layout, manifest, pins
 from resilient.store import commit as sequence
-from resilient.store.bare_file import Opening
-from resilient.store.commit import Place
-from resilient.store.entry import Entry, Failure
+from resilient.store.bare_file import OpeningKey
+from resilient.store.commit import CommitPaths
+from resilient.store.entry import Entry, FileFailure
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.sealed import Written, opened, write_stream
 from resilient.store.store import Store
@@ -56,7 +56,7 @@ class Resealed:
     """
 
     name: str
-    failure: Failure | None = None
+    failure: FileFailure | None = None
     aside: bool = False
 
 
@@ -108,7 +108,7 @@ class Rekey:
     def _everything(self, weights: Iterable[Path], missing: Iterable[Path]) -> Iterator[Resealed]:
         for place in missing:
             error = StorageError("is not there", hint="mount it, or --forget-missing if it is gone for good")
-            yield Resealed(str(place), Failure(str(place), error))
+            yield Resealed(str(place), FileFailure(str(place), error))
         for store in self._stores:
             yield from self._checkpoints(store)
         for folder in weights:
@@ -158,24 +158,26 @@ class Rekey:
         try:
             copy = found or self._copy(store, original, copies)
         except CorruptError as error:
-            yield Resealed(original.name, self._set_aside(store, Failure(original.name, error)), aside=True)
+            yield Resealed(
+                original.name, self._set_aside(store, FileFailure(original.name, error)), aside=True
+            )
             return
         copies[original.digest] = copy
         if pins.pinned(self._files, [original]):
             pins.pin(self._files, copy, self._token())
         with suppress(FileNotFoundError):
-            sequence.remove(self._files, Place(original.directory, original.name, self._token()))
+            sequence.remove(self._files, CommitPaths(original.directory, original.name, self._token()))
         pins.unpin(self._files, original)
         yield Resealed(copy.name)
 
-    def _examine(self, store: Store, copy: Entry) -> Failure | None:
+    def _examine(self, store: Store, copy: Entry) -> FileFailure | None:
         try:
             store.verify(copy)
         except CorruptError as error:
-            return self._set_aside(store, Failure(copy.name, error))
+            return self._set_aside(store, FileFailure(copy.name, error))
         return None
 
-    def _set_aside(self, store: Store, failure: Failure) -> Failure:
+    def _set_aside(self, store: Store, failure: FileFailure) -> FileFailure:
         """Moves a corrupt checkpoint to the quarantine. Raises StorageError when that is impossible."""
         aside = store.set_aside(failure)
         if isinstance(aside.error, StorageError):
@@ -194,7 +196,7 @@ class Rekey:
         if named is None:
             raise CorruptError("it has a name that no checkpoint is given")
         name = layout.free_name(replace(named, copy=0), set(self._files.names(original.directory)))
-        place = Place(original.directory, name.data, self._token())
+        place = CommitPaths(original.directory, name.data, self._token())
         parent = copies[made.parent].digest if made.parent in copies else made.parent
         data = sequence.commit(
             self._files,
@@ -213,7 +215,7 @@ class Rekey:
         owner = Owner(original.manifest.run_id, original.manifest.rank)
         return manifest.decode(data, self._keys, owner, allow_plain=True)
 
-    def _write(self, original: Entry, writer: Writer) -> Written:
+    def _write(self, original: Entry, writer: FileWriter) -> Written:
         with opened(self._files, original, self._keys) as blocks:
             # A block is only valid until the next one is asked for, and may still be on its way to the disk.
             written = write_stream(self._sealing, self._entropy, map(bytes, blocks), writer)
@@ -221,7 +223,7 @@ class Rekey:
             raise CorruptError("it does not hold as much as its manifest says")
         return written
 
-    def _make_manifest(self, original: Entry, place: Place, parent: str, written: Written) -> bytes:
+    def _make_manifest(self, original: Entry, place: CommitPaths, parent: str, written: Written) -> bytes:
         made: Manifest = replace(
             original.manifest,
             file_name=place.data_name,
@@ -253,12 +255,12 @@ class Rekey:
                 if name in self._files.names(folder):
                     raise StorageError(f"the copy of {name} has gone while it was made") from error
             except CheckpointError as error:
-                yield Resealed(name, Failure(name, error))
+                yield Resealed(name, FileFailure(name, error))
 
     def _reseal_weights(self, path: Path) -> bool:
         """Replaces a weights file by the same under the new key; whether that was needed."""
         opening = bare_file.read_stock(self._files, path, self._keys, _skip)
-        if opening == Opening(self._sealing.mode, self._sealing.key):
+        if opening == OpeningKey(self._sealing.mode, self._sealing.key):
             return False
         temporary = path.with_name(layout.temporary(path.name, self._token()))
         try:

@@ -21,7 +21,7 @@ from typing import Any
 from resilient.codec.keys import KEY_BYTES, SALT_BYTES
 from resilient.errors import BusyError, StorageError, UnusableError
 from resilient.host import inside
-from resilient.host.files import Files, Lock
+from resilient.host.files import FileLock, Files
 from resilient.host.world import World
 from resilient.run import record_seal
 from resilient.run.record_seal import Seal
@@ -78,7 +78,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRecord:
     """A record as it lies on disk, how its seal looks with the keys at hand, and whose seals it has."""
 
     record: RunRecord
@@ -129,7 +129,7 @@ class RunDirectory:
         """What the saver says when something is wrong with it."""
         return self.root / "logs" / "saver.log"
 
-    def lock(self) -> Lock:
+    def lock(self) -> FileLock:
         """Takes the run for this process. Raises BusyError, with the pid of who has it."""
         self._files.make_directory(self.root)
         path = self.root / "lock"
@@ -160,7 +160,7 @@ class RunDirectory:
         found = self.look(())
         return found.record if found is not None else None
 
-    def look(self, keys: Iterable[bytes]) -> Found | None:
+    def look(self, keys: Iterable[bytes]) -> FoundRecord | None:
         """The run's record, and whether one of these keys vouches for it. Raises as :meth:`read`."""
         try:
             data = self._files.read(self.root / "run.json", _LIMIT_BYTES)
@@ -169,7 +169,7 @@ class RunDirectory:
             return None
         try:
             content = json.loads(data)
-            return Found(
+            return FoundRecord(
                 _decode(content), record_seal.check(content, keys, KIND), record_seal.sealed_by(content)
             )
         except _NONSENSE as error:

@@ -24,7 +24,7 @@ from resilient.config import KeepPolicy, Sealing
 from resilient.errors import StorageError
 from resilient.host.clock import Clock
 from resilient.host.shared_memory import SharedMemory
-from resilient.saving.saver import Saver
+from resilient.saving.in_process import Saver
 from resilient.wire.heartbeat import Heartbeat
 from resilient.wire.link import Link
 from resilient.wire.mirror import Mirror, Slot
@@ -34,7 +34,7 @@ _STOPPED_LOOKS = 30
 """One after the other: a debugger, or a shell that moves it into the background, stops it for a moment."""
 
 
-class Wanted(Protocol):
+class PendingCommit(Protocol):
     """A commit that is asked for."""
 
     @property
@@ -88,7 +88,7 @@ class RemoteSaver:
             self._theirs = mirror
         return True
 
-    def ask(self, wanted: Wanted, epoch: int, apart: Mirror | None) -> None:
+    def ask(self, wanted: PendingCommit, epoch: int, apart: Mirror | None) -> None:
         """Has a pinned slot committed: of the rank's mirror, or of one ``apart``. Raises LinkError."""
         assert not self._flying
         why = {"epoch": epoch, "reason": wanted.reason, "failure": wanted.failure}

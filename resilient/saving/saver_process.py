@@ -34,11 +34,11 @@ from resilient.config import WorkerConfig
 from resilient.errors import BusyError, LinkError, MirrorError, ResilientError, TooLargeError
 from resilient.host import core_dumps, python_warnings
 from resilient.host.descriptors import out_of_reach
-from resilient.host.files import Files, Lock
+from resilient.host.files import FileLock, Files
 from resilient.host.shared_memory import SharedMemory
 from resilient.host.world import World
 from resilient.saving import slots
-from resilient.saving.saver import Committer, Saved, Snapshot
+from resilient.saving.in_process import Committer, Saved, Snapshot
 from resilient.store import layout
 from resilient.store.opening import open_store
 from resilient.store.weights import remove_temporaries
@@ -140,7 +140,7 @@ def main() -> None:
     link = Link.from_fd(int(sys.argv[1]))
     with contextlib.suppress(LinkError):
         config, _ = link.receive()
-        saver = Saver(WorkerConfig.from_message(config), World())
+        saver = SaverProcess(WorkerConfig.from_message(config), World())
         while True:
             message, descriptors = link.receive()
             answer = saver.answer(message, descriptors)
@@ -151,13 +151,13 @@ def main() -> None:
                 link.send(fitting(answer, MOST_BYTES))
 
 
-class Saver:
+class SaverProcess:
     """Does what it is asked over the link."""
 
     def __init__(self, config: WorkerConfig, world: World) -> None:
         self._config = config
         self._world = world
-        self._lock: Lock | None = None
+        self._lock: FileLock | None = None
         store = open_store(
             config.directory,
             world,
@@ -217,7 +217,7 @@ class Saver:
         return {"type": "commit", "epoch": epoch, "generation": generation, **outcome}
 
 
-def take_lock(files: Files, path: Path, wait_s: float | None = None) -> Lock:
+def take_lock(files: Files, path: Path, wait_s: float | None = None) -> FileLock:
     """Takes a rank's lock, once a process that is about to end has let go of it: by default within a minute.
 
     Raises BusyError, which names the process that holds it.

@@ -20,7 +20,7 @@ from typing import Any
 from resilient.codec.tensors import Record
 from resilient.errors import MirrorError
 from resilient.host.shared_memory import SharedMemory
-from resilient.saving.saver import Snapshot
+from resilient.saving.in_process import Snapshot
 from resilient.wire.mirror import NONSENSE, Area, Mirror, MirrorLayout, Slot, is_count, place
 
 WEIGHTS_SECTION = 2**31

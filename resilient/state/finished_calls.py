@@ -1,7 +1,7 @@
 """What the finished training calls of a run have left in their callbacks, for attempts that pass by them.
 
 A log that only grows: one line of JSON for each finished call, ``{"call": 3, "callbacks": ..., "things":
-...}`` (see ``belongings``). It travels as a blob of the state, so that a step costs the same after a hundred
+...}`` (see ``side_state``). It travels as a blob of the state, so that a step costs the same after a hundred
 calls as after one.
 """
 
@@ -16,7 +16,7 @@ _MOST_OF_A_CALL_BYTES = 256 * 1024
 _ROOM_BYTES = 32 * 1024
 
 
-class Ended:
+class FinishedCalls:
     """The log of one run. ``content`` is what :attr:`content` gave."""
 
     def __init__(self, content: bytes = b"") -> None:

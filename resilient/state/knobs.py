@@ -27,7 +27,7 @@ from mindspore import Tensor as Live
 
 from resilient.errors import MismatchError
 from resilient.state import capture
-from resilient.state.snapshot import Tensor
+from resilient.state.snapshot import TensorValue
 
 EVERYTHING = "all"
 _LEARNING_RATE = "learning_rate"
@@ -110,7 +110,7 @@ class Knobs:
         """Networks from this ordinal on are trained already: they no longer show what the script gave."""
         self._now = {ordinal: knobs for ordinal, knobs in self._now.items() if ordinal < first}
 
-    def settle(self, ordinal: int, state: Mapping[str, Tensor]) -> frozenset[str]:
+    def settle(self, ordinal: int, state: Mapping[str, TensorValue]) -> frozenset[str]:
         """The names of parameters that keep the script's value instead of the state's.
 
         Raises MismatchError where the state's learning rate cannot be put in and the script's was not asked
@@ -120,7 +120,9 @@ class Knobs:
             self._settled[ordinal] = frozenset(self._compare(self.given[str(ordinal)], ordinal, state))
         return self._settled.get(ordinal, frozenset())
 
-    def _compare(self, given: dict[str, Any], ordinal: int, state: Mapping[str, Tensor]) -> Iterator[str]:
+    def _compare(
+        self, given: dict[str, Any], ordinal: int, state: Mapping[str, TensorValue]
+    ) -> Iterator[str]:
         now = self._now[ordinal]
         for name in [*now, *(name for name in given if name not in now)]:
             knob = now.get(name, Knob(None, name in state))
@@ -149,7 +151,7 @@ class Knobs:
         return any(word in (EVERYTHING, name) or _kind(word) == kind for word in self._taken)
 
     def _say(
-        self, name: str, knob: Knob, before: Any, held: Tensor | None, *, follows: bool, asked: bool
+        self, name: str, knob: Knob, before: Any, held: TensorValue | None, *, follows: bool, asked: bool
     ) -> None:
         now, then, in_state = _shown(knob.value), _shown(before), _shown_state(held)
         used = f"the state's {in_state} is used; to use the script's: {_OPTION} {_short(name)}"
@@ -264,7 +266,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _shown_state(held: Tensor | None) -> str:
+def _shown_state(held: TensorValue | None) -> str:
     if held is None:
         return "none"
     try:

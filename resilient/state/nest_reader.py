@@ -20,7 +20,7 @@ from mindspore import Parameter, nn
 
 from resilient.state import nest
 from resilient.state.resume import write_parameter
-from resilient.state.snapshot import Tensor
+from resilient.state.snapshot import TensorValue
 
 LEFT: Any = object()
 """Instead of a value: whatever is there stays."""
@@ -33,7 +33,7 @@ _DICTS: Mapping[str, Callable[[], Any]] = {
 }
 
 
-class Reader:
+class NestReader:
     """Reads what belongs to one boundary.
 
     ``blobs`` are its rows of bytes, ``trained`` the parameters that have their values already, by name.
@@ -186,7 +186,7 @@ class Reader:
         if target is current:
             values = target.asnumpy()
             data = self._bytes(node, values.nbytes)
-            write_parameter(target, Tensor(node["dtype"], tuple(node["shape"]), memoryview(data)))
+            write_parameter(target, TensorValue(node["dtype"], tuple(node["shape"]), memoryview(data)))
         return target
 
     def _made(self, node: Any) -> Any:
@@ -297,27 +297,27 @@ def _is_slot(target: Any, name: str) -> bool:
     return any(hasattr(kind.__dict__.get(name), "__set__") for kind in type(target).__mro__)
 
 
-_READERS: Mapping[str, Callable[[Reader, Any, Any, str], Any]] = {
-    "list": Reader._list,
-    "column": Reader._column,
-    "tuple": Reader._tuple,
-    "named": Reader._named,
-    "set": Reader._set,
-    "frozenset": Reader._frozenset,
-    "deque": Reader._deque,
-    "dict": Reader._dict,
-    "array": Reader._array,
-    "numpy": Reader._scalar,
-    "tensor": Reader._tensor,
-    "parameter": Reader._tensor,
-    "trained": Reader._trained_one,
-    "cell": Reader._cell,
-    "leaf": Reader._leaf,
-    "enum": Reader._enum,
-    "random": Reader._random,
-    "numpy_random": Reader._numpy_random,
-    "object": Reader._object,
-    "same": Reader._same,
-    "left": Reader._left,
-    "lost": Reader._lost,
+_READERS: Mapping[str, Callable[[NestReader, Any, Any, str], Any]] = {
+    "list": NestReader._list,
+    "column": NestReader._column,
+    "tuple": NestReader._tuple,
+    "named": NestReader._named,
+    "set": NestReader._set,
+    "frozenset": NestReader._frozenset,
+    "deque": NestReader._deque,
+    "dict": NestReader._dict,
+    "array": NestReader._array,
+    "numpy": NestReader._scalar,
+    "tensor": NestReader._tensor,
+    "parameter": NestReader._tensor,
+    "trained": NestReader._trained_one,
+    "cell": NestReader._cell,
+    "leaf": NestReader._leaf,
+    "enum": NestReader._enum,
+    "random": NestReader._random,
+    "numpy_random": NestReader._numpy_random,
+    "object": NestReader._object,
+    "same": NestReader._same,
+    "left": NestReader._left,
+    "lost": NestReader._lost,
 }

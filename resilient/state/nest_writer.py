@@ -45,7 +45,7 @@ class TooMuchError(Exception):
     """A nest has more parts than can be written at each step."""
 
 
-class Writer:
+class NestWriter:
     """Writes what belongs to one boundary.
 
     Arrays of up to ``inline_bytes`` stand in the JSON. ``trained`` are the parameters that the checkpoint has
@@ -91,11 +91,11 @@ class Writer:
         """The node of a value that has its number already: here is where it stands."""
         return self._writer(value)(self, value, path)
 
-    def _writer(self, value: Any) -> Callable[[Writer, Any, str], Any]:
+    def _writer(self, value: Any) -> Callable[[NestWriter, Any, str], Any]:
         found = _BY_TYPE.get(type(value))
         if found is not None:
             return found
-        return next((writer for kind, writer in _BY_BASE if isinstance(value, kind)), Writer._other)
+        return next((writer for kind, writer in _BY_BASE if isinstance(value, kind)), NestWriter._other)
 
     def _number(self, value: Any) -> int:
         # Kept alive until the boundary is written: else another object might have its identity.
@@ -221,26 +221,26 @@ class Writer:
         return {"k": "left"}
 
 
-_BY_TYPE: Mapping[type, Callable[[Writer, Any, str], Any]] = {
-    list: Writer._list,
-    tuple: Writer._tuple,
-    set: Writer._set,
-    frozenset: Writer._frozenset,
-    collections.deque: Writer._deque,
-    np.ndarray: Writer._array,
-    random.Random: Writer._random,
-    np.random.Generator: Writer._numpy_random,
-    np.random.RandomState: Writer._numpy_random,
-    **dict.fromkeys(_DICTS, Writer._dict),
-    **dict.fromkeys(_LEAF_NAMES, Writer._leaf),
+_BY_TYPE: Mapping[type, Callable[[NestWriter, Any, str], Any]] = {
+    list: NestWriter._list,
+    tuple: NestWriter._tuple,
+    set: NestWriter._set,
+    frozenset: NestWriter._frozenset,
+    collections.deque: NestWriter._deque,
+    np.ndarray: NestWriter._array,
+    random.Random: NestWriter._random,
+    np.random.Generator: NestWriter._numpy_random,
+    np.random.RandomState: NestWriter._numpy_random,
+    **dict.fromkeys(_DICTS, NestWriter._dict),
+    **dict.fromkeys(_LEAF_NAMES, NestWriter._leaf),
 }
-_BY_BASE: tuple[tuple[type, Callable[[Writer, Any, str], Any]], ...] = (
-    (enum.Enum, Writer._enum),
-    (Parameter, Writer._parameter),
-    (mindspore.Tensor, Writer._tensor),
-    (np.generic, Writer._scalar),
-    (tuple, Writer._tuple),
-    (nn.Cell, Writer._cell),
+_BY_BASE: tuple[tuple[type, Callable[[NestWriter, Any, str], Any]], ...] = (
+    (enum.Enum, NestWriter._enum),
+    (Parameter, NestWriter._parameter),
+    (mindspore.Tensor, NestWriter._tensor),
+    (np.generic, NestWriter._scalar),
+    (tuple, NestWriter._tuple),
+    (nn.Cell, NestWriter._cell),
 )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from mindspore import Parameter, nn
 
 from resilient.state import nest
-from resilient.state.nest_writer import TooMuchError, Writer, is_the_scripts, is_walked
+from resilient.state.nest_writer import NestWriter, TooMuchError, is_the_scripts, is_walked
 
 _MOST_DEPTH = 6
 _OUTER_DEPTH = 3
@@ -35,7 +35,7 @@ _STATEFUL = ("mindspore.amp", "mindspore.experimental.optim.lr_scheduler")
 
 
 @dataclass
-class Seen:
+class NotGiven:
     """What was found: objects to carry, by the words of the script for them, sentences about the others, and
     the variables with numbers or text that the loop replaces."""
 
@@ -63,7 +63,7 @@ class Seen:
         )
 
 
-def look_around(frame: FrameType, given: list[Any], trained: dict[int, str], dataset: Any) -> Seen:
+def look_around(frame: FrameType, given: list[Any], trained: dict[int, str], dataset: Any) -> NotGiven:
     """What the loop in this frame can reach beside what was given.
 
     ``trained`` are the parameters of the given objects, by identity. The dataset and its contents are no
@@ -71,7 +71,7 @@ def look_around(frame: FrameType, given: list[Any], trained: dict[int, str], dat
     """
     found = _Search(given, trained, dataset)
     replaced = replaced_in_loop(frame.f_code, frame.f_lasti)
-    seen = Seen()
+    seen = NotGiven()
     for name, value in variables(frame):
         if name not in replaced:
             # Those that have a name of their own are called by it.
@@ -167,7 +167,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _size_bytes(one: Any, trained: dict[int, str]) -> int | None:
-    writer = Writer(trained)
+    writer = NestWriter(trained)
     try:
         if type(one).__module__ in _STATEFUL or is_walked(type(one)):
             writer.walk(one)

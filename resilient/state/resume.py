@@ -16,13 +16,15 @@ from mindspore import Parameter
 
 from resilient.errors import MismatchError
 from resilient.state import capture
-from resilient.state.snapshot import Tensor
+from resilient.state.snapshot import TensorValue
 
 _SHOWN_DIFFERENCES = 3
 _HINT = "restore the script as it was, or start anew with --fresh --archive; nothing was changed or deleted"
 
 
-def restore_network(cells: capture.Cells, state: Mapping[str, Tensor], left: Collection[str] = ()) -> None:
+def restore_network(
+    cells: capture.Cells, state: Mapping[str, TensorValue], left: Collection[str] = ()
+) -> None:
     """Writes the state's values into the parameters of these cells, except those ``left`` as they are.
 
     Raises MismatchError, naming the first differences, before anything is written when names, shapes or
@@ -46,7 +48,7 @@ def put_back(shadow: capture.Shadow) -> None:
         _put(parameter, shadow.values(parameter))
 
 
-def _differences(targets: Mapping[str, Parameter], state: Mapping[str, Tensor]) -> Iterator[str]:
+def _differences(targets: Mapping[str, Parameter], state: Mapping[str, TensorValue]) -> Iterator[str]:
     for name, parameter in targets.items():
         if name not in state:
             yield f"the checkpoint has no {name!r}"
@@ -59,7 +61,7 @@ def _differences(targets: Mapping[str, Parameter], state: Mapping[str, Tensor]) 
             yield f"the network has no {name!r}"
 
 
-def write_parameter(parameter: Parameter, tensor: Tensor) -> None:
+def write_parameter(parameter: Parameter, tensor: TensorValue) -> None:
     """Writes a value into a parameter, which stays where it is in memory wherever that can be."""
     target = capture.values(parameter)
     _put(parameter, np.frombuffer(tensor.data, dtype=np.uint8).view(target.dtype).reshape(target.shape))

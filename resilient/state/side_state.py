@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from mindspore.train import Callback
 
-from resilient.state import counters, holder, nest, nest_reader
+from resilient.state import counters, nest, nest_reader, stateful_object
 from resilient.state.columns import Columns
-from resilient.state.finished_calls import Ended
-from resilient.state.holder import Beginning, Clocks
-from resilient.state.nest_writer import TooMuchError, Writer
+from resilient.state.finished_calls import FinishedCalls
+from resilient.state.nest_writer import NestWriter, TooMuchError
 from resilient.state.snapshot import Recovered
+from resilient.state.stateful_object import Clocks, InitialValues
 
 _SLOW_S = 0.02
 _ENDED_BYTES = 4 * 1024
@@ -37,14 +37,14 @@ Things = Sequence[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
-class Kept:
+class CapturedSideState:
     """What was held at one boundary: JSON, and blobs over memory that changes with the next step."""
 
     document: dict[str, Any] = field(default_factory=lambda: {"callbacks": [], "things": []})
     blobs: tuple[np.ndarray[Any, Any], ...] = ()
 
 
-class Belongings:
+class SideState:
     """Captures and puts back, and remembers how each object was when it was first seen.
 
     ``complain`` hears, once each, of what cannot be carried.
@@ -52,7 +52,7 @@ class Belongings:
 
     def __init__(self, complain: Callable[[str], None]) -> None:
         self._complain = complain
-        self._beginnings: dict[int, tuple[Any, Beginning]] = {}
+        self._beginnings: dict[int, tuple[Any, InitialValues]] = {}
         self._columns = Columns()
         self._told: set[str] = set()
         self._slow: dict[str, int] = {}
@@ -62,36 +62,36 @@ class Belongings:
         for one in holders:
             self._beginning(one, trained)
 
-    def _beginning(self, one: Any, trained: Mapping[int, str]) -> Beginning:
+    def _beginning(self, one: Any, trained: Mapping[int, str]) -> InitialValues:
         known = self._beginnings.get(id(one))
         if known is not None and known[0]() is one:
             return known[1]
-        beginning = Beginning()
-        if not holder.keeps_state(one):
+        beginning = InitialValues()
+        if not stateful_object.keeps_state(one):
             # The script's own objects: whatever they do when they are looked at, the training begins.
             with contextlib.suppress(Exception):
-                beginning = Beginning.of(one, trained)
+                beginning = InitialValues.of(one, trained)
         self._beginnings[id(one)] = _reference(one), beginning
         return beginning
 
     # Capturing
 
     def capture(
-        self, callbacks: Sequence[Any], things: Things, trained: Mapping[int, str], ended: Ended
-    ) -> Kept:
+        self, callbacks: Sequence[Any], things: Things, trained: Mapping[int, str], ended: FinishedCalls
+    ) -> CapturedSideState:
         """What these hold now. ``trained`` are the names of the parameters that the checkpoint has anyway."""
         if not callbacks and not things and not ended.length:
-            return Kept()
-        writer = Writer(trained, self._columns)
+            return CapturedSideState()
+        writer = NestWriter(trained, self._columns)
         document = self._document(writer, callbacks, things, trained)
         self._tell_left(writer.left)
         if ended.length:
             document["ended"] = {"t": len(writer.blobs), "length": ended.length}
             writer.blobs.append(np.frombuffer(ended.blob, np.uint8))
-        return Kept(document, tuple(writer.blobs))
+        return CapturedSideState(document, tuple(writer.blobs))
 
     def _document(
-        self, writer: Writer, callbacks: Sequence[Any], things: Things, trained: Mapping[int, str]
+        self, writer: NestWriter, callbacks: Sequence[Any], things: Things, trained: Mapping[int, str]
     ) -> dict[str, Any]:
         for one in (*callbacks, *(thing for _, thing in things)):
             writer.know(one)
@@ -106,14 +106,14 @@ class Belongings:
 
         Large arrays are left out: they would have to be kept for each call.
         """
-        writer = Writer(trained, inline_bytes=_ENDED_BYTES)
-        return dict(holder.without_blobs(self._document(writer, callbacks, things, trained)))
+        writer = NestWriter(trained, inline_bytes=_ENDED_BYTES)
+        return dict(stateful_object.without_blobs(self._document(writer, callbacks, things, trained)))
 
-    def _write(self, writer: Writer, one: Any, trained: Mapping[int, str]) -> Any:
+    def _write(self, writer: NestWriter, one: Any, trained: Mapping[int, str]) -> Any:
         began_s = time.perf_counter()
         name = type(one).__name__
         try:
-            return holder.write(writer, one, self._beginning(one, trained))
+            return stateful_object.write(writer, one, self._beginning(one, trained))
         except TooMuchError:
             self.tell(f"{name} holds too much to be kept at each step: {_LOST}")
         except Exception as error:  # noqa: BLE001 - the script's own code: the training does not end by our asking
@@ -165,7 +165,7 @@ class Belongings:
         callbacks: Sequence[Any],
         things: Things,
         trained: Mapping[int, str],
-        log: Ended,
+        log: FinishedCalls,
     ) -> None:
         """Puts back what they held when a call was over that is not run again.
 
@@ -205,8 +205,8 @@ class Belongings:
         trained: Mapping[str, Any],
     ) -> None:
         matched = [*_by_class(document["callbacks"], callbacks), *_by_key(document.get("things", []), things)]
-        reader = nest_reader.Reader(blobs, trained)
-        source = holder.NestSource(reader, blobs, Clocks(*document.get("clocks", (0.0, 0.0))))
+        reader = nest_reader.NestReader(blobs, trained)
+        source = stateful_object.NestSource(reader, blobs, Clocks(*document.get("clocks", (0.0, 0.0))))
         for saved, one in matched:
             if one is not None and "n" in saved:
                 reader.know(saved["n"], one)
@@ -220,14 +220,14 @@ class Belongings:
         for path, why in reader.lost.items():
             self.tell(f"{path} cannot be put back: {why}")
 
-    def _put_back(self, source: holder.NestSource, one: Any, saved: Any) -> None:
+    def _put_back(self, source: stateful_object.NestSource, one: Any, saved: Any) -> None:
         if "class" not in saved:
             # As it was written before everything was carried.
             counters.restore_callback(one, saved)
             return
         beginning = self._beginning(one, {})
         try:
-            for remark in holder.restore(source, one, saved, beginning):
+            for remark in stateful_object.restore(source, one, saved, beginning):
                 self.tell(remark)
         except Exception as error:  # noqa: BLE001 - the script's own code, or a class that has changed
             self.tell(

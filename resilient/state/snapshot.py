@@ -36,7 +36,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from resilient.errors import CorruptError
-from resilient.state.finished_calls import Ended
+from resilient.state.finished_calls import FinishedCalls
 
 FORMAT = 1
 SECTION_STOCK = 0
@@ -169,7 +169,7 @@ def left_out(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorValue:
     """A parameter's value outside the framework.
 
     ``dtype`` is MindSpore's name of it ("Float32"), ``shape`` its dimensions, ``data`` the raw
@@ -185,7 +185,7 @@ class Tensor:
 class Recovered:
     """A state that was read back: its tensors by (section, name), its document, and where it came from."""
 
-    tensors: Mapping[tuple[int, str], Tensor]
+    tensors: Mapping[tuple[int, str], TensorValue]
     document: Mapping[str, Any]
     progress: Progress
     source: str
@@ -201,7 +201,7 @@ class Recovered:
         fields = self.document.get("progress")
         return self.progress if fields is None else _progress(fields)
 
-    def of_network(self, ordinal: int, known: Container[str] = ()) -> dict[str, Tensor]:
+    def of_network(self, ordinal: int, known: Container[str] = ()) -> dict[str, TensorValue]:
         """The values of one network's parameters by name; empty when the state holds none of them.
 
         ``known`` are the network's own names: of a state that stock has saved, numbers and texts under
@@ -220,13 +220,13 @@ class Recovered:
         found = self._section(SECTION_KEPT)
         return [found[str(number)].data.cast("B") for number in range(len(found))]
 
-    def ended(self) -> Ended:
+    def ended(self) -> FinishedCalls:
         """What the finished calls have left."""
         place = self.document.get("ended")
         blobs = self.blobs()
         if place is None or place["t"] >= len(blobs):
-            return Ended()
-        return Ended(bytes(blobs[place["t"]][: place["length"]]))
+            return FinishedCalls()
+        return FinishedCalls(bytes(blobs[place["t"]][: place["length"]]))
 
     def after(self, ordinal: int) -> Recovered:
         """What is left once this network has its values: those of the others, in memory of their own.
@@ -239,10 +239,10 @@ class Recovered:
         copies = {key: replace(tensor, data=memoryview(bytes(tensor.data))) for key, tensor in left.items()}
         return replace(self, tensors=copies)
 
-    def _section(self, section: int) -> dict[str, Tensor]:
+    def _section(self, section: int) -> dict[str, TensorValue]:
         return {name: tensor for (number, name), tensor in self.tensors.items() if number == section}
 
 
-def _is_entry(tensor: Tensor) -> bool:
+def _is_entry(tensor: TensorValue) -> bool:
     """Whether it may be an entry of append_info: one number, or a text."""
     return tensor.dtype == "str" or tensor.shape == ()

@@ -15,19 +15,19 @@ from resilient.codec import bare, container
 from resilient.codec.keys import KEY_BYTES
 from resilient.codec.tensors import Sink
 from resilient.errors import CorruptError, WrongKeyError
-from resilient.host.files import Files, Reader
+from resilient.host.files import FileReader, Files
 from resilient.store.patience import PatientReader, patiently
 
 
 @dataclass(frozen=True)
-class Opening:
+class OpeningKey:
     """What opens a file: its mode and key, both None for one that is not encrypted."""
 
     mode: str | None
     key: bytes | None = field(repr=False)
 
 
-def read_stock(files: Files, path: Path, keys: Sequence[bytes], sink: Sink) -> Opening:
+def read_stock(files: Files, path: Path, keys: Sequence[bytes], sink: Sink) -> OpeningKey:
     """Reads a file into what ``sink`` gives (see ``container.decode``), and tells what opened it.
 
     Keys are tried in turn; what a sink was given before the last one must be thrown away. Raises
@@ -55,14 +55,14 @@ def is_encrypted(files: Files, path: Path) -> bool:
 
 
 @contextmanager
-def plaintext(files: Files, path: Path, opening: Opening) -> Iterator[Iterator[bytes]]:
+def plaintext(files: Files, path: Path, opening: OpeningKey) -> Iterator[Iterator[bytes]]:
     """The plaintext of a file, block by block."""
     with _reading(files, path) as reader:
         yield bare.plaintext(reader, opening.mode, opening.key)
 
 
 @contextmanager
-def _reading(files: Files, path: Path) -> Iterator[Reader]:
+def _reading(files: Files, path: Path) -> Iterator[FileReader]:
     reader = patiently(files.open, path)
     try:
         yield PatientReader(reader)
@@ -70,10 +70,10 @@ def _reading(files: Files, path: Path) -> Iterator[Reader]:
         reader.close()
 
 
-def _openings(mode: str | None, keys: Sequence[bytes]) -> list[Opening]:
+def _openings(mode: str | None, keys: Sequence[bytes]) -> list[OpeningKey]:
     if mode is None:
-        return [Opening(None, None)]
-    return [Opening(mode, key) for key in dict.fromkeys(keys) if len(key) in KEY_BYTES[mode]]
+        return [OpeningKey(None, None)]
+    return [OpeningKey(mode, key) for key in dict.fromkeys(keys) if len(key) in KEY_BYTES[mode]]
 
 
 def _bounded(sink: Sink, limit_bytes: int) -> Sink:

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from resilient.errors import StorageError
-from resilient.host.files import Files, Writer
+from resilient.host.files import Files, FileWriter
 from resilient.host.world import World
 from resilient.store import layout
 
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Place:
+class CommitPaths:
     """Where a checkpoint goes: its folder, its two names, and a fresh token for the temporary ones."""
 
     directory: Path
@@ -89,8 +89,8 @@ def _gone_is_told(sequence: Callable[P, T]) -> Callable[P, T]:
 @_gone_is_told
 def commit(
     files: Files,
-    place: Place,
-    write_data: Callable[[Writer], T],
+    place: CommitPaths,
+    write_data: Callable[[FileWriter], T],
     make_manifest: Callable[[T], bytes],
 ) -> bytes:
     """Makes one checkpoint durable and returns its manifest's bytes.
@@ -116,7 +116,7 @@ def commit(
     return manifest
 
 
-def remove(files: Files, place: Place) -> None:
+def remove(files: Files, place: CommitPaths) -> None:
     """Removes a committed checkpoint so that no crash leaves a part of it that recovery cannot name."""
     files.rename(place.manifest, place.manifest_temporary)
     files.sync_directory(place.directory)
@@ -137,7 +137,7 @@ def replace(
     files: Files,
     path: Path,
     token: str,
-    write: Callable[[Writer], T],
+    write: Callable[[FileWriter], T],
     check: Callable[[], None] = lambda: None,
 ) -> T:
     """Gives ``path`` a new content, durably: a reader sees the whole old file or the whole new one.
@@ -164,7 +164,7 @@ def rewrite(world: World, path: Path, data: bytes) -> None:
     replace(world.files, path, token, lambda writer: writer.write(data))
 
 
-def write_synced(files: Files, path: Path, write: Callable[[Writer], T]) -> T:
+def write_synced(files: Files, path: Path, write: Callable[[FileWriter], T]) -> T:
     """Writes a new file and makes its content, not yet its name, durable."""
     writer = files.create(path)
     try:
@@ -178,7 +178,7 @@ def write_synced(files: Files, path: Path, write: Callable[[Writer], T]) -> T:
     return written
 
 
-def _demand_free(files: Files, place: Place) -> None:
+def _demand_free(files: Files, place: CommitPaths) -> None:
     taken = [path.name for path in (place.data, place.manifest) if _is_there(files, path)]
     assert not taken, f"{taken} would be overwritten"
 
@@ -191,7 +191,7 @@ def _is_there(files: Files, path: Path) -> bool:
     return True
 
 
-def _undo(files: Files, place: Place) -> None:
+def _undo(files: Files, place: CommitPaths) -> None:
     """Takes the steps of a commit back, in reverse, as far as they were taken.
 
     The temporary names are ours alone. So a temporary that is gone while its final name is there was

@@ -77,7 +77,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FileFailure:
     """A file that could not be used, read or removed, and why.
 
     ``ours`` is False for what belongs to another run: it is no reason to refuse a fresh start.
@@ -91,13 +91,13 @@ class Failure:
         return f"{self.name}: {self.error}"
 
 
-def split_corrupt(failures: Sequence[Failure]) -> tuple[tuple[Failure, ...], tuple[Failure, ...]]:
+def split_corrupt(failures: Sequence[FileFailure]) -> tuple[tuple[FileFailure, ...], tuple[FileFailure, ...]]:
     """What was set aside as corrupt, and all other failures."""
     corrupt = tuple(failure for failure in failures if isinstance(failure.error, CorruptError))
     return corrupt, tuple(failure for failure in failures if failure not in corrupt)
 
 
-def skipped(failures: Sequence[Failure], directory: str) -> Iterator[str]:
+def skipped(failures: Sequence[FileFailure], directory: str) -> Iterator[str]:
     """Names what recovery has skipped, a line each; checkpoints of other runs, which may be many, in one."""
     for failure in failures:
         if failure.ours:
@@ -113,18 +113,18 @@ class Recovery:
     handle."""
 
     entries: tuple[Entry, ...]
-    quarantined: tuple[Failure, ...] = ()
+    quarantined: tuple[FileFailure, ...] = ()
     removed: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FileFailure, ...] = ()
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedCheckpoint:
     """A checkpoint that was read in full, with its ``extra``, and the newer ones that could not be used."""
 
     entry: Entry
     extra: bytes
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FileFailure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,6 @@ class Pruned:
     """What ``prune`` removed, what it set aside, what it could not remove, and what is still there."""
 
     removed: tuple[Entry, ...] = ()
-    quarantined: tuple[Failure, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    quarantined: tuple[FileFailure, ...] = ()
+    failures: tuple[FileFailure, ...] = ()
     staying: tuple[Entry, ...] = ()

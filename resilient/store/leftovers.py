@@ -14,7 +14,7 @@ from resilient.errors import CheckpointError, CorruptError, StorageError
 from resilient.host.files import Files
 from resilient.store import commit as sequence
 from resilient.store import layout, manifest
-from resilient.store.entry import Entry, Failure
+from resilient.store.entry import Entry, FileFailure
 from resilient.store.sealed import read_sealed
 from resilient.store.survey import Surveyor
 
@@ -28,7 +28,7 @@ class Leftovers:
         self._surveyor = surveyor
         self._keys = keys
 
-    def remove(self) -> tuple[tuple[str, ...], tuple[Failure, ...]]:
+    def remove(self) -> tuple[tuple[str, ...], tuple[FileFailure, ...]]:
         """Removes them all: what has gone, and what could not be removed.
 
         The caller holds the lock of the run. Raises StorageError when the folder cannot be listed.
@@ -41,14 +41,14 @@ class Leftovers:
                 # manifest may return without its data, no data without the manifest that names it.
                 self._files.sync_directory(self._directory)
         except StorageError as error:
-            return (), (Failure(self._directory.name, error, ours=False),)
+            return (), (FileFailure(self._directory.name, error, ours=False),)
         removed: list[str] = []
-        failures: list[Failure] = []
+        failures: list[FileFailure] = []
         for name in temporary:
             try:
                 removed.extend(self._remove(name, names))
             except (CheckpointError, StorageError) as error:
-                failures.append(Failure(name, error, ours=False))
+                failures.append(FileFailure(name, error, ours=False))
         return tuple(removed), tuple(failures)
 
     def _remove(self, name: str, names: Collection[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from resilient.errors import BusyError, StorageError
-from resilient.host.files import Files, Lock, Reader
+from resilient.host.files import FileLock, FileReader, Files
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def patiently(read: Callable[..., T], *arguments: Any) -> T:
     return _again(read, *arguments)
 
 
-def locked_soon(files: Files, path: Path, owner: bytes | None = None) -> Lock:
+def locked_soon(files: Files, path: Path, owner: bytes | None = None) -> FileLock:
     """Takes a lock, by default in the name of this process. Raises BusyError.
 
     A tool that looks who has the lock holds it for an instant itself, and a process that is ending is about
@@ -63,7 +63,7 @@ def locked_soon(files: Files, path: Path, owner: bytes | None = None) -> Lock:
 class PatientReader:
     """A reader that tries again."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: FileReader) -> None:
         self._reader = reader
         self.size_bytes = reader.size_bytes
 

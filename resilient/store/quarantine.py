@@ -16,7 +16,7 @@ from resilient.host.entropy import Entropy
 from resilient.host.files import Files
 from resilient.store import commit as sequence
 from resilient.store import layout
-from resilient.store.entry import Failure
+from resilient.store.entry import FileFailure
 from resilient.store.manifest import Owner
 from resilient.store.weights import prune_weights
 
@@ -36,20 +36,20 @@ class Quarantine:
         self._entropy = entropy
         self._owner = owner
 
-    def set_aside_corrupt(self, found: Sequence[Failure]) -> list[Failure]:
+    def set_aside_corrupt(self, found: Sequence[FileFailure]) -> list[FileFailure]:
         """Sets those aside that are corrupt; all others are as they were."""
         return [self.set_aside(f) if isinstance(f.error, CorruptError) else f for f in found]
 
-    def set_aside(self, failure: Failure) -> Failure:
+    def set_aside(self, failure: FileFailure) -> FileFailure:
         """Moves a corrupt checkpoint to the quarantine. The result tells when that is impossible."""
         try:
             self._move_to_quarantine(failure)
         except StorageError as error:
             message = f"is corrupt ({failure.error}) and cannot be set aside: {error}"
-            return Failure(failure.name, StorageError(message, errno=error.errno))
+            return FileFailure(failure.name, StorageError(message, errno=error.errno))
         return failure
 
-    def _move_to_quarantine(self, failure: Failure) -> None:
+    def _move_to_quarantine(self, failure: FileFailure) -> None:
         self._files.make_directory(self._folder)
         stem = self._free_stem(failure.name)
         # The reason first: whatever lies in the quarantine has one, also after a crash in the middle. Then
@@ -101,7 +101,7 @@ class Quarantine:
                 return ""
             raise
 
-    def remove_leftovers(self) -> tuple[Failure, ...]:
+    def remove_leftovers(self) -> tuple[FileFailure, ...]:
         """Removes reasons of ours that were never finished."""
         return prune_weights(self._files, self._folder, self._is_unfinished, ())
 
@@ -118,7 +118,7 @@ def _reason_heading(owner: Owner) -> str:
     return f"run {owner.run_id} rank {owner.rank}\n"
 
 
-def _reason(owner: Owner, failure: Failure) -> bytes:
+def _reason(owner: Owner, failure: FileFailure) -> bytes:
     """What the reason says. It quotes names, those in the folder and those in the corrupt file, which may be
     of any length and hold anything that is not UTF-8."""
     text = f"{_reason_heading(owner)}{failure}"[:_REASON_LIMIT_CHARACTERS]

@@ -13,7 +13,7 @@ from resilient.codec.tensors import Record, Sink
 from resilient.config import Sealing
 from resilient.errors import CorruptError, WrongKeyError
 from resilient.host.entropy import Entropy, SystemEntropy
-from resilient.host.files import Buffer, Files, Writer
+from resilient.host.files import Buffer, Files, FileWriter
 from resilient.store.entry import Entry
 from resilient.store.patience import PatientReader, patiently
 
@@ -28,13 +28,13 @@ class Written:
 
 
 def write_sealed(
-    sealing: Sealing, entropy: Entropy, records: Iterable[Record], extra: bytes, writer: Writer
+    sealing: Sealing, entropy: Entropy, records: Iterable[Record], extra: bytes, writer: FileWriter
 ) -> Written:
     """Writes records and ``extra``, sealed block by block."""
     return write_stream(sealing, entropy, container.encode(records, extra), writer)
 
 
-def write_stream(sealing: Sealing, entropy: Entropy, chunks: Iterable[Buffer], writer: Writer) -> Written:
+def write_stream(sealing: Sealing, entropy: Entropy, chunks: Iterable[Buffer], writer: FileWriter) -> Written:
     """Writes a plaintext stream, sealed block by block. A chunk must stay as it is while it is written."""
     cipher = Cipher(sealing.mode, sealing.key, entropy)
     file_bytes = plain_bytes = 0

@@ -45,8 +45,8 @@ from resilient.host.entropy import Entropy
 from resilient.host.files import Files, Identity
 from resilient.store import commit as sequence
 from resilient.store import layout, manifest, meta, pins
-from resilient.store.commit import Place
-from resilient.store.entry import Draft, Entry, Failure, Loaded, Pruned, Recovery, split_corrupt
+from resilient.store.commit import CommitPaths
+from resilient.store.entry import Draft, Entry, FileFailure, LoadedCheckpoint, Pruned, Recovery, split_corrupt
 from resilient.store.leftovers import Leftovers
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.patience import patiently
@@ -154,7 +154,7 @@ class Store:
         """
         self.load(entry, _skip)
 
-    def set_aside(self, failure: Failure) -> Failure:
+    def set_aside(self, failure: FileFailure) -> FileFailure:
         """Moves a corrupt checkpoint to the quarantine; the result tells when that is impossible."""
         return self._quarantine.set_aside(failure)
 
@@ -191,7 +191,7 @@ class Store:
 
     def load_newest(
         self, make_sink: Callable[[Entry], Sink], allowed: Callable[[Entry], bool] = lambda entry: True
-    ) -> Loaded | None:
+    ) -> LoadedCheckpoint | None:
         """Reads the newest checkpoint that is intact and allowed; None when there has never been one.
 
         ``make_sink`` is called afresh for each candidate. Corrupt ones are set aside, others that cannot be
@@ -203,11 +203,11 @@ class Store:
         failures = self._quarantine.set_aside_corrupt(survey.failures)
         for entry in filter(allowed, survey.entries):
             try:
-                return Loaded(entry, self.load(entry, make_sink(entry)), tuple(failures))
+                return LoadedCheckpoint(entry, self.load(entry, make_sink(entry)), tuple(failures))
             except CorruptError as error:
-                failures.append(self._quarantine.set_aside(Failure(entry.name, error)))
+                failures.append(self._quarantine.set_aside(FileFailure(entry.name, error)))
             except (WrongKeyError, StorageError) as error:
-                failures.append(Failure(entry.name, error))
+                failures.append(FileFailure(entry.name, error))
         if not all(map(allowed, survey.entries)):
             raise ShunnedError("there is no older state to go back to")
         self._refuse_to_start_over(failures)
@@ -250,7 +250,7 @@ class Store:
         self._highest_generation = max(self._highest_generation, survey.highest_generation) + 1
         return self._highest_generation
 
-    def _free_place(self, draft: Draft, taken: Collection[str]) -> Place:
+    def _free_place(self, draft: Draft, taken: Collection[str]) -> CommitPaths:
         wanted = layout.CheckpointName(
             prefix=draft.prefix,
             rank=self._owner.rank,
@@ -258,13 +258,13 @@ class Store:
             step_in_epoch=draft.step_in_epoch,
             failure=draft.failure,
         )
-        return Place(self._directory, layout.free_name(wanted, taken).data, self._token())
+        return CommitPaths(self._directory, layout.free_name(wanted, taken).data, self._token())
 
     def _token(self) -> str:
         return self._entropy.token(layout.TOKEN_BYTES).hex()
 
     def _make_manifest(
-        self, draft: Draft, place: Place, generation: int, parent: str, written: Written
+        self, draft: Draft, place: CommitPaths, generation: int, parent: str, written: Written
     ) -> bytes:
         draft.check()
         made = Manifest(
@@ -306,7 +306,7 @@ class Store:
         self,
         entries: Sequence[Entry],
         kept: Callable[[Sequence[Entry]], Collection[int]],
-        failures: list[Failure],
+        failures: list[FileFailure],
     ) -> list[Entry]:
         """The checkpoints that may go. Verifies those that stay, until all of them are known to be intact."""
         valid = list(entries)
@@ -335,7 +335,7 @@ class Store:
         staying = [entry for entry in valid if entry.generation in generations]
         return staying, [entry for entry in valid if entry.generation not in generations]
 
-    def _find_bad(self, staying: Sequence[Entry]) -> tuple[Entry, Failure] | None:
+    def _find_bad(self, staying: Sequence[Entry]) -> tuple[Entry, FileFailure] | None:
         """Reads those that are not known to be intact, until one is not."""
         for entry in staying:
             failure = None if self._is_verified(entry) else self._try_to_verify(entry)
@@ -349,16 +349,16 @@ class Store:
         except (StorageError, CorruptError):
             return False
 
-    def _try_to_verify(self, entry: Entry) -> Failure | None:
+    def _try_to_verify(self, entry: Entry) -> FileFailure | None:
         try:
             self.verify(entry)
         except CorruptError as error:
-            return self._quarantine.set_aside(Failure(entry.name, error))
+            return self._quarantine.set_aside(FileFailure(entry.name, error))
         except (WrongKeyError, StorageError) as error:
-            return Failure(entry.name, error)
+            return FileFailure(entry.name, error)
         return None
 
-    def _remove_all(self, surplus: Sequence[Entry], failures: list[Failure]) -> Iterator[Entry]:
+    def _remove_all(self, surplus: Sequence[Entry], failures: list[FileFailure]) -> Iterator[Entry]:
         """Removes checkpoints, the oldest first."""
         if not surplus:
             return
@@ -366,22 +366,22 @@ class Store:
             # A writer killed between the last rename and its sync leaves a name that is not durable yet.
             self._files.sync_directory(self._directory)
         except StorageError as error:
-            failures.append(Failure(self._directory.name, error))
+            failures.append(FileFailure(self._directory.name, error))
             return
         for entry in reversed(surplus):
             try:
-                sequence.remove(self._files, Place(self._directory, entry.name, self._token()))
+                sequence.remove(self._files, CommitPaths(self._directory, entry.name, self._token()))
                 self._surveyor.forget(entry)
                 self._verified.pop(entry.name, None)
                 yield entry
             except StorageError as error:
-                failures.append(Failure(entry.name, error))
+                failures.append(FileFailure(entry.name, error))
             except FileNotFoundError:
                 continue
 
     # The rest
 
-    def _refuse_to_start_over(self, failures: Sequence[Failure]) -> None:
+    def _refuse_to_start_over(self, failures: Sequence[FileFailure]) -> None:
         """Raises UnusableError when this run has checkpoints, and be it in the quarantine."""
         ours = [str(failure) for failure in failures if failure.ours] or self._quarantine.list_ours()
         if not ours:

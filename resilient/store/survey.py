@@ -24,7 +24,7 @@ from resilient.errors import (
 )
 from resilient.host.files import Files
 from resilient.store import layout, manifest
-from resilient.store.entry import Entry, Failure
+from resilient.store.entry import Entry, FileFailure
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.patience import patiently
 
@@ -41,7 +41,7 @@ class Survey:
     """
 
     entries: tuple[Entry, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[FileFailure, ...]
     highest_generation: int
     names: frozenset[str]
 
@@ -57,7 +57,7 @@ class _Judgment:
     names: frozenset[str]
     claimed: int
     entry: Entry | None
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FileFailure, ...] = ()
     lasts: bool = True
 
 
@@ -180,16 +180,16 @@ class Surveyor:
             self._decoded[digest] = decoded
         return self._decoded[digest]
 
-    def _explain(self, name: str, error: ResilientError) -> Iterator[Failure]:
+    def _explain(self, name: str, error: ResilientError) -> Iterator[FileFailure]:
         """Whether a manifest that is no checkpoint of ours concerns us, and how."""
         data_name = layout.data_of(name)
         if isinstance(error, ForeignError):
-            yield Failure(data_name, error, ours=isinstance(error, RenamedError))
+            yield FileFailure(data_name, error, ours=isinstance(error, RenamedError))
             return
         parsed = layout.parse_checkpoint(data_name)
         # Other tools have files called .manifest too, and other ranks may share the folder.
         if parsed is not None and parsed.rank == self._owner.rank:
-            yield Failure(data_name, error)
+            yield FileFailure(data_name, error)
 
 
 def claims(files: Files, directory: Path, data_name: str) -> Mapping[str, Any] | None:

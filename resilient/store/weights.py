@@ -16,7 +16,7 @@ from resilient.host.entropy import Entropy
 from resilient.host.files import Files
 from resilient.store import commit as sequence
 from resilient.store import layout
-from resilient.store.entry import Failure
+from resilient.store.entry import FileFailure
 from resilient.store.sealed import write_sealed
 
 
@@ -40,7 +40,7 @@ def write_weights(
 
 def prune_weights(
     files: Files, directory: Path, ours: Callable[[str], bool], kept: Collection[str]
-) -> tuple[Failure, ...]:
+) -> tuple[FileFailure, ...]:
     """Removes the files of a folder whose names are ``ours`` and not ``kept``; returns what failed."""
     failures = []
     for name in files.names(directory):
@@ -50,10 +50,10 @@ def prune_weights(
             except FileNotFoundError:
                 continue
             except StorageError as error:
-                failures.append(Failure(name, error))
+                failures.append(FileFailure(name, error))
     return tuple(failures)
 
 
-def remove_temporaries(files: Files, directory: Path) -> tuple[Failure, ...]:
+def remove_temporaries(files: Files, directory: Path) -> tuple[FileFailure, ...]:
     """Removes what dead writers of weights files left. The caller holds the lock of the run."""
     return prune_weights(files, directory, layout.is_temporary, ())

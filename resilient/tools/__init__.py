@@ -22,11 +22,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from resilient.command_parser import ShowVersion
 from resilient.errors import EXIT_USAGE, BusyError, ResilientError, UsageError
 from resilient.host import core_dumps, python_warnings, standard_streams
 from resilient.tools import adopt, control, explain, export, key, ls, pin, rekey, status, verify
 from resilient.tools.command_line import EXIT_BAD, Parser, close_quietly, note, prepared
-from resilient.version import ShowVersion
 
 _EPILOG = """\
 exit status: 0 all is well, 1 something is wrong with a checkpoint or a disk

@@ -25,8 +25,8 @@ from resilient.journal.events import (
     WaitingFor,
     WorkerReady,
 )
-from resilient.tools.supervisions import Attempt, Save, Watch
-from resilient.tools.tellings import TELLINGS
+from resilient.tools.event_handlers import TELLINGS
+from resilient.tools.supervisions import RecordedAttempt, RecordedSave, Supervision
 
 _MOST_NAMES = 20
 _NAME_CHARACTERS = 40
@@ -44,8 +44,8 @@ class Account:
     ``newer`` tells that a supervisor of a newer version has written some of it.
     """
 
-    watches: list[Watch] = field(default_factory=list)
-    durable: Save | None = None
+    supervisions: list[Supervision] = field(default_factory=list)
+    durable: RecordedSave | None = None
     files: set[str] = field(default_factory=set)
     last: JournalEvent | None = None
     torn: int = 0
@@ -53,28 +53,28 @@ class Account:
     newer: bool = False
 
     @property
-    def attempts(self) -> list[Attempt]:
+    def attempts(self) -> list[RecordedAttempt]:
         """All attempts, oldest first."""
-        return [attempt for watch in self.watches for attempt in watch.attempts]
+        return [attempt for supervision in self.supervisions for attempt in supervision.attempts]
 
     def hear(self, event: JournalEvent) -> None:
         """Takes one more event into account."""
-        if isinstance(event, SupervisorStarted) or not self.watches:
+        if isinstance(event, SupervisorStarted) or not self.supervisions:
             self._begin(event)
-        watch = self.watches[-1]
-        watch.span.hear(event)
+        supervision = self.supervisions[-1]
+        supervision.span.hear(event)
         self.last = event
         self._note_version(event)
         telling = TELLINGS.get(type(event))
         # What a dead worker has left in memory is saved after its end.
-        over = bool(watch.attempts) and watch.attempts[-1].verdict is not None
+        over = bool(supervision.attempts) and supervision.attempts[-1].verdict is not None
         if telling is not None:
-            telling(watch, event)
+            telling(supervision, event)
         if isinstance(event, _STARTS) or (type(event) in _OF_AN_ATTEMPT and not over):
-            watch.attempt().span.hear(event)
+            supervision.attempt().span.hear(event)
         if isinstance(event, StepSaved) and event.step is not None:
             # The last one counts, not the highest: after a rollback the steps are counted from further back.
-            self.durable = watch.attempt().last_save
+            self.durable = supervision.attempt().last_save
             self.files.add(event.file)
         if isinstance(event, TrainingResumed):
             self._note_source(event)
@@ -89,9 +89,9 @@ class Account:
             self.unknown[name if there else "others"] += 1
 
     def _begin(self, event: JournalEvent) -> None:
-        before = self.watches[-1].span.ended_s if self.watches else None
+        before = self.supervisions[-1].span.ended_s if self.supervisions else None
         rebooted = before is not None and event.monotonic is not None and event.monotonic < before
-        self.watches.append(Watch(rebooted=rebooted))
+        self.supervisions.append(Supervision(rebooted=rebooted))
 
     def _note_source(self, event: TrainingResumed) -> None:
         """What is newer than the checkpoint that was read could not be used, or is not in this journal."""
@@ -99,7 +99,7 @@ class Account:
         if step is None or file in ("", "memory"):
             return
         if self.durable is None or step < self.durable.step:
-            self.durable = Save(step, event.epoch, file, "", None)
+            self.durable = RecordedSave(step, event.epoch, file, "", None)
 
 
 def build(events: Iterable[JournalEvent]) -> Account:

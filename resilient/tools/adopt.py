@@ -24,7 +24,7 @@ from resilient.store.opening import open_store
 from resilient.store.store import Store
 from resilient.tools import stock_folder
 from resilient.tools.command_line import Commands, add_command, note, say
-from resilient.tools.progress import Progress, watched
+from resilient.tools.progress import ProgressBar, watched
 from resilient.tools.stock_folder import StockFile, StockState
 
 REASON = "adopted"
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
 def _read(world: World, file: StockFile, key: bytes | None) -> StockState:
     try:
         size_bytes = world.files.identity(file.path).size_bytes
-        with Progress("reading", size_bytes, world.clock) as progress:
+        with ProgressBar("reading", size_bytes, world.clock) as progress:
             return stock_folder.read(watched(world.files, progress), file.path, key)
     except FileNotFoundError as error:
         raise UsageError(
@@ -151,7 +151,7 @@ def _commit(options: argparse.Namespace, world: World, draft: Draft, sealing: Se
             # An earlier version was interrupted in an adoption.
             record = reduced(found.record)
         record = _claim(directory, record, sealing)
-        with Progress("sealing", _size_bytes(draft), world.clock) as progress:
+        with ProgressBar("sealing", _size_bytes(draft), world.clock) as progress:
             seen = World(watched(world.files, progress), world.clock, world.entropy)
             store = open_store(directory.root, seen, sealing, record.run_id, allow_plain=True)
             entry = _settle(store, draft)

@@ -18,13 +18,13 @@ from resilient.errors import UnusableError
 from resilient.host.world import World
 from resilient.journal.base import JournalEvent
 from resilient.journal.events import RemarkMade, RequestRefused, StepNotSaved, StepSaved
-from resilient.run.lock_holder import Holder, holder
+from resilient.run.lock_holder import LockHolder, holder
 from resilient.run.rundir import COMPLETE, RunDirectory
 from resilient.tools.command_line import EXIT_BAD, Commands, add_command, note, say
 from resilient.tools.explain import read_account
 from resilient.tools.journal_reader import JournalReader
-from resilient.tools.runs import add_run, open_directory
-from resilient.tools.supervisions import REQUEST, Save
+from resilient.tools.opened_run import add_run, open_directory
+from resilient.tools.supervisions import REQUEST, RecordedSave
 
 _LOOK_S = 0.1
 _PATIENCE_S = 10.0
@@ -107,7 +107,7 @@ def _stop(options: argparse.Namespace) -> int:
     return 0
 
 
-def _wait(found: Holder, timeout_s: float | None) -> bool:
+def _wait(found: LockHolder, timeout_s: float | None) -> bool:
     left_s = math.inf if timeout_s is None else timeout_s
     # The kernel takes at most a few weeks at once.
     while left_s > _HOUR_S:
@@ -137,11 +137,11 @@ def _say_stopped(options: argparse.Namespace, directory: RunDirectory, pid: int,
         )
 
 
-def _facts(save: Save | None) -> dict[str, object]:
+def _facts(save: RecordedSave | None) -> dict[str, object]:
     return {"saved_step": save.step if save else None, "saved_file": save.file if save else None}
 
 
-def _safe(save: Save | None) -> str:
+def _safe(save: RecordedSave | None) -> str:
     return f"step {save.step} is safe on disk as {save.file}" if save else "nothing of it was saved"
 
 
@@ -149,7 +149,7 @@ def _safe(save: Save | None) -> str:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class _RequestOutcome:
     """What came of the request: saved, or not, and why; ``new`` is false where there was nothing to save."""
 
     ok: bool
@@ -170,16 +170,16 @@ def _save(options: argparse.Namespace) -> int:
     return 0 if outcome.ok else EXIT_BAD
 
 
-def _refusal(directory: RunDirectory, found: Holder) -> _Outcome | None:
+def _refusal(directory: RunDirectory, found: LockHolder) -> _RequestOutcome | None:
     """Why a process is not asked. A signal that it has no handler for would kill it."""
     if not _is_supervisor(directory, found):
-        return _Outcome(
+        return _RequestOutcome(
             False,
             f"process {found.pid} trains without a supervisor, and cannot be asked for a checkpoint; "
             "it saves when it is stopped (resilient stop), or when it is run under resilient-run",
         )
     if not found.catches(SAVE_SIGNAL):
-        return _Outcome(
+        return _RequestOutcome(
             False,
             f"the supervisor (process {found.pid}) does not take requests for a checkpoint now: it is just "
             "starting or ending, or of an older version",
@@ -187,41 +187,41 @@ def _refusal(directory: RunDirectory, found: Holder) -> _Outcome | None:
     return None
 
 
-def _request(directory: RunDirectory, found: Holder, timeout_s: float) -> _Outcome:
+def _request(directory: RunDirectory, found: LockHolder, timeout_s: float) -> _RequestOutcome:
     journal = JournalReader(World().files, directory.journal)
     journal.skip()
     if not found.signal(SAVE_SIGNAL):
-        return _Outcome(False, "the supervisor has just ended; nothing was saved on request")
+        return _RequestOutcome(False, "the supervisor has just ended; nothing was saved on request")
     for event in _news(journal, found, timeout_s):
         outcome = _outcome(event)
         if outcome is not None:
             return outcome
     if found.ended(0):
-        return _Outcome(
+        return _RequestOutcome(
             False, "the run has ended before it was saved on request; `resilient explain` tells why"
         )
-    return _Outcome(
+    return _RequestOutcome(
         False,
         f"not saved within {timeout_s:g} s: a step, an evaluation or a compile takes longer, or none "
         "is running just now; the request stands, `resilient explain` tells more",
     )
 
 
-def _outcome(event: JournalEvent) -> _Outcome | None:
+def _outcome(event: JournalEvent) -> _RequestOutcome | None:
     """What an event says of our request; None for nothing."""
     match event:
         case StepSaved(step=step, file=file, reason=reason) if reason == REQUEST:
-            return _Outcome(True, f"saved step {step} as {file}", True, step, file)
+            return _RequestOutcome(True, f"saved step {step} as {file}", True, step, file)
         case StepNotSaved(step=step, error=error, reason=reason) if reason in ("", REQUEST):
-            return _Outcome(False, f"saving step {step} FAILED: {error}", step=step)
+            return _RequestOutcome(False, f"saving step {step} FAILED: {error}", step=step)
         case RemarkMade(text=text):
-            return _Outcome(True, text)
+            return _RequestOutcome(True, text)
         case RequestRefused(text=text):
-            return _Outcome(False, text)
+            return _RequestOutcome(False, text)
     return None
 
 
-def _news(journal: JournalReader, found: Holder, timeout_s: float) -> Iterator[JournalEvent]:
+def _news(journal: JournalReader, found: LockHolder, timeout_s: float) -> Iterator[JournalEvent]:
     """What is added to the journal, until the process has ended or the time is over."""
     clock = World().clock
     began_s = clock.monotonic()
@@ -241,10 +241,10 @@ def _news(journal: JournalReader, found: Holder, timeout_s: float) -> Iterator[J
 # Both
 
 
-def _is_supervisor(directory: RunDirectory, found: Holder) -> bool:
+def _is_supervisor(directory: RunDirectory, found: LockHolder) -> bool:
     """Whether the lock's holder is a supervisor: one begins its work with a line in the journal."""
-    watches = read_account(directory).watches
-    return bool(watches) and watches[-1].pid == found.pid
+    supervisions = read_account(directory).supervisions
+    return bool(supervisions) and supervisions[-1].pid == found.pid
 
 
 def _nobody(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from resilient.tools.command_line import Commands, Parser, add_command, say
 from resilient.tools.journal_reader import JournalReader
 from resilient.tools.narrative import Present, advice, chapters, headline, newest, standing
 from resilient.tools.on_disk import look_at_disk
-from resilient.tools.runs import add_run, open_directory
+from resilient.tools.opened_run import add_run, open_directory
 
 _MORE = """\
 One paragraph for each attempt: when it ran and from which step to which, what
@@ -96,11 +96,11 @@ def _demand_attempt(account: Account, number: int) -> None:
 
 
 def _say_json(options: argparse.Namespace, account: Account, present: Present) -> None:
-    for watch in account.watches:
-        for attempt in watch.attempts:
+    for supervision in account.supervisions:
+        for attempt in supervision.attempts:
             if options.attempt in (None, attempt.number) and not attempt.is_blank:
                 facts = asdict(attempt)
-                say(options, {"supervisor": watch.pid, **facts, "seconds": attempt.span.seconds}, None)
+                say(options, {"supervisor": supervision.pid, **facts, "seconds": attempt.span.seconds}, None)
     if options.attempt is None:
         say(options, _summary(account, present), None)
 
@@ -109,15 +109,15 @@ def _summary(account: Account, present: Present) -> dict[str, Any]:
     saved = newest(account, present)
     supervisors = [
         {
-            "pid": watch.pid,
-            "began": watch.span.began,
-            "last_heard": watch.span.ended,
-            "ended": watch.ended,
-            "status": watch.status,
-            "stop_signal": watch.stop_signal,
-            "machine_restarted": watch.rebooted,
+            "pid": supervision.pid,
+            "began": supervision.span.began,
+            "last_heard": supervision.span.ended,
+            "ended": supervision.ended,
+            "status": supervision.status,
+            "stop_signal": supervision.stop_signal,
+            "machine_restarted": supervision.rebooted,
         }
-        for watch in account.watches
+        for supervision in account.supervisions
     ]
     return {
         "run": present.name,

@@ -11,16 +11,16 @@ from resilient.config import Sealing
 from resilient.errors import UsageError
 from resilient.host.directories import is_directory
 from resilient.host.entropy import Entropy
-from resilient.host.files import Files, Writer
+from resilient.host.files import Files, FileWriter
 from resilient.store import commit, layout
 from resilient.store.entry import Entry
 from resilient.store.sealed import opened, read_sealed, write_stream
 from resilient.tools import safetensors
 from resilient.tools.command_line import Commands, add_command, count, note, say, size
+from resilient.tools.opened_run import OpenedRun, add_keys, add_run, open_run
 from resilient.tools.pin import chosen
-from resilient.tools.progress import Progress, watched
-from resilient.tools.runs import Run, add_keys, add_run, open_run
-from resilient.tools.safetensors import Tensor
+from resilient.tools.progress import ProgressBar, watched
+from resilient.tools.safetensors import TensorSpec
 
 SUFFIXES = (".ckpt", ".safetensors")
 
@@ -54,9 +54,9 @@ def run(options: argparse.Namespace) -> int:
     target = _target(run, options)
     entry = _entry(run, options)
     # Read and written; a .safetensors file takes another round or two.
-    with Progress("exporting", 2 * entry.manifest.file_bytes, run.world.clock) as progress:
+    with ProgressBar("exporting", 2 * entry.manifest.file_bytes, run.world.clock) as progress:
         files = watched(run.world.files, progress)
-        source = _Source(files, entry, run.keys, run.world.entropy)
+        source = _ExportedCheckpoint(files, entry, run.keys, run.world.entropy)
         write = source.write_ckpt if target.suffix == ".ckpt" else source.write_safetensors
         token = run.world.entropy.token(layout.TOKEN_BYTES).hex()
         commit.replace(files, target, token, write)
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _target(run: Run, options: argparse.Namespace) -> Path:
+def _target(run: OpenedRun, options: argparse.Namespace) -> Path:
     target = Path(options.out)
     if target.suffix not in SUFFIXES or target.name in SUFFIXES:
         raise UsageError(f"--out {options.out} ends in neither {' nor '.join(SUFFIXES)}")
@@ -84,7 +84,7 @@ def _target(run: Run, options: argparse.Namespace) -> Path:
     return target
 
 
-def _entry(run: Run, options: argparse.Namespace) -> Entry:
+def _entry(run: OpenedRun, options: argparse.Namespace) -> Entry:
     if options.rank not in run.ranks:
         raise UsageError(f"the run has {count(len(run.ranks), 'rank')}: 0 to {run.ranks[-1]}")
     if options.step is not None:
@@ -101,7 +101,7 @@ def _entry(run: Run, options: argparse.Namespace) -> Entry:
 
 
 @dataclass
-class _Source:
+class _ExportedCheckpoint:
     """The checkpoint that is exported, and the names of what its target cannot hold."""
 
     files: Files
@@ -110,12 +110,12 @@ class _Source:
     entropy: Entropy
     left_out: list[str] = field(default_factory=list)
 
-    def write_ckpt(self, writer: Writer) -> None:
+    def write_ckpt(self, writer: FileWriter) -> None:
         """Stock's part of it, streamed: memory is a few blocks, whatever its size."""
         with opened(self.files, self.entry, self.keys) as blocks:
             write_stream(Sealing(), self.entropy, container.stock_part(blocks, self.left_out), writer)
 
-    def write_safetensors(self, writer: Writer) -> None:
+    def write_safetensors(self, writer: FileWriter) -> None:
         """The same tensors, one in memory at a time; the checkpoint is read once for each element size."""
         tensors, texts = self._describe()
         writer.write(safetensors.header(tensors, texts))
@@ -123,9 +123,9 @@ class _Source:
             wanted = {tensor.name for tensor in tensors if tensor.item_bytes == item_bytes}
             self._copy(wanted, writer)
 
-    def _describe(self) -> tuple[list[Tensor], dict[str, str]]:
+    def _describe(self) -> tuple[list[TensorSpec], dict[str, str]]:
         """What there is to write, and the texts."""
-        tensors: list[Tensor] = []
+        tensors: list[TensorSpec] = []
         texts: dict[str, bytearray] = {}
 
         def sink(name: str, dtype: str, dims: tuple[int, ...], size: int, section: int) -> memoryview | None:
@@ -137,13 +137,13 @@ class _Source:
             if dtype not in safetensors.DTYPES or name == safetensors.METADATA:
                 self.left_out.append(name)
             else:
-                tensors.append(Tensor(name, dtype, dims, size))
+                tensors.append(TensorSpec(name, dtype, dims, size))
             return None
 
         read_sealed(self.files, self.entry, self.keys, sink)
         return tensors, {name: _text(data) for name, data in texts.items()}
 
-    def _copy(self, wanted: set[str], writer: Writer) -> None:
+    def _copy(self, wanted: set[str], writer: FileWriter) -> None:
         """Writes the content of these tensors, in the order in which they come."""
         held: list[bytearray] = []
 

@@ -12,12 +12,12 @@ from typing import Any
 from resilient.errors import CorruptError, ForeignError, UnprovenError, WrongKeyError
 from resilient.host.terminal import printable
 from resilient.store import layout, pins
-from resilient.store.entry import Entry, Failure
+from resilient.store.entry import Entry, FileFailure
 from resilient.store.store import Store
 from resilient.store.survey import claims
 from resilient.tools import command_line
 from resilient.tools.command_line import EXIT_BAD, Commands, add_command, say
-from resilient.tools.runs import Run, add_keys, add_run, open_run, tell_locked
+from resilient.tools.opened_run import OpenedRun, add_keys, add_run, open_run, tell_locked
 
 OK = "ok"
 BAD = "BAD"
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_BAD if unusable or run.places.missing else 0
 
 
-def rows_of(store: Store, run: Run) -> list[Row]:
+def rows_of(store: Store, run: OpenedRun) -> list[Row]:
     """What one store holds, newest first."""
     survey = store.survey()
     pinned = pins.pinned(run.world.files, survey.entries)
@@ -108,7 +108,7 @@ def _of_entry(entry: Entry, pinned: bool) -> Row:
     return _row(str(entry.path), OK, "", vars(entry.manifest), pinned)
 
 
-def _of_failure(store: Store, failure: Failure, run: Run) -> Iterator[Row]:
+def _of_failure(store: Store, failure: FileFailure, run: OpenedRun) -> Iterator[Row]:
     """The row of what is no usable checkpoint; none for what has been removed since we looked."""
     path = store.directory / failure.name
     said = claims(run.world.files, store.directory, failure.name)
@@ -207,7 +207,7 @@ def _or_unknown(value: object) -> str:
 # What else there is to know
 
 
-def _tell_quarantine(options: argparse.Namespace, run: Run) -> None:
+def _tell_quarantine(options: argparse.Namespace, run: OpenedRun) -> None:
     for place in run.places.own:
         folder = layout.quarantine_directory(place)
         names = [n for n in run.world.files.names(folder) if n.endswith(layout.DATA_SUFFIX)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from resilient.tools.account import Account
 from resilient.tools.command_line import count, size
 from resilient.tools.on_disk import OnDisk
-from resilient.tools.supervisions import FINISHED, Attempt, Save, Watch, step_name
+from resilient.tools.supervisions import FINISHED, RecordedAttempt, RecordedSave, Supervision, step_name
 
 _WIDTH = 88
 _TRACEBACK_LINES = 8
@@ -43,15 +43,17 @@ class Present:
 def headline(account: Account, present: Present) -> str:
     """The run in one sentence or two."""
     attempts = [attempt for attempt in account.attempts if attempt.began or attempt.spawn_error]
-    if not account.watches:
+    if not account.supervisions:
         return f"The journal of {present.name} tells of nothing yet."
-    first = account.watches[0]
+    first = account.supervisions[0]
     words = f"The run in {present.name}"
-    if command := " ".join(account.watches[-1].command):
+    if command := " ".join(account.supervisions[-1].command):
         words += f" ({textwrap.shorten(command, 60, placeholder=' ...')})"
     began = f", begun {_clock(first.span.began)}" if first.span.began is not None else ""
-    watches = len(account.watches)
-    supervisors = f" under {count(watches, 'supervisor')}, one after the other" if watches > 1 else ""
+    supervisions = len(account.supervisions)
+    supervisors = (
+        f" under {count(supervisions, 'supervisor')}, one after the other" if supervisions > 1 else ""
+    )
     story = f"{words}{began}: {count(len(attempts), 'attempt')} so far{supervisors}. {_unread(account)}"
     return _paragraph(story.strip(), "")
 
@@ -81,41 +83,47 @@ def version_note(account: Account) -> str:
 
 def chapters(account: Account, present: Present, *, only: int | None = None) -> Iterator[str]:
     """One paragraph per attempt, and one wherever a supervisor took over from another."""
-    for index, watch in enumerate(account.watches):
-        last = index == len(account.watches) - 1
+    for index, supervision in enumerate(account.supervisions):
+        last = index == len(account.supervisions) - 1
         # A training without a supervisor may hold the run, after a supervisor that vanished.
-        alive = last and present.alive and (not present.holder or watch.pid in (None, present.holder))
+        alive = last and present.alive and (not present.holder or supervision.pid in (None, present.holder))
         if only is None and index:
-            yield _handover(watch, account.watches[index - 1])
-        for attempt in watch.attempts:
+            yield _handover(supervision, account.supervisions[index - 1])
+        for attempt in supervision.attempts:
             if attempt.is_blank and not (attempt.remarks or attempt.waits):
                 continue
             if only is None or attempt.number == only:
-                newest = alive and attempt is watch.attempts[-1]
-                yield _chapter(watch, attempt, present, newest, whole=only is not None)
-        if only is None and not watch.ended and not alive:
-            yield _paragraph(_vanished(watch, account.watches[index + 1 :]))
+                newest = alive and attempt is supervision.attempts[-1]
+                yield _chapter(supervision, attempt, present, newest, whole=only is not None)
+        if only is None and not supervision.ended and not alive:
+            yield _paragraph(_vanished(supervision, account.supervisions[index + 1 :]))
 
 
-def _handover(watch: Watch, before: Watch) -> str:
-    words = f"{_clock(watch.span.began)}: the same command was run again"
-    if watch.rebooted:
+def _handover(supervision: Supervision, before: Supervision) -> str:
+    words = f"{_clock(supervision.span.began)}: the same command was run again"
+    if supervision.rebooted:
         words += ", after the machine had been started anew"
-    return _paragraph(f"{words} (supervisor: process {watch.pid or 'unknown'}).")
+    return _paragraph(f"{words} (supervisor: process {supervision.pid or 'unknown'}).")
 
 
-def _vanished(watch: Watch, later: list[Watch]) -> str:
-    who = f"The supervisor (process {watch.pid})" if watch.pid else "The supervisor"
+def _vanished(supervision: Supervision, later: list[Supervision]) -> str:
+    who = f"The supervisor (process {supervision.pid})" if supervision.pid else "The supervisor"
     if later and later[0].rebooted:
         why = "the machine went down"
     else:
         why = "the supervisor itself was killed, or the machine went down"
-    heard = f"; it was last heard of {_clock(watch.span.ended)}" if watch.span.ended is not None else ""
+    heard = (
+        f"; it was last heard of {_clock(supervision.span.ended)}"
+        if supervision.span.ended is not None
+        else ""
+    )
     return f"{who} vanished without a last word: {why}{heard}. Nothing was judged or decided after that."
 
 
-def _chapter(watch: Watch, attempt: Attempt, present: Present, newest: bool, *, whole: bool) -> str:
-    parts = [_title(attempt), _paragraph(" ".join(_sentences(watch, attempt, newest)))]
+def _chapter(
+    supervision: Supervision, attempt: RecordedAttempt, present: Present, newest: bool, *, whole: bool
+) -> str:
+    parts = [_title(attempt), _paragraph(" ".join(_sentences(supervision, attempt, newest)))]
     parts += _evidence(attempt)
     parts += _traceback(attempt, whole)
     parts += [_item(f"Note: {remark}") for remark in attempt.remarks]
@@ -128,7 +136,7 @@ def _chapter(watch: Watch, attempt: Attempt, present: Present, newest: bool, *, 
     return "\n".join(parts)
 
 
-def _title(attempt: Attempt) -> str:
+def _title(attempt: RecordedAttempt) -> str:
     name = (
         f"Attempt {attempt.number}" if attempt.number else "An attempt whose beginning is not in the journal"
     )
@@ -137,7 +145,7 @@ def _title(attempt: Attempt) -> str:
     return f"{name}{began}{f', {_length(seconds)}' if seconds is not None and attempt.began else ''}"
 
 
-def _sentences(watch: Watch, attempt: Attempt, newest: bool) -> Iterator[str]:
+def _sentences(supervision: Supervision, attempt: RecordedAttempt, newest: bool) -> Iterator[str]:
     for reason in attempt.waits[-3:]:
         yield f"A start was held up: {_stop(reason)}"
     if attempt.spawn_error:
@@ -146,12 +154,12 @@ def _sentences(watch: Watch, attempt: Attempt, newest: bool) -> Iterator[str]:
         yield _beginning(attempt)
         yield _progress(attempt)
     yield from _trouble(attempt)
-    yield _ending(watch, attempt, newest)
+    yield _ending(supervision, attempt, newest)
     yield _saved(attempt)
-    yield _decision(watch, attempt, newest)
+    yield _decision(supervision, attempt, newest)
 
 
-def _beginning(attempt: Attempt) -> str:
+def _beginning(attempt: RecordedAttempt) -> str:
     if attempt.from_step is not None:
         where = {"memory": " from memory", "": ""}.get(attempt.from_file, f" from {attempt.from_file}")
         return f"It went on after step {attempt.from_step}{where}."
@@ -160,7 +168,7 @@ def _beginning(attempt: Attempt) -> str:
     return "It never came so far as to begin or resume a training." if attempt.step == 0 else ""
 
 
-def _progress(attempt: Attempt) -> str:
+def _progress(attempt: RecordedAttempt) -> str:
     first = (attempt.from_step or 0) + 1
     if attempt.step < first:
         return "It completed no step that is known of."
@@ -169,7 +177,7 @@ def _progress(attempt: Attempt) -> str:
     return f"It completed steps {first} to {attempt.step}."
 
 
-def _trouble(attempt: Attempt) -> Iterator[str]:
+def _trouble(attempt: RecordedAttempt) -> Iterator[str]:
     if attempt.hang is not None:
         hang = attempt.hang
         phase = f" in the phase {hang.phase.lower()}" if hang.phase else ""
@@ -183,12 +191,12 @@ def _trouble(attempt: Attempt) -> Iterator[str]:
         yield f"It took{much}{limit_}, so the supervisor saved and ended it before the kernel would."
 
 
-def _ending(watch: Watch, attempt: Attempt, newest: bool) -> str:
+def _ending(supervision: Supervision, attempt: RecordedAttempt, newest: bool) -> str:
     verdict = attempt.verdict
     if verdict is None and newest:
         return "It is running now."
-    if verdict is None and watch.broken and attempt is watch.attempts[-1]:
-        return f"It was ended because the supervisor itself failed: {_stop(watch.broken)}"
+    if verdict is None and supervision.broken and attempt is supervision.attempts[-1]:
+        return f"It was ended because the supervisor itself failed: {_stop(supervision.broken)}"
     if verdict is None and attempt.complete:
         return "The script came to its end; the supervisor did not live to say so."
     if verdict is None:
@@ -207,7 +215,7 @@ def _status(status: int | None) -> str:
     return "" if status is None else f"exit status {status}"
 
 
-def _saved(attempt: Attempt) -> str:
+def _saved(attempt: RecordedAttempt) -> str:
     verdict, save = attempt.verdict, attempt.last_save
     words = []
     if save is not None:
@@ -232,14 +240,14 @@ def _saved(attempt: Attempt) -> str:
     return " ".join(words)
 
 
-def _decision(watch: Watch, attempt: Attempt, newest: bool) -> str:
+def _decision(supervision: Supervision, attempt: RecordedAttempt, newest: bool) -> str:
     verdict = attempt.verdict
     if verdict is None or verdict.kind == FINISHED:
         return ""
     words = "; ".join(filter(None, (verdict.action, verdict.reason)))
     reason = f": {words}" if words else ""
-    if watch.stop_signal and attempt is watch.attempts[-1]:
-        return f"It had been asked to stop ({watch.stop_signal}), so no other attempt followed."
+    if supervision.stop_signal and attempt is supervision.attempts[-1]:
+        return f"It had been asked to stop ({supervision.stop_signal}), so no other attempt followed."
     if verdict.restart_in_s is None:
         return f"The supervisor gave up{reason}."
     later = f"starts it again {verdict.restart_in_s:.1f} s later" if newest else ""
@@ -248,13 +256,13 @@ def _decision(watch: Watch, attempt: Attempt, newest: bool) -> str:
     )
 
 
-def _evidence(attempt: Attempt) -> list[str]:
+def _evidence(attempt: RecordedAttempt) -> list[str]:
     if attempt.verdict is None or not attempt.verdict.evidence:
         return []
     return [_item("This judgment rests on:"), *(_item(f"- {text}") for text in attempt.verdict.evidence)]
 
 
-def _traceback(attempt: Attempt, whole: bool) -> list[str]:
+def _traceback(attempt: RecordedAttempt, whole: bool) -> list[str]:
     report = attempt.report
     if report is None or not (report.traceback or report.exception):
         return []
@@ -274,12 +282,12 @@ def standing(account: Account, present: Present) -> str:
     )
 
 
-def newest(account: Account, present: Present) -> Save | None:
+def newest(account: Account, present: Present) -> RecordedSave | None:
     """The checkpoint that the run would resume from, as the disk has it."""
     return present.disk.newest(account.durable, frozenset(account.files))
 
 
-def gone(account: Account, present: Present) -> Save | None:
+def gone(account: Account, present: Present) -> RecordedSave | None:
     """One that the journal reports, and that is not on disk."""
     found, reported = newest(account, present), account.durable
     return reported if reported is not None and (found is None or found.step < reported.step) else None
@@ -292,7 +300,7 @@ def _now(account: Account, present: Present) -> str:
         return f"it is being worked on by process {present.holder}{what}."
     if present.elsewhere:
         return f"{present.elsewhere}."
-    if account.watches and account.watches[-1].broken:
+    if account.supervisions and account.supervisions[-1].broken:
         return "the supervisor ended the run for a fault of its own, and nobody works on it."
     if present.disk.against:
         return f"nobody works on the run. Its record says that it is complete, but {present.disk.against}."
@@ -342,8 +350,8 @@ def advice(account: Account, present: Present) -> str:
 
 def _cure(account: Account) -> str:
     """What to change before the next try; "" where nothing need be."""
-    attempts, watch = account.attempts, account.watches[-1] if account.watches else None
-    if not attempts or watch is None or watch.stop_signal or not watch.ended:
+    attempts, supervision = account.attempts, account.supervisions[-1] if account.supervisions else None
+    if not attempts or supervision is None or supervision.stop_signal or not supervision.ended:
         return ""
     attempt = attempts[-1]
     if attempt.unsaved_step and attempt.unsaved_step > (account.durable.step if account.durable else 0):
@@ -356,7 +364,7 @@ def _cure(account: Account) -> str:
     return verdict.hint or "remove the cause that is named above"
 
 
-def _is_fault(attempt: Attempt) -> bool:
+def _is_fault(attempt: RecordedAttempt) -> bool:
     verdict = attempt.verdict
     return verdict is not None and any(sign in f"{verdict.kind} {verdict.cause}" for sign in _FAULTS)
 

@@ -17,8 +17,8 @@ from resilient.run.holdings import Holding
 from resilient.run.record_seal import Seal
 from resilient.run.rundir import RunDirectory
 from resilient.store.entry import Entry
-from resilient.tools.runs import Run, own_keys
-from resilient.tools.supervisions import Save
+from resilient.tools.opened_run import OpenedRun, own_keys
+from resilient.tools.supervisions import RecordedSave
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class OnDisk:
     complete.
     """
 
-    folders: tuple[tuple[Save, ...], ...] = ()
-    sealed: Save | None = None
+    folders: tuple[tuple[RecordedSave, ...], ...] = ()
+    sealed: RecordedSave | None = None
     unread: str = ""
     against: str = ""
 
-    def newest(self, reported: Save | None, files: frozenset[str]) -> Save | None:
+    def newest(self, reported: RecordedSave | None, files: frozenset[str]) -> RecordedSave | None:
         """The checkpoint that the run would resume from; ``reported`` is what the journal takes for that.
 
         ``files`` are all that the journal tells of. One that it does not know of is news. One that it knows
@@ -63,7 +63,7 @@ def look_at_disk(directory: RunDirectory) -> OnDisk:
         found = directory.look(opening)
         if found is None:
             return OnDisk()
-        run = Run(directory, found, opening, World())
+        run = OpenedRun(directory, found, opening, World())
         holdings = run.holdings
         if run.places.missing and not any(holding.has_traces for holding in holdings):
             missing = ", ".join(map(str, run.places.missing))
@@ -78,25 +78,25 @@ def look_at_disk(directory: RunDirectory) -> OnDisk:
         return OnDisk(unread=str(error))
 
 
-def _save(entry: Entry) -> Save:
-    return Save(entry.step, entry.manifest.epoch, entry.name, entry.manifest.reason, entry.created)
+def _save(entry: Entry) -> RecordedSave:
+    return RecordedSave(entry.step, entry.manifest.epoch, entry.name, entry.manifest.reason, entry.created)
 
 
-def _sealed(holdings: tuple[Holding, ...]) -> Save | None:
+def _sealed(holdings: tuple[Holding, ...]) -> RecordedSave | None:
     found = [(*holding.newest, holding) for holding in holdings if holding.locked]
     _, step, name, holding = max(found, key=lambda one: one[0], default=(0, 0, "", None))
     if holding is None or any(entry.name == name for entry in holding.entries):
         return None
-    return Save(step, None, printable(name), "", None)
+    return RecordedSave(step, None, printable(name), "", None)
 
 
-def _against(run: Run, holdings: tuple[Holding, ...]) -> str:
+def _against(run: OpenedRun, holdings: tuple[Holding, ...]) -> str:
     if run.found.record.status != rundir.COMPLETE:
         return ""
     return next(_objections(run, holdings), "")
 
 
-def _objections(run: Run, holdings: tuple[Holding, ...]) -> Iterator[str]:
+def _objections(run: OpenedRun, holdings: tuple[Holding, ...]) -> Iterator[str]:
     absent = run.found.seal is Seal.LOCKED or (not run.keys and any(holding.locked for holding in holdings))
     if absent or run.record.status != rundir.COMPLETE:
         yield run.objection or (

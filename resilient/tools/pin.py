@@ -9,7 +9,7 @@ from resilient.errors import UsageError
 from resilient.store import layout, pins
 from resilient.store.entry import Entry
 from resilient.tools.command_line import Commands, add_command, say
-from resilient.tools.runs import Run, add_keys, add_run, open_run
+from resilient.tools.opened_run import OpenedRun, add_keys, add_run, open_run
 
 _MORE = """\
 WHICH is a step (the newest checkpoint of that step) or the name of a file, as
@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
         add_keys(parser)
 
 
-Change = Callable[[Run, Entry, bool], str]
+Change = Callable[[OpenedRun, Entry, bool], str]
 
 
 def _command(change: Change) -> Callable[[argparse.Namespace], int]:
@@ -47,19 +47,19 @@ def _command(change: Change) -> Callable[[argparse.Namespace], int]:
     return command
 
 
-def _pin(run: Run, entry: Entry, pinned: bool) -> str:
+def _pin(run: OpenedRun, entry: Entry, pinned: bool) -> str:
     if pinned:
         return "was pinned already"
     pins.pin(run.world.files, entry, run.world.entropy.token(layout.TOKEN_BYTES).hex())
     return "pinned"
 
 
-def _unpin(run: Run, entry: Entry, pinned: bool) -> str:
+def _unpin(run: OpenedRun, entry: Entry, pinned: bool) -> str:
     pins.unpin(run.world.files, entry)
     return "no longer pinned" if pinned else "was not pinned"
 
 
-def chosen(run: Run, word: str) -> list[Entry]:
+def chosen(run: OpenedRun, word: str) -> list[Entry]:
     """The checkpoints that a word of the user's means: one for each rank. Raises UsageError for none."""
     surveys = [store.survey() for store in run.stores()]
     found = [entry for survey in surveys for entry in _matching(survey.entries, word)]

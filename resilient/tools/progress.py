@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TextIO, cast
 
 from resilient.host.clock import Clock
-from resilient.host.files import Buffer, Files, Reader, Writer
+from resilient.host.files import Buffer, FileReader, Files, FileWriter
 from resilient.tools.command_line import size
 
 _PATIENCE_S = 2.0
@@ -18,7 +18,7 @@ _REFRESH_S = 0.2
 _BAR_WIDTH = 24
 
 
-class Progress:
+class ProgressBar:
     """How much of a number of bytes is done. A context manager; ``clear`` before a line is printed."""
 
     def __init__(self, what: str, total_bytes: int, clock: Clock, stream: TextIO | None = None) -> None:
@@ -69,7 +69,7 @@ class Progress:
         except (OSError, ValueError):
             return 80
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(
@@ -78,30 +78,30 @@ class Progress:
         self.clear()
 
 
-class _Watched:
+class _CountedFiles:
     """Files whose data files tell how much of them is read and written; all else is as it was."""
 
     def __init__(self, files: Files, advance: Callable[[int], None]) -> None:
         self._files = files
         self._advance = advance
 
-    def open(self, path: Path) -> Reader:
-        return _WatchedReader(self._files.open(path), self._advance)
+    def open(self, path: Path) -> FileReader:
+        return _CountedReader(self._files.open(path), self._advance)
 
-    def create(self, path: Path) -> Writer:
-        return _WatchedWriter(self._files.create(path), self._advance)
+    def create(self, path: Path) -> FileWriter:
+        return _CountedWriter(self._files.create(path), self._advance)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._files, name)
 
 
-def watched(files: Files, progress: Progress) -> Files:
+def watched(files: Files, progress: ProgressBar) -> Files:
     """The same files; what is read and written of them counts as progress."""
-    return cast(Files, _Watched(files, progress.advance))
+    return cast(Files, _CountedFiles(files, progress.advance))
 
 
-class _WatchedReader:
-    def __init__(self, reader: Reader, advance: Callable[[int], None]) -> None:
+class _CountedReader:
+    def __init__(self, reader: FileReader, advance: Callable[[int], None]) -> None:
         self._reader = reader
         self._advance = advance
         self.size_bytes = reader.size_bytes
@@ -115,8 +115,8 @@ class _WatchedReader:
         self._reader.close()
 
 
-class _WatchedWriter:
-    def __init__(self, writer: Writer, advance: Callable[[int], None]) -> None:
+class _CountedWriter:
+    def __init__(self, writer: FileWriter, advance: Callable[[int], None]) -> None:
         self._writer = writer
         self._advance = advance
 

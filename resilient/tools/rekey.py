@@ -15,8 +15,8 @@ from resilient.run.reseal import Rekey, Resealed
 from resilient.store import layout
 from resilient.tools import command_line
 from resilient.tools.command_line import EXIT_BAD, Commands, Parser, add_command, note, say
-from resilient.tools.progress import Progress, watched
-from resilient.tools.runs import Run, add_keys, add_run, open_run
+from resilient.tools.opened_run import OpenedRun, add_keys, add_run, open_run
+from resilient.tools.progress import ProgressBar, watched
 
 _MORE = """\
 Each checkpoint is copied, the copy is read back, and only then the original
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     found = open_run(options, "old-")
     sealing = _sealing(found, options)
     done = bad = 0
-    with found.locked() as run, Progress("sealing anew", _total_bytes(run), run.world.clock) as progress:
+    with found.locked() as run, ProgressBar("sealing anew", _total_bytes(run), run.world.clock) as progress:
         files = watched(run.world.files, progress)
         if run.objection:
             raise UnusableError(
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_BAD if bad else 0
 
 
-def _takes_plain(run: Run, sealing: Sealing, options: argparse.Namespace) -> bool:
+def _takes_plain(run: OpenedRun, sealing: Sealing, options: argparse.Namespace) -> bool:
     """Whether unencrypted checkpoints are sealed too: of a run that was never encrypted, or as accepted.
 
     An old key that is named says that the run is encrypted.
@@ -107,7 +107,7 @@ def _takes_plain(run: Run, sealing: Sealing, options: argparse.Namespace) -> boo
     return bool(options.accept_plain or (not names_old_key and run.takes_plain_beside(sealing.key)))
 
 
-def _keep_floor(run: Run, sealing: Sealing, missing: Iterable[Path]) -> None:
+def _keep_floor(run: OpenedRun, sealing: Sealing, missing: Iterable[Path]) -> None:
     """How far the run has come is sealed anew as well; a home that cannot be written is no concern here."""
     new = [sealing.key] if sealing.key is not None else []
     with contextlib.suppress(StorageError):
@@ -122,7 +122,7 @@ def _told(resealed: Iterator[Resealed]) -> Iterator[Resealed]:
         raise
 
 
-def _sealing(run: Run, options: argparse.Namespace) -> Sealing:
+def _sealing(run: OpenedRun, options: argparse.Namespace) -> Sealing:
     if options.no_encrypt:
         if options.enc_mode:
             raise UsageError("--enc-mode and --no-encrypt exclude each other")
@@ -139,14 +139,14 @@ def _sealing(run: Run, options: argparse.Namespace) -> Sealing:
     return Sealing(mode, key, tuple(old for old in run.keys if old != key))
 
 
-def _total_bytes(run: Run) -> int:
+def _total_bytes(run: OpenedRun) -> int:
     """Each file is read, written, and read back."""
     entries = [entry for store in run.stores() for entry in store.entries()]
     return 3 * sum(entry.manifest.file_bytes for entry in entries)
 
 
 def _summarize(
-    options: argparse.Namespace, run: Run, sealing: Sealing, done: int, bad: int, *, finished: bool
+    options: argparse.Namespace, run: OpenedRun, sealing: Sealing, done: int, bad: int, *, finished: bool
 ) -> None:
     if bad:
         note(f"{command_line.count(bad, 'file')} could not be sealed anew, see above")

@@ -41,7 +41,7 @@ DTYPES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """A tensor without its content."""
 
     name: str
@@ -54,12 +54,12 @@ class Tensor:
         return ITEM_BYTES[self.dtype]
 
 
-def item_sizes(tensors: Sequence[Tensor]) -> list[int]:
+def item_sizes(tensors: Sequence[TensorSpec]) -> list[int]:
     """The sizes of the elements that occur, in the order in which their tensors come in the file."""
     return sorted({tensor.item_bytes for tensor in tensors}, reverse=True)
 
 
-def header(tensors: Sequence[Tensor], texts: Mapping[str, str]) -> bytes:
+def header(tensors: Sequence[TensorSpec], texts: Mapping[str, str]) -> bytes:
     """Everything before the data. Tensors of one element size follow each other as they are given."""
     content: dict[str, object] = {METADATA: dict(texts)} if texts else {}
     offset = 0

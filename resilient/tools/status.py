@@ -11,8 +11,8 @@ from resilient.tools.account import Account
 from resilient.tools.command_line import Commands, add_command, age, say
 from resilient.tools.explain import look, read_account
 from resilient.tools.narrative import Present, clock, gone, newest
-from resilient.tools.runs import add_run, open_directory
-from resilient.tools.supervisions import FINISHED, Attempt
+from resilient.tools.opened_run import add_run, open_directory
+from resilient.tools.supervisions import FINISHED, RecordedAttempt
 
 _MORE = """\
 Whether the run is being worked on, and by which process; the newest attempt and
@@ -98,7 +98,7 @@ def _state(account: Account, present: Present) -> str:
     if present.elsewhere:
         return present.elsewhere
     if present.holder:
-        supervised = bool(account.watches) and account.watches[-1].pid == present.holder
+        supervised = bool(account.supervisions) and account.supervisions[-1].pid == present.holder
         return (
             f"running, {'supervisor: ' if supervised else 'without a supervisor: '}process {present.holder}"
         )
@@ -110,11 +110,11 @@ def _state(account: Account, present: Present) -> str:
     return f"not running, {words.get(present.status, 'never finished')}"
 
 
-def _newest(account: Account) -> Attempt | None:
+def _newest(account: Account) -> RecordedAttempt | None:
     attempts = [attempt for attempt in account.attempts if not attempt.is_blank]
     return attempts[-1] if attempts else None
 
 
-def _last_failed(account: Account) -> Attempt | None:
+def _last_failed(account: Account) -> RecordedAttempt | None:
     failed = (a for a in reversed(account.attempts) if a.verdict is not None and a.verdict.kind != FINISHED)
     return next(failed, None)

@@ -19,7 +19,7 @@ from resilient.errors import CorruptError, UsageError
 from resilient.host.directories import is_directory, is_there
 from resilient.host.files import Files
 from resilient.store import layout
-from resilient.store.bare_file import Opening, read_stock
+from resilient.store.bare_file import OpeningKey, read_stock
 
 _NAME = re.compile(
     r"(?P<prefix>.+)-(?P<epoch>[0-9]+)_(?P<step>[0-9]+)(?P<breakpoint>_breakpoint)?\.ckpt", re.DOTALL
@@ -49,7 +49,7 @@ class StockState:
 
     records: tuple[Record, ...]
     counters: dict[str, int]
-    opening: Opening = field(repr=False)
+    opening: OpeningKey = field(repr=False)
 
 
 def parse(path: Path) -> StockFile | None:

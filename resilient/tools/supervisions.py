@@ -12,7 +12,7 @@ FINISHED = "finished"
 
 
 @dataclass
-class Save:
+class RecordedSave:
     """A checkpoint that was reported as durable."""
 
     step: int
@@ -23,7 +23,7 @@ class Save:
 
 
 @dataclass
-class Report:
+class RecordedReport:
     """What the worker itself said about its end."""
 
     kind: str
@@ -35,7 +35,7 @@ class Report:
 
 
 @dataclass
-class Verdict:
+class RecordedVerdict:
     """What the supervisor judged, and what it decided. ``restart_in_s`` is None when none was to follow."""
 
     kind: str
@@ -98,7 +98,7 @@ class Span:
 
 
 @dataclass
-class Attempt:
+class RecordedAttempt:
     """One launch of the workers. ``step`` is the newest one known, ``from_step`` where it went on from."""
 
     number: int
@@ -110,12 +110,12 @@ class Attempt:
     from_file: str = ""
     step: int = 0
     saves: int = 0
-    last_save: Save | None = None
+    last_save: RecordedSave | None = None
     failed_saves: int = 0
     last_failure: str = ""
     unsaved_step: int | None = None
-    report: Report | None = None
-    verdict: Verdict | None = None
+    report: RecordedReport | None = None
+    verdict: RecordedVerdict | None = None
     spawn_error: str = ""
     refusal: str = ""
     hang: Stillness | None = None
@@ -145,7 +145,7 @@ class Attempt:
 
 
 @dataclass
-class Watch:
+class Supervision:
     """One supervisor's time with the run. Without ``ended`` it has vanished, or is still at work.
 
     ``rebooted`` tells that the machine was started anew before this one began, ``broken`` which fault of its
@@ -156,17 +156,17 @@ class Watch:
     run_id: str = ""
     command: tuple[str, ...] = ()
     span: Span = field(default_factory=Span)
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[RecordedAttempt] = field(default_factory=list)
     stop_signal: str = ""
     ended: bool = False
     status: int | None = None
     rebooted: bool = False
     broken: str = ""
 
-    def attempt(self) -> Attempt:
+    def attempt(self) -> RecordedAttempt:
         """The present attempt; one without a number where the journal knows of none."""
         if not self.attempts:
-            self.attempts.append(Attempt(0))
+            self.attempts.append(RecordedAttempt(0))
         return self.attempts[-1]
 
 

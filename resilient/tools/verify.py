@@ -27,8 +27,8 @@ from resilient.store.survey import Survey, claims
 from resilient.tools import command_line
 from resilient.tools.command_line import EXIT_BAD, Commands, add_command, note, say
 from resilient.tools.ls import BAD, LOCKED, OK, UNPROVEN, UNREADABLE
-from resilient.tools.progress import Progress, watched
-from resilient.tools.runs import Run, add_keys, add_run, open_run, tell_locked
+from resilient.tools.opened_run import OpenedRun, add_keys, add_run, open_run, tell_locked
+from resilient.tools.progress import ProgressBar, watched
 
 CHECKPOINT = "checkpoint"
 
@@ -61,7 +61,7 @@ def add(commands: Commands) -> None:
 
 
 @dataclass(frozen=True)
-class _Verdict:
+class _VerifiedFile:
     """A file, what kind of file it is, and what is wrong with it; of a locked one, the key it needs."""
 
     name: str
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     entries = [entry for _, survey in surveys for entry in survey.entries]
     total_bytes = sum(entry.manifest.file_bytes for entry in entries) + sum(weights.values())
     verdicts = []
-    with Progress("verifying", total_bytes, run.world.clock) as progress:
+    with ProgressBar("verifying", total_bytes, run.world.clock) as progress:
         for verdict in _verdicts(run, surveys, list(weights), progress, quick=options.quick):
             progress.clear()
             _say(options, run, verdict)
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_BAD if run.places.missing or any(v.error is not None for v in verdicts) else 0
 
 
-def _say(options: argparse.Namespace, run: Run, verdict: _Verdict) -> None:
+def _say(options: argparse.Namespace, run: OpenedRun, verdict: _VerifiedFile) -> None:
     text = verdict.state if verdict.error is None else f"{verdict.state}: {verdict.error}"
     if verdict.state == LOCKED and verdict.kind == CHECKPOINT:
         text = f"locked {'with another' if run.keys else 'and needs a'} key (id {verdict.key_id or '?'})"
@@ -117,29 +117,34 @@ def _summarize(options: argparse.Namespace, states: Counter[str]) -> None:
 
 
 def _verdicts(
-    run: Run, surveys: list[tuple[Store, Survey]], weights: list[Path], progress: Progress, *, quick: bool
-) -> Iterator[_Verdict]:
+    run: OpenedRun,
+    surveys: list[tuple[Store, Survey]],
+    weights: list[Path],
+    progress: ProgressBar,
+    *,
+    quick: bool,
+) -> Iterator[_VerifiedFile]:
     files = watched(run.world.files, progress)
     for watching, (store, survey) in zip(run.stores(files=files), surveys, strict=True):
         for entry in survey.entries:
             error = _judge(watching, entry, quick)
             if error is None or not _is_gone(run, store, entry.name):
-                yield _Verdict(entry.name, CHECKPOINT, error, entry.manifest.key_id)
+                yield _VerifiedFile(entry.name, CHECKPOINT, error, entry.manifest.key_id)
         for failure in survey.failures:
             said = claims(run.world.files, store.directory, failure.name)
             if failure.ours and said is not None:
                 key_id = said.get("key_id")
                 known = key_id if isinstance(key_id, str) else None
-                yield _Verdict(failure.name, CHECKPOINT, failure.error, known)
+                yield _VerifiedFile(failure.name, CHECKPOINT, failure.error, known)
             elif not failure.ours:
                 note(f"{failure.name} is not this run's: {failure.error}")
     for path in weights:
         # What is not there any more has been removed meanwhile: retention was faster.
         with contextlib.suppress(FileNotFoundError):
-            yield _Verdict(path.name, "weights", _judge_weights(run, files, path))
+            yield _VerifiedFile(path.name, "weights", _judge_weights(run, files, path))
 
 
-def _judge_weights(run: Run, files: Files, path: Path) -> ResilientError | None:
+def _judge_weights(run: OpenedRun, files: Files, path: Path) -> ResilientError | None:
     try:
         read_stock(files, path, run.keys, _skip)
     except (CheckpointError, StorageError) as error:
@@ -159,12 +164,12 @@ def _judge(store: Store, entry: Entry, quick: bool) -> ResilientError | None:
     return None
 
 
-def _is_gone(run: Run, store: Store, name: str) -> bool:
+def _is_gone(run: OpenedRun, store: Store, name: str) -> bool:
     """Whether a checkpoint has been removed since it was listed: by retention, its manifest goes first."""
     return layout.manifest_of(name) not in run.world.files.names(store.directory)
 
 
-def _weights(run: Run) -> Iterator[tuple[Path, int]]:
+def _weights(run: OpenedRun) -> Iterator[tuple[Path, int]]:
     """The weights files, with their sizes."""
     for folder in run.weights():
         for name in run.world.files.names(folder):

@@ -45,7 +45,7 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._unfinished = parts.Unfinished()
+        self._unfinished = parts.UnfinishedMessages()
         self._identity = identity(end.fileno())
 
     @classmethod

@@ -41,7 +41,7 @@ def is_part(packet: bytes) -> bool:
     return packet[:1] == bytes([_MARK])
 
 
-class Unfinished:
+class UnfinishedMessages:
     """Messages of which not every part has come yet, the oldest first."""
 
     def __init__(self) -> None:

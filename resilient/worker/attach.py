@@ -39,7 +39,7 @@ from resilient.wire.link import Link
 from resilient.wire.mirror import Mirror
 from resilient.worker import children, shadows
 from resilient.worker.process import exec_notice, signals, stacks
-from resilient.worker.process.shared_pages import Shared
+from resilient.worker.process.shared_pages import SharedPages
 from resilient.worker.session import session as sessions
 from resilient.worker.session.session import Session
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stacks.install()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        worker = _Worker(_begin_session())
+        worker = _ScriptRun(_begin_session())
         program = _find(arguments)
     except (UsageError, LinkError) as error:
         print(f"resilient: {error}", file=sys.stderr)
@@ -103,9 +103,9 @@ def _prepare(link: Link) -> None:
     link.send({"type": "standing_by", "memory_bytes": psutil.Process().memory_info().rss})
 
 
-def _shared(descriptors: Sequence[int]) -> Shared:
+def _shared(descriptors: Sequence[int]) -> SharedPages:
     """The memory that came with the configuration: the heartbeat's page, and the last attempt's mirror."""
-    shared = Shared(Heartbeat(descriptors[0])) if descriptors else Shared()
+    shared = SharedPages(Heartbeat(descriptors[0])) if descriptors else SharedPages()
     # A mapping needs no descriptor, and no script can close one that is not open.
     shared.heartbeat.close()
     for descriptor in descriptors[1:]:
@@ -123,7 +123,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
-class _Worker:
+class _ScriptRun:
     """One script on its way, and what is told of its end."""
 
     def __init__(self, session: Session) -> None:
@@ -131,7 +131,7 @@ class _Worker:
         self._heartbeat = session.shared.heartbeat
         self._course: Course | None = None
 
-    def run(self, program: _Program, arguments: list[str]) -> None:
+    def run(self, program: _MainProgram, arguments: list[str]) -> None:
         """Runs it; what leaves the script leaves here too."""
         config = self._session.config
         assert config is not None
@@ -169,7 +169,7 @@ class _Worker:
 
     def _tell(self, error: BaseException) -> None:
         """An exception leaves the script; one that left a training call has been told already."""
-        step = self._course.watch.progress.step if self._course is not None and self._course.watch else 0
+        step = self._course.watched.progress.step if self._course is not None and self._course.watched else 0
         kind = "interrupt" if isinstance(error, KeyboardInterrupt) else "exception"
         self._session.tell_incident(error, kind, step, "script")
         self._session.flush()
@@ -188,8 +188,8 @@ class _Worker:
             self._heartbeat.beat(Phase.OVER)
 
     def _tell_end(self, status: int) -> None:
-        if self._course is not None and self._course.watch is not None:
-            self._course.watch.close()
+        if self._course is not None and self._course.watched is not None:
+            self._course.watched.close()
         if self._course is not None:
             self._course.warn_if_unseen()
             if status == 0:
@@ -235,7 +235,7 @@ def _status(code: Any) -> int:
 # The script
 
 
-class _Program:
+class _MainProgram:
     """Code to be run as ``__main__``."""
 
     def __init__(
@@ -263,7 +263,7 @@ class _Program:
         exec(self._code(), module.__dict__)  # noqa: S102 - it is what we are for
 
 
-def _find(arguments: list[str]) -> _Program:
+def _find(arguments: list[str]) -> _MainProgram:
     """The program that the arguments begin with, which it takes off them."""
     if not arguments:
         raise UsageError("no script is named")
@@ -281,23 +281,23 @@ def _take_path(folder: str) -> None:
     shadows.uncover(isolated.modules_at_start(), sys.path)
 
 
-def _script(path: str) -> _Program:
+def _script(path: str) -> _MainProgram:
     _take_path(os.path.dirname(os.path.realpath(path)))
     # As the interpreter names it (3.9 and newer): absolute, and otherwise as it was given.
     name = os.path.join(os.getcwd(), path)
     if path.endswith(".pyc"):
         compiled = importlib.machinery.SourcelessFileLoader("__main__", name)
-        return _Program(lambda: _code_of(compiled, "__main__"), name, path, None, compiled)
+        return _MainProgram(lambda: _code_of(compiled, "__main__"), name, path, None, compiled)
     loader = importlib.machinery.SourceFileLoader("__main__", name)
 
     def code() -> CodeType:
         with io.open_code(name) as source:
             return compile(source.read(), name, "exec", dont_inherit=True)
 
-    return _Program(code, name, path, None, loader)
+    return _MainProgram(code, name, path, None, loader)
 
 
-def _application(path: str) -> _Program:
+def _application(path: str) -> _MainProgram:
     """A folder or an archive with a ``__main__``: it is the program's first place to import from."""
     place = os.path.join(os.getcwd(), path)
     _take_path(place)
@@ -308,7 +308,7 @@ def _application(path: str) -> _Program:
     if spec is None or not hasattr(spec.loader, "get_code"):
         raise UsageError(f"can't find '__main__' module in {path!r}")
     loader = spec.loader
-    return _Program(lambda: _code_of(loader, "__main__"), spec.origin or place, path, spec, loader)
+    return _MainProgram(lambda: _code_of(loader, "__main__"), spec.origin or place, path, spec, loader)
 
 
 def _code_of(loader: Any, name: str) -> CodeType:
@@ -319,7 +319,7 @@ def _code_of(loader: Any, name: str) -> CodeType:
     return found
 
 
-def _module(name: str) -> _Program:
+def _module(name: str) -> _MainProgram:
     _take_path(os.getcwd())
     try:
         spec = importlib.util.find_spec(name)
@@ -333,7 +333,7 @@ def _module(name: str) -> _Program:
         raise UsageError(f"there is no module named {name}")
 
     origin = spec.origin or name
-    return _Program(lambda: _code_of(loader, name), origin, origin, spec, loader)
+    return _MainProgram(lambda: _code_of(loader, name), origin, origin, spec, loader)
 
 
 # Imports

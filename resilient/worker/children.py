@@ -44,7 +44,7 @@ for name in set(sys.modules) - known:
 _FILE = os.path.abspath(__file__)
 
 
-class _Order:
+class _StartupOrder:
     """Runs the words above where it is unpickled, with nothing but what every interpreter has."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -56,7 +56,7 @@ def install(spawn: Any) -> None:
     original = spawn.get_preparation_data
 
     def get_preparation_data(name: str) -> dict[str, Any]:
-        return {**original(name), "resilient": _Order()}
+        return {**original(name), "resilient": _StartupOrder()}
 
     spawn.get_preparation_data = get_preparation_data
 
@@ -67,10 +67,10 @@ def look_out() -> None:
     if "mindspore" in sys.modules:
         _watch()
     else:
-        sys.meta_path.insert(0, _AfterImport("mindspore", _watch))
+        sys.meta_path.insert(0, _AfterChildImport("mindspore", _watch))
 
 
-class _AfterImport:
+class _AfterChildImport:
     """Calls a function once a module has been imported. It finds nothing by itself."""
 
     def __init__(self, name: str, function: Callable[[], None]) -> None:
@@ -104,7 +104,7 @@ def _watch() -> None:
         print(f"resilient: warning: {NOTHING_IS_SAVED.format(pid=os.getpid())}", file=sys.stderr, flush=True)
 
     try:
-        _ours("worker.call.unsaved_training").Unseen(tell, lambda: False).install()
+        _ours("worker.call.unsaved_training").UnsavedTraining(tell, lambda: False).install()
     except Exception:  # noqa: BLE001 - the child goes on as it would without us
         return
 

@@ -22,14 +22,14 @@ from resilient.run.holdings import Holding, take_stock
 from resilient.run.places import Places, find_places, homes
 from resilient.run.reach import Reach, look
 from resilient.run.record_seal import Seal
-from resilient.run.rundir import Found, RunDirectory, RunRecord
+from resilient.run.rundir import FoundRecord, RunDirectory, RunRecord
 from resilient.store import layout
+from supervisor.checkpointing.floor_keeper import FloorKeeper
 from supervisor.command import old_journal
 from supervisor.command.acceptance import Accept
 from supervisor.command.completion import Surroundings, newest_attempt
 from supervisor.command.fitting_keys import demand_keys
 from supervisor.command.unencrypted import Unencrypted
-from supervisor.saves.floor_keeper import FloorKeeper
 
 _MOST_NAMED = 20
 _STRANGERS_HINT = "put the right run.json back, or name another --run-dir; to start anew: --fresh --archive"
@@ -80,7 +80,7 @@ class Admission:
         named = [key for key in self.sealing.old_keys if keys.key_id(key) == record.key_id]
         return tuple(dict.fromkeys((self.sealing.key, *named)))
 
-    def believes_complete(self, found: Found) -> bool:
+    def believes_complete(self, found: FoundRecord) -> bool:
         """Whether a record that says that the run is complete is believed.
 
         Where not, and there are checkpoints, a resumed script shows it. Raises UnusableError where nothing
@@ -133,7 +133,7 @@ class Admission:
             "script resume from the newest that is there: --accept-rollback; or --fresh --archive"
         )
 
-    def admit(self, found: Found, command: tuple[str, ...]) -> Admitted:
+    def admit(self, found: FoundRecord, command: tuple[str, ...]) -> Admitted:
         """The run as it is from now on; its record is durable.
 
         Raises UnusableError where the run must not start like this.
@@ -191,7 +191,7 @@ class Admission:
     # The record
 
     def _demand_readable(
-        self, found: Found, holdings: Sequence[Holding], floor: Floor | None, *, proven: bool
+        self, found: FoundRecord, holdings: Sequence[Holding], floor: Floor | None, *, proven: bool
     ) -> None:
         """Raises UnusableError for a record that is not proven and must be."""
         if proven and self.keys:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from resilient.config import KeepPolicy, MirrorPolicy, SavePolicy
 from supervisor.command.acceptance import Accept
+from supervisor.group.worker_processes import Program
 from supervisor.verdict.restart import RestartPolicy
 from supervisor.watching.watchman import Limits
-from supervisor.workers.workers import Program
 
 
 @dataclass(frozen=True)

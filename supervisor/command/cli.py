@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from resilient.command_parser import ShowVersion
 from resilient.config import (
     DEFAULT_KEEP,
     DEFAULT_SAVE,
@@ -41,7 +42,6 @@ from resilient.errors import (
     UsageError,
 )
 from resilient.host import core_dumps, python_warnings, standard_streams
-from resilient.version import ShowVersion
 from supervisor.command import acceptance
 from supervisor.command.arguments import KeySource, Options
 from supervisor.command.naming import directory_of
@@ -59,11 +59,11 @@ from supervisor.command.option_values import (
 )
 from supervisor.command.start import supervise
 from supervisor.edges import wakeup
+from supervisor.group.worker_processes import Program
 from supervisor.telling.console import Console
 from supervisor.verdict.ledger import Poison
 from supervisor.verdict.restart import RestartPolicy
 from supervisor.watching.watchman import Limits
-from supervisor.workers.workers import Program
 
 _EPILOG = """\
 examples:

@@ -17,8 +17,8 @@ from pathlib import Path
 from resilient.codec import keys
 from resilient.config import Environment, Sealing, WorkerConfig
 from resilient.errors import EXIT_STOPPED, BusyError, StorageError, UnusableError, UsageError
-from resilient.host.cgroup import Groups, born_at
-from resilient.host.files import DiskLock, Lock
+from resilient.host.cgroup import ControlGroups, born_at
+from resilient.host.files import DiskLock, FileLock
 from resilient.host.world import World
 from resilient.journal.base import JOURNAL_VERSION
 from resilient.journal.events import (
@@ -32,20 +32,20 @@ from resilient.run import rundir
 from resilient.run.locks import held
 from resilient.run.places import Places, find_places
 from resilient.run.record_seal import Seal
-from resilient.run.rundir import Found, RunDirectory, RunRecord
+from resilient.run.rundir import FoundRecord, RunDirectory, RunRecord
 from supervisor.command import naming
 from supervisor.command.admission import Admission, Admitted
 from supervisor.command.arguments import KeySource, Options
 from supervisor.command.other_writers import demand_ours
-from supervisor.edges.journal import Journal
+from supervisor.edges.journal_writer import JournalWriter
 from supervisor.edges.wards import Wards
-from supervisor.edges.write_queue import Scribe
+from supervisor.edges.write_queue import WriteQueue
+from supervisor.group.orphans import mark_of
+from supervisor.group.worker_processes import ProcessWorkers
 from supervisor.loop.loop import Supervisor
 from supervisor.loop.plan import Plan
 from supervisor.telling.console import Console
 from supervisor.telling.story import Story
-from supervisor.workers.orphans import mark_of
-from supervisor.workers.workers import ProcessWorkers
 
 _LEFTOVER_S = 10.0
 _LEAST_DESCRIPTORS = 64
@@ -68,7 +68,7 @@ def supervise(options: Options, console: Console) -> int:
                 lock = directory.lock()
             claimed = directory.look(())
             # Nobody can have changed what this process makes now.
-            found = claimed or Found(directory.open(), Seal.SEALED)
+            found = claimed or FoundRecord(directory.open(), Seal.SEALED)
             record = found.record
             if record.status == rundir.ADOPTING:
                 raise UsageError(
@@ -100,7 +100,7 @@ def supervise(options: Options, console: Console) -> int:
         raise
 
 
-def _lock(directory: RunDirectory) -> Lock:
+def _lock(directory: RunDirectory) -> FileLock:
     """Takes the run. Waits for a dead supervisor's desk, which may still write; not for a living holder."""
     end_s = time.monotonic() + _LEFTOVER_S
     while True:
@@ -120,21 +120,21 @@ def _admission(directory: RunDirectory, sealing: Sealing, options: Options, cons
 
 def _run(admitted: Admitted, lock: DiskLock, sealing: Sealing, options: Options, console: Console) -> int:
     # In this order: they are forked, and an outlet has threads.
-    scribe = Scribe([lock.descriptor])
+    write_queue = WriteQueue([lock.descriptor])
     wards = Wards(options.grace_s)
     with console.with_outlets() as unhurried:
         try:
-            return _watch_over(admitted, scribe, wards, sealing, options, unhurried)
+            return _watch_over(admitted, write_queue, wards, sealing, options, unhurried)
         finally:
             wards.close()
-            if unwritten := scribe.close(_WRITE_S):
+            if unwritten := write_queue.close(_WRITE_S):
                 lock.leave_to_child()
                 unhurried.warn(unwritten)
 
 
 def _watch_over(
     admitted: Admitted,
-    scribe: Scribe,
+    write_queue: WriteQueue,
     wards: Wards,
     sealing: Sealing,
     options: Options,
@@ -142,10 +142,10 @@ def _watch_over(
 ) -> int:
     record, world = admitted.record, World()
     story = Story(console, world.clock, options.run_dir)
-    scribe.report_to(story.trouble)
-    directory = admitted.directory.kept_by(scribe.replace)
+    write_queue.report_to(story.trouble)
+    directory = admitted.directory.kept_by(write_queue.replace)
     admitted.floor.begin()
-    journal = Journal(directory.journal, world.clock, story.trouble, scribe)
+    journal = JournalWriter(directory.journal, world.clock, story.trouble, write_queue)
 
     def warn(text: str) -> None:
         journal.write(WarningGiven(text))
@@ -191,9 +191,9 @@ def _watch_over(
     workers = ProcessWorkers(
         options.program,
         warn,
-        lambda: Groups.available(mark),
+        lambda: ControlGroups.available(mark),
         console.outlets,
-        scribe,
+        write_queue,
         wards=wards,
     )
     try:

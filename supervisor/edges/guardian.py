@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from resilient.host.cgroup import Group, born_at
+from resilient.host.cgroup import ControlGroup, born_at
 from supervisor.edges import vitals
 
 _LOOK_S = 0.25
@@ -130,7 +130,7 @@ class Guardian:
         self._look(roots)
         self._look_into_sessions()
         if self._charge.group:
-            group = Group(Path(self._charge.group))
+            group = ControlGroup(Path(self._charge.group))
             group.kill(_KILL_S)
             group.remove()
         _send(self._workers.values())

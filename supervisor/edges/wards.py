@@ -12,7 +12,7 @@ import os
 import select
 import socket
 
-from resilient.host.cgroup import Group
+from resilient.host.cgroup import ControlGroup
 from supervisor.edges.forked import fork_alone
 from supervisor.edges.guardian import Charge, Guardian, known
 
@@ -55,7 +55,7 @@ class Wards:
         self.leaders.add(pid)
         self._tell()
 
-    def enter(self, group: Group) -> None:
+    def enter(self, group: ControlGroup) -> None:
         """The group of the attempt, from now on."""
         if str(group.path) != self._group:
             self._group = str(group.path)

@@ -26,7 +26,7 @@ from typing import BinaryIO, Protocol
 
 from resilient.host.world import World
 from supervisor.edges import writer_process
-from supervisor.edges.writer_process import Desk, Order, OrderKind, Reply
+from supervisor.edges.writer_process import WriteExecutor, WriteOrder, WriteOrderKind, WriteReply
 
 _LIMIT_BYTES = 16 * 1024 * 1024
 _LINES_LIMIT_BYTES = _LIMIT_BYTES + 4 * 1024 * 1024
@@ -36,17 +36,17 @@ _STALL_S = 2.0
 _END_STALL_S = 5.0
 _LEAVE_S = 5.0
 
-Heard = Callable[[Reply], None]
+Heard = Callable[[WriteReply], None]
 
 
-def _nobody(reply: Reply) -> None:
+def _nobody(reply: WriteReply) -> None:
     pass
 
 
-class Pen(Protocol):
+class RunWriter(Protocol):
     """How the supervisor writes. ``heard`` may be called on another thread."""
 
-    def append(self, kind: OrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
+    def append(self, kind: WriteOrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
         """Appends to a file: lines, or output. Never waits."""
         ...
 
@@ -75,17 +75,17 @@ class Pen(Protocol):
         ...
 
 
-class DirectPen:
+class DirectWriter:
     """Writes at once, in this process and on the caller's thread."""
 
     def __init__(self, world: World | None = None) -> None:
-        self._desk = Desk(world or World())
+        self._executor = WriteExecutor(world or World())
         self._lock = threading.Lock()
 
-    def append(self, kind: OrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
+    def append(self, kind: WriteOrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
         """Appends to a file."""
         with self._lock:
-            reply = self._desk.do(Order(kind, path, data))
+            reply = self._executor.do(WriteOrder(kind, path, data))
         heard(reply)
 
     def await_room(self) -> None:
@@ -94,7 +94,7 @@ class DirectPen:
     def leave(self, path: Path) -> None:
         """Closes a file."""
         with self._lock:
-            self._desk.do(Order(OrderKind.LEAVE, path))
+            self._executor.do(WriteOrder(WriteOrderKind.LEAVE, path))
 
     def after(self, callback: Callable[[], None]) -> None:
         """Calls back at once."""
@@ -116,12 +116,12 @@ class DirectPen:
 class _Job:
     """An order, or (None) only a call in the loop; and who hears the reply."""
 
-    order: Order | None
+    order: WriteOrder | None
     heard: Heard = _nobody
     callback: Callable[[], None] | None = None
 
 
-class Scribe:
+class WriteQueue:
     """A pen that never waits for a disk. ``complain`` hears, once for each file, that it cannot be written.
 
     ``kept`` are descriptors that the desk's process is to have, too: the run's lock. Made before the
@@ -132,7 +132,7 @@ class Scribe:
         self, kept: Collection[int] = (), complain: Callable[[str], None] = lambda text: None
     ) -> None:
         self._complain = complain
-        self._own = Desk(World())
+        self._own = WriteExecutor(World())
         self._changed = threading.Condition()
         self._waiting: deque[_Job] = deque()
         self._waiting_bytes = 0
@@ -160,18 +160,18 @@ class Scribe:
         """From now on this one hears of files that cannot be written."""
         self._complain = complain
 
-    def append(self, kind: OrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
+    def append(self, kind: WriteOrderKind, path: Path, data: bytes, heard: Heard = _nobody) -> None:
         """Appends to a file: lines, or output. What there is no room for is left out."""
-        limit = _LINES_LIMIT_BYTES if kind is OrderKind.LINES else _LIMIT_BYTES
+        limit = _LINES_LIMIT_BYTES if kind is WriteOrderKind.LINES else _LIMIT_BYTES
         with self._changed:
             if self._waiting_bytes > limit:
                 self._left_out[path] = self._left_out.get(path, 0) + len(data)
                 return
-            self._give(_Job(Order(kind, path, data, self._left_out.pop(path, 0)), heard))
+            self._give(_Job(WriteOrder(kind, path, data, self._left_out.pop(path, 0)), heard))
 
     def replace(self, path: Path, data: bytes) -> None:
         """Gives a file a new content. Of several that wait the newest is written."""
-        order = Order(OrderKind.REPLACE, path, data)
+        order = WriteOrder(WriteOrderKind.REPLACE, path, data)
         with self._changed:
             for position, job in enumerate(self._waiting):
                 if job.order is not None and (job.order.kind, job.order.path) == (order.kind, order.path):
@@ -184,12 +184,12 @@ class Scribe:
         """The errno of making a file in a directory; waits for the answer."""
         answered, found = threading.Event(), [0]
 
-        def hear(reply: Reply) -> None:
+        def hear(reply: WriteReply) -> None:
             found[0] = reply.number
             answered.set()
 
         with self._changed:
-            self._give(_Job(Order(OrderKind.PROBE, place), hear))
+            self._give(_Job(WriteOrder(WriteOrderKind.PROBE, place), hear))
         answered.wait()
         return found[0]
 
@@ -198,8 +198,8 @@ class Scribe:
         with self._changed:
             data = self._left_out.pop(path, 0)
             if data:
-                self._give(_Job(Order(OrderKind.OUTPUT, path, b"", data)))
-            self._give(_Job(Order(OrderKind.LEAVE, path)))
+                self._give(_Job(WriteOrder(WriteOrderKind.OUTPUT, path, b"", data)))
+            self._give(_Job(WriteOrder(WriteOrderKind.LEAVE, path)))
 
     def after(self, callback: Callable[[], None]) -> None:
         """Calls back, from the loop (``watch``), once everything given so far was written, or refused."""
@@ -251,7 +251,7 @@ class Scribe:
         self._own.close()
         if self._link is not None:
             with contextlib.suppress(OSError):
-                self._link.sendall(Order(OrderKind.REST, Path()).frame())
+                self._link.sendall(WriteOrder(WriteOrderKind.REST, Path()).frame())
             # The desk leaves then; or when both of these are closed.
             self._link.close()
             if self._replies is not None:
@@ -273,7 +273,7 @@ class Scribe:
                 for job in self._waiting:
                     if job.order is not None:
                         rest.write(job.order.frame())
-            self._link.sendall(Order(OrderKind.REST, Path()).frame())
+            self._link.sendall(WriteOrder(WriteOrderKind.REST, Path()).frame())
         except OSError:
             return f"{text} to the end"
         return f"{text} yet; process {self.pid} holds the run, and writes them once it does"
@@ -329,28 +329,28 @@ class Scribe:
             self._waiting_bytes -= len(job.order.data) if job.order is not None else 0
             return job
 
-    def _ask(self, order: Order | None) -> Reply:
+    def _ask(self, order: WriteOrder | None) -> WriteReply:
         if order is None:
-            return Reply()
+            return WriteReply()
         if self._link is not None and self._replies is not None:
             with contextlib.suppress(OSError):
                 self._link.sendall(order.frame())
                 if (reply := writer_process.read_reply(self._replies)) is not None:
                     return reply
             if self._handed_over:
-                return Reply(errno.EIO)
+                return WriteReply(errno.EIO)
             # Somebody has killed it.
             self._link = None
         return self._own.do(order)
 
-    def _finish(self, job: _Job, reply: Reply) -> None:
+    def _finish(self, job: _Job, reply: WriteReply) -> None:
         job.heard(reply)
         if job.callback is not None:
             self._callbacks.append(job.callback)
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(self._wake, 1)
 
-    def _hear_replaced(self, path: Path, reply: Reply) -> None:
+    def _hear_replaced(self, path: Path, reply: WriteReply) -> None:
         if not reply.number:
             self._refused.discard(path)
         elif path not in self._refused:

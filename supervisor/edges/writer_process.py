@@ -2,7 +2,7 @@
 
 A file system that is frozen (``fsfreeze``, a snapshot) or whose server is dead holds everybody who writes to
 it, in a sleep that not even SIGKILL ends; a process cannot even be reaped while one of its threads sleeps so.
-So the supervisor forks a desk and sends it orders (``scribe``). The desk has the run's lock as long as it
+So the supervisor forks a desk and sends it orders (``write_queue``). The desk has the run's lock as long as it
 lives: whatever it still has to write, nobody else works on the run until it is written.
 
     order  <II length of the head, length of the data | head as JSON | data
@@ -36,7 +36,7 @@ _ORDER = struct.Struct("<II")
 _REPLY = struct.Struct("<I")
 
 
-class OrderKind(enum.Enum):
+class WriteOrderKind(enum.Enum):
     """What can be ordered."""
 
     LINES = "lines"
@@ -54,10 +54,10 @@ class OrderKind(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Order:
+class WriteOrder:
     """``left_out_bytes`` of output come before ``data``, and could not be kept until the disk answered."""
 
-    kind: OrderKind
+    kind: WriteOrderKind
     path: Path
     data: bytes = b""
     left_out_bytes: int = 0
@@ -69,7 +69,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Reply:
+class WriteReply:
     """``number`` is an errno, 0 for success; ``error`` says the same in words."""
 
     number: int = 0
@@ -84,57 +84,57 @@ class ByteSource(Protocol):
         ...
 
 
-def orders(source: ByteSource) -> Iterator[Order]:
+def orders(source: ByteSource) -> Iterator[WriteOrder]:
     """The orders that come from a stream, until it ends."""
     while len(sizes := source.read(_ORDER.size)) == _ORDER.size:
         head_bytes, data_bytes = _ORDER.unpack(sizes)
         kind, path, left_out_bytes = json.loads(source.read(head_bytes))
-        yield Order(OrderKind(kind), Path(path), source.read(data_bytes), left_out_bytes)
+        yield WriteOrder(WriteOrderKind(kind), Path(path), source.read(data_bytes), left_out_bytes)
 
 
-def read_reply(source: BinaryIO) -> Reply | None:
+def read_reply(source: BinaryIO) -> WriteReply | None:
     """The next reply; None when there comes none any more."""
     size = source.read(_REPLY.size)
     if len(size) < _REPLY.size:
         return None
     number, error = json.loads(source.read(_REPLY.unpack(size)[0]))
-    return Reply(number, error)
+    return WriteReply(number, error)
 
 
-class Desk:
+class WriteExecutor:
     """Does orders, and keeps the files open that it appends to."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._appended: dict[Path, _Appended] = {}
+        self._appended: dict[Path, _AppendedFile] = {}
 
-    def do(self, order: Order) -> Reply:
+    def do(self, order: WriteOrder) -> WriteReply:
         """Does one thing. Never raises for what a disk may do."""
         try:
-            if order.kind is OrderKind.REPLACE:
+            if order.kind is WriteOrderKind.REPLACE:
                 replace(self._world, order.path, order.data)
-            elif order.kind is OrderKind.PROBE:
-                return Reply(try_to_make(order.path))
-            elif order.kind is OrderKind.LEAVE:
+            elif order.kind is WriteOrderKind.PROBE:
+                return WriteReply(try_to_make(order.path))
+            elif order.kind is WriteOrderKind.LEAVE:
                 self._leave(order.path)
             else:
                 self._append(order)
         except (OSError, StorageError) as error:
             # A StorageError's text names the file as well.
-            return Reply(error.errno or errno.EIO, _words(error))
+            return WriteReply(error.errno or errno.EIO, _words(error))
         except Exception as error:  # noqa: BLE001 - told to the other side; the next order may make sense
-            return Reply(errno.EINVAL, f"{type(error).__name__}: {error}")
-        return Reply()
+            return WriteReply(errno.EINVAL, f"{type(error).__name__}: {error}")
+        return WriteReply()
 
     def close(self) -> None:
         """Closes every file."""
         for path in list(self._appended):
             self._leave(path)
 
-    def _append(self, order: Order) -> None:
+    def _append(self, order: WriteOrder) -> None:
         if order.path not in self._appended:
-            self._appended[order.path] = _Appended(
-                self._world.files, order.path, whole_lines=order.kind is OrderKind.LINES
+            self._appended[order.path] = _AppendedFile(
+                self._world.files, order.path, whole_lines=order.kind is WriteOrderKind.LINES
             )
         self._appended[order.path].append(order.data, order.left_out_bytes)
 
@@ -143,7 +143,7 @@ class Desk:
             file.close()
 
 
-class _Appended:
+class _AppendedFile:
     """A file that is appended to. The first write that can opens it; it says what is missing in it."""
 
     def __init__(self, files: Files, path: Path, *, whole_lines: bool) -> None:
@@ -275,27 +275,27 @@ def fork(rest: int, kept: Collection[int] = ()) -> tuple[int, socket.socket]:
 
 def _serve(link: socket.socket, rest: int) -> None:
     """What the forked process does. With it the run's lock goes."""
-    desk = Desk(World())
-    _work(desk, link, rest)
-    desk.close()
+    executor = WriteExecutor(World())
+    _work(executor, link, rest)
+    executor.close()
 
 
-def _work(desk: Desk, link: socket.socket, rest: int) -> None:
+def _work(executor: WriteExecutor, link: socket.socket, rest: int) -> None:
     """Does what is ordered, until the supervisor says that it ends, or is gone."""
     # A supervisor that leaves does not hear the reply; what it has said before it left still comes.
     # Killed, it may have said half of an order.
     with contextlib.suppress(OSError, ValueError), link.makefile("rb") as incoming:
         for order in orders(incoming):
-            if order.kind is OrderKind.REST:
+            if order.kind is WriteOrderKind.REST:
                 break
-            _reply(link, desk.do(order))
+            _reply(link, executor.do(order))
     with os.fdopen(rest, "rb") as left:
         left.seek(0)
         for order in orders(left):
-            desk.do(order)
+            executor.do(order)
 
 
-def _reply(link: socket.socket, reply: Reply) -> None:
+def _reply(link: socket.socket, reply: WriteReply) -> None:
     words = json.dumps([reply.number, reply.error]).encode()
     with contextlib.suppress(OSError):
         link.sendall(_REPLY.pack(len(words)) + words)

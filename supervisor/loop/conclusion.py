@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from resilient.errors import EXIT_STOPPED
 from resilient.journal.events import SupervisorEnded
 from resilient.run import rundir
+from supervisor.checkpointing.durable_steps import DurableSteps
 from supervisor.loop.crew import Crew
 from supervisor.loop.instruments import Instruments
 from supervisor.loop.run_book import RunBook
 from supervisor.loop.stop_request import StopRequest
-from supervisor.saves.durable_steps import Shelf
 from supervisor.verdict.classify import FINISHED
 
 
@@ -27,19 +27,24 @@ class Conclusion:
     """Ends a run, and reports it: in its record, in the journal, and to the person."""
 
     def __init__(
-        self, instruments: Instruments, crew: Crew, book: RunBook, shelf: Shelf, stop: StopRequest
+        self,
+        instruments: Instruments,
+        crew: Crew,
+        book: RunBook,
+        durable_steps: DurableSteps,
+        stop: StopRequest,
     ) -> None:
         self._instruments = instruments
         self._crew = crew
         self._book = book
-        self._shelf = shelf
+        self._durable_steps = durable_steps
         self._stop = stop
 
     def draw(self) -> int:
         """Nothing of the run goes on: the exit status."""
         self._instruments.timers.cancel_all()
-        lost = self._crew.commits.unsaved(self._crew.standing)
-        ending = self._tell(lost, self._shelf.newest_step())
+        lost = self._crew.save_requests.unsaved(self._crew.standing)
+        ending = self._tell(lost, self._durable_steps.newest_step())
         self._book.end(ending.record)
         self._instruments.journal.write(SupervisorEnded(ending.status, lost=lost))
         return ending.status

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from supervisor.saves.save_requests import Commits
+from supervisor.checkpointing.save_requests import SaveRequests
+from supervisor.group.launcher import Launcher
 from supervisor.verdict.judge import Judge
 from supervisor.verdict.readiness import Obstacle
 from supervisor.verdict.standing import Standing
 from supervisor.watching.watchman import Watchman
-from supervisor.workers.launcher import Launcher
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,14 @@ class Crew:
     """The four, and the answers that take two of them."""
 
     launcher: Launcher
-    commits: Commits
+    save_requests: SaveRequests
     watchman: Watchman
     judge: Judge
 
     @property
     def standing(self) -> Standing:
         """How far the run has come by now."""
-        return self.judge.standing(self.commits.kept_step)
+        return self.judge.standing(self.save_requests.kept_step)
 
     def look_around(self) -> Obstacle | None:
         """The obstacle to another group that the machine has; None where it is ready."""

@@ -22,20 +22,20 @@ from resilient.host.shared_memory import SharedMemory
 from resilient.journal.events import StepSaved, SupervisorBroken, SupervisorEnded
 from resilient.journal.lines import told
 from resilient.wire.mirror import Mirror, Slot
-from supervisor.edges.journal import Journal
+from supervisor.checkpointing.save_requests import SaveRequests
+from supervisor.checkpointing.saver_child import SavingMeans
+from supervisor.edges.journal_writer import JournalWriter
+from supervisor.group.worker_processes import Worker, end
 from supervisor.loop.internal_errors import traceback_of, words_of
 from supervisor.loop.vocabulary import flaw
-from supervisor.saves.save_requests import Commits
-from supervisor.saves.saver_child import Legacy
 from supervisor.telling.story import Story
-from supervisor.workers.workers import Worker, end
 
 _KILLED_S = 5.0
 _COMMIT_S = 120.0
 _REASON = "supervisor"
 
 
-class Farewell:
+class EmergencySave:
     """Ends a run without its loop. ``spawn_saver`` starts a saver for a store; it raises OSError.
 
     Workers have ``grace_s`` to save by themselves.
@@ -45,7 +45,7 @@ class Farewell:
         self,
         spawn_saver: Callable[[WorkerConfig], Worker],
         story: Story,
-        journal: Journal,
+        journal: JournalWriter,
         grace_s: float,
     ) -> None:
         self._spawn_saver = spawn_saver
@@ -55,22 +55,22 @@ class Farewell:
         self._safe_step = 0
 
     def bid(
-        self, error: BaseException, workers: Sequence[Worker], commits: Commits, durable_step: int
+        self, error: BaseException, workers: Sequence[Worker], save_requests: SaveRequests, durable_step: int
     ) -> None:
         """Reports the fault, has the memory saved, names the safe step; ``durable_step`` is safe already."""
         self._safe_step = durable_step
         self._journal.write(SupervisorBroken(words_of(error), traceback_of(error)))
         self._story.breaking(words_of(error.__cause__ or error))
-        commit_s, legacy = _COMMIT_S, Legacy(None, None, None, None)
+        commit_s, legacy = _COMMIT_S, SavingMeans(None, None, None, None)
         with contextlib.suppress(Exception):
-            commit_s = commits.cost.patience_s
+            commit_s = save_requests.cost.patience_s
         with contextlib.suppress(Exception):
-            legacy = commits.leave()
+            legacy = save_requests.leave()
         lost = self._save(workers, legacy, commit_s)
         self._story.broken(self._safe_step, lost)
         self._journal.write(SupervisorEnded(EXIT_BROKEN, self._safe_step, lost))
 
-    def _save(self, workers: Sequence[Worker], legacy: Legacy, commit_s: float) -> str:
+    def _save(self, workers: Sequence[Worker], legacy: SavingMeans, commit_s: float) -> str:
         """Ends the workers, and has their state saved: what is lost, if anything."""
         child = legacy.child
         for one in [*workers, *([child] if child is not None else [])]:
@@ -103,7 +103,7 @@ class Farewell:
             worker.signal(signal.SIGKILL)
             _wait([worker.end_fd], time.monotonic() + _KILLED_S)
 
-    def _hear_out(self, child: Worker, legacy: Legacy, patience_s: float) -> None:
+    def _hear_out(self, child: Worker, legacy: SavingMeans, patience_s: float) -> None:
         """Waits for a saver, which leaves when it has done what it has in hand."""
         with contextlib.suppress(Exception):
             for answer in _until_its_end(child, patience_s):
@@ -113,7 +113,7 @@ class Farewell:
         with contextlib.suppress(Exception):
             end(child)
 
-    def _commit(self, legacy: Legacy, slot: Slot, commit_s: float) -> str:
+    def _commit(self, legacy: SavingMeans, slot: Slot, commit_s: float) -> str:
         """Has a saver of its own commit a slot: what went wrong, if anything did."""
         if legacy.config is None or legacy.mirror is None:
             return "no store was opened"

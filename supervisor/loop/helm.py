@@ -6,25 +6,25 @@ from collections.abc import Callable
 
 from resilient.journal.events import StateChanged
 from supervisor.loop.instruments import Instruments
-from supervisor.loop.internal_errors import Broken
-from supervisor.loop.machine import Action, Event, Machine, State
+from supervisor.loop.internal_errors import BrokenError
+from supervisor.loop.machine import Machine, SupervisorAction, SupervisorEvent, SupervisorState
 
 
 class Helm:
     """Steers one run. ``perform`` does one action, and may feed the next event."""
 
-    def __init__(self, instruments: Instruments, perform: Callable[[Action], None]) -> None:
+    def __init__(self, instruments: Instruments, perform: Callable[[SupervisorAction], None]) -> None:
         self._journal = instruments.journal
         self._timers = instruments.timers
         self._perform = perform
         self._machine = Machine()
 
     @property
-    def state(self) -> State:
+    def state(self) -> SupervisorState:
         """Where the run is."""
         return self._machine.state
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: SupervisorEvent) -> None:
         """An event has happened. Raises Broken when not all of its actions could be performed."""
         before = self.state
         try:
@@ -35,8 +35,8 @@ class Helm:
                 self._perform(action)
         except Exception as error:
             # Half a transition: whatever we did next would rest on what is not so.
-            raise Broken(f"the transition from {before.value} on {event.value} failed") from error
+            raise BrokenError(f"the transition from {before.value} on {event.value} failed") from error
 
-    def feed_later(self, delay_s: float, event: Event) -> None:
+    def feed_later(self, delay_s: float, event: SupervisorEvent) -> None:
         """This happens when nothing else does: it replaces what was to happen later."""
         self._timers.set("machine", delay_s, lambda: self.feed(event))

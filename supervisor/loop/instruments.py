@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 from resilient.host.clock import Clock
 from resilient.journal.events import ProcessesLeft, WaitingFor
-from supervisor.edges.journal import Journal
+from supervisor.edges.journal_writer import JournalWriter
 from supervisor.edges.timers import Timers
-from supervisor.loop.internal_errors import Mishaps
+from supervisor.loop.internal_errors import InternalErrors
 from supervisor.telling.story import Story
 
 
 @dataclass(frozen=True)
 class Instruments:
-    """``journal`` and ``story`` never raise (see ``Mishaps.unfailing``)."""
+    """``journal`` and ``story`` never raise (see ``InternalErrors.unfailing``)."""
 
-    journal: Journal
+    journal: JournalWriter
     story: Story
-    mishaps: Mishaps
+    internal_errors: InternalErrors
     timers: Timers
     clock: Clock
 

@@ -1,7 +1,7 @@
 """Faults of ours inside the loop: contained where the run can do without what failed, and reported.
 
 A handler that raises takes no other one with it: the journal gets its traceback, the person one line, and
-the loop goes on. ``Broken`` is for the rest: the machine's own transition has failed, or the same thing has
+the loop goes on. ``BrokenError`` is for the rest: the machine's own transition has failed, or the same thing has
 failed so often that going on would lead nowhere. Then the supervisor saves what is in memory, and ends
 (``emergency_save``).
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 from resilient.journal.events import MishapContained
-from supervisor.edges.journal import Journal
+from supervisor.edges.journal_writer import JournalWriter
 from supervisor.telling.story import Story
 
 MOST_IN_A_ROW = 5
@@ -23,17 +23,17 @@ MOST_IN_A_ROW = 5
 
 _MOST_CHARACTERS = 4000
 
-_Teller = TypeVar("_Teller", Story, Journal)
+_Teller = TypeVar("_Teller", Story, JournalWriter)
 
 
-class Broken(BaseException):
+class BrokenError(BaseException):
     """The supervisor cannot go on; the cause says why. Not an Exception: nobody on the way contains it."""
 
 
-class Mishaps:
+class InternalErrors:
     """Contains faults, and counts them: the 1st, the 10th, the 100th, ... of each is reported."""
 
-    def __init__(self, journal: Journal, story: Story) -> None:
+    def __init__(self, journal: JournalWriter, story: Story) -> None:
         self._journal = journal
         self._story = story
         self._seen: Counter[str] = Counter()
@@ -51,7 +51,7 @@ class Mishaps:
             self.note(what, error)
             self._in_a_row[what] += 1
             if most is not None and self._in_a_row[what] >= most:
-                raise Broken(f"{what} failed {most} times in a row") from error
+                raise BrokenError(f"{what} failed {most} times in a row") from error
         else:
             self._in_a_row.pop(what, None)
 
@@ -89,9 +89,9 @@ class Mishaps:
 class _Unfailing:
     """Passes each call on, and contains what it raises."""
 
-    def __init__(self, teller: Any, mishaps: Mishaps) -> None:
+    def __init__(self, teller: Any, internal_errors: InternalErrors) -> None:
         self._teller = teller
-        self._mishaps = mishaps
+        self._internal_errors = internal_errors
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._teller, name)
@@ -99,7 +99,7 @@ class _Unfailing:
             return call
 
         def contained(*arguments: Any, **named: Any) -> None:
-            with self._mishaps.contained(f"telling ({name})"):
+            with self._internal_errors.contained(f"telling ({name})"):
                 call(*arguments, **named)
 
         return contained

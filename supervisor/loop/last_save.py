@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from supervisor.checkpointing.rescue import Rescue
 from supervisor.loop.crew import Crew
 from supervisor.loop.helm import Helm
 from supervisor.loop.instruments import Instruments
-from supervisor.loop.machine import Event, State
+from supervisor.loop.machine import SupervisorEvent, SupervisorState
 from supervisor.loop.stop_request import StopRequest
-from supervisor.saves.rescue import Rescue
 
 _RETRY_S = 2.0
 
@@ -27,16 +27,16 @@ class LastSave:
     def wait(self) -> None:
         """No group is left: waits for what is being saved."""
         self._instruments.timers.cancel("secure")
-        if not self._crew.commits.busy and not self._is_held_up():
-            self._helm.feed(Event.SETTLED)
+        if not self._crew.save_requests.busy and not self._is_held_up():
+            self._helm.feed(SupervisorEvent.SETTLED)
             return
-        left_s = max(self._crew.commits.cost.patience_s, self._rescue.left_s)
-        self._helm.feed_later(self._stop.left_s if self._stop.is_made else left_s, Event.GRACE_OVER)
+        left_s = max(self._crew.save_requests.cost.patience_s, self._rescue.left_s)
+        self._helm.feed_later(self._stop.left_s if self._stop.is_made else left_s, SupervisorEvent.GRACE_OVER)
 
     def on_settled(self) -> None:
         """Nothing is being saved any more."""
-        if self._helm.state is State.SAVING and not self._is_held_up():
-            self._helm.feed(Event.SETTLED)
+        if self._helm.state is SupervisorState.SAVING and not self._is_held_up():
+            self._helm.feed(SupervisorEvent.SETTLED)
 
     def _is_held_up(self) -> bool:
         """Whether the end of the run has to wait for a save that is to be tried again."""
@@ -49,5 +49,5 @@ class LastSave:
 
     def _try_again(self) -> None:
         self._rescue.obstacle(self._crew.look_around())
-        if not self._crew.commits.busy:
+        if not self._crew.save_requests.busy:
             self.on_settled()

@@ -10,27 +10,32 @@ from typing import Any
 
 from resilient.journal.events import LinkLost, StandbyWaits, WarningGiven
 from resilient.journal.lines import told
-from supervisor.edges.journal import Journal
-from supervisor.loop.internal_errors import Mishaps
+from supervisor.edges.journal_writer import JournalWriter
+from supervisor.group.attempt import Attempt
+from supervisor.group.launcher import NONSENSE
+from supervisor.loop.internal_errors import InternalErrors
 from supervisor.loop.vocabulary import flaw
 from supervisor.telling.story import Story
 from supervisor.verdict.judge import Judge
 from supervisor.watching.watchman import Watchman
-from supervisor.workers.attempt import Attempt
-from supervisor.workers.launcher import NONSENSE
 
 
-class Hearing:
+class Listeners:
     """Passes messages on to attempt, judge, journal, watchman and story."""
 
     def __init__(
-        self, judge: Judge, journal: Journal, watchman: Watchman, story: Story, mishaps: Mishaps
+        self,
+        judge: Judge,
+        journal: JournalWriter,
+        watchman: Watchman,
+        story: Story,
+        internal_errors: InternalErrors,
     ) -> None:
         self._judge = judge
         self._journal = journal
         self._watchman = watchman
         self._story = story
-        self._mishaps = mishaps
+        self._internal_errors = internal_errors
         self._refused: set[str] = set()
 
     def understands(self, message: Mapping[str, Any]) -> bool:
@@ -74,7 +79,7 @@ class Hearing:
         if attempt is not None:
             steps.insert(0, lambda: attempt.hear(message))
         for step in steps:
-            with self._mishaps.contained(f"a message ({kind[:40]})"):
+            with self._internal_errors.contained(f"a message ({kind[:40]})"):
                 step()
 
     def _write_down(self, message: Mapping[str, Any], attempt: Attempt | None) -> None:

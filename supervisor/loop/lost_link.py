@@ -7,35 +7,40 @@ dies. A process that ends closes its link as well, a moment before its end is se
 
 from __future__ import annotations
 
+from supervisor.checkpointing.durable_steps import DurableSteps
+from supervisor.checkpointing.save_requests import SaveRequests
 from supervisor.edges.timers import Timers
-from supervisor.loop.listeners import Hearing
-from supervisor.saves.durable_steps import Shelf
-from supervisor.saves.save_requests import Commits
-from supervisor.workers.attempt import Attempt
-from supervisor.workers.launcher import Launcher
-from supervisor.workers.workers import Worker
+from supervisor.group.attempt import Attempt
+from supervisor.group.launcher import Launcher
+from supervisor.group.worker_processes import Worker
+from supervisor.loop.listeners import Listeners
 
 _MOMENT_S = 0.5
 
 
-class Muteness:
+class LostLink:
     """Finds out that an attempt is mute, and from heartbeat and disk what no message has told."""
 
     def __init__(
-        self, timers: Timers, launcher: Launcher, commits: Commits, hearing: Hearing, shelf: Shelf
+        self,
+        timers: Timers,
+        launcher: Launcher,
+        save_requests: SaveRequests,
+        listeners: Listeners,
+        durable_steps: DurableSteps,
     ) -> None:
         self._timers = timers
         self._launcher = launcher
-        self._commits = commits
-        self._hearing = hearing
-        self._shelf = shelf
+        self._save_requests = save_requests
+        self._listeners = listeners
+        self._durable_steps = durable_steps
 
     def on_over(self, attempt: Attempt) -> None:
         """An attempt has ended: it was mute as well if its heartbeat knows more than it has said."""
         if attempt.speaks and attempt.has_ended_unheard:
             self._note(attempt)
         if attempt.is_mute:
-            self._hearing.find(attempt.step if attempt.progressed else 0, self._shelf.newest_step())
+            self._listeners.find(attempt.step if attempt.progressed else 0, self._durable_steps.newest_step())
 
     def on_silence(self, worker: Worker) -> None:
         """A worker's link has ended: it is mute if it lives a moment later."""
@@ -47,8 +52,8 @@ class Muteness:
             return
         if worker in attempt.workers and worker.vitals() is not None:
             self._note(attempt)
-            self._commits.leave_to_worker()
+            self._save_requests.leave_to_worker()
 
     def _note(self, attempt: Attempt) -> None:
         if attempt.fall_mute():
-            self._hearing.tell_mute(attempt)
+            self._listeners.tell_mute(attempt)

@@ -17,7 +17,7 @@ import enum
 from dataclasses import dataclass
 
 
-class State(enum.Enum):
+class SupervisorState(enum.Enum):
     """Where a run is under this supervisor."""
 
     NEW = "new"
@@ -32,7 +32,7 @@ class State(enum.Enum):
     ENDED = "ended"
 
 
-class Event(enum.Enum):
+class SupervisorEvent(enum.Enum):
     """What can happen to it."""
 
     BEGIN = "begin"
@@ -52,7 +52,7 @@ class Event(enum.Enum):
     SETTLED = "nothing is being saved"
 
 
-class Action(enum.Enum):
+class SupervisorAction(enum.Enum):
     """What the loop does on a transition.
 
     An action that starts a timer replaces the one before; the deadline has a timer of its own. KILL signals
@@ -78,60 +78,80 @@ class Action(enum.Enum):
 class Transition:
     """The next state, and what is done on the way to it, in order."""
 
-    state: State
-    actions: tuple[Action, ...] = ()
+    state: SupervisorState
+    actions: tuple[SupervisorAction, ...] = ()
 
 
-_OVER = Transition(State.SAVING, (Action.AWAIT_SAVE,))
-_END = Transition(State.ENDED, (Action.FINISH,))
-_KILL = Transition(State.KILLING, (Action.KILL,))
-_NEXT = Transition(State.WAITING, (Action.WAIT,))
-_STOP = Transition(State.STOPPING, (Action.FORWARD,))
-_ABANDON = Transition(State.SAVING, (Action.ABANDON, Action.AWAIT_SAVE))
+_OVER = Transition(SupervisorState.SAVING, (SupervisorAction.AWAIT_SAVE,))
+_END = Transition(SupervisorState.ENDED, (SupervisorAction.FINISH,))
+_KILL = Transition(SupervisorState.KILLING, (SupervisorAction.KILL,))
+_NEXT = Transition(SupervisorState.WAITING, (SupervisorAction.WAIT,))
+_STOP = Transition(SupervisorState.STOPPING, (SupervisorAction.FORWARD,))
+_ABANDON = Transition(SupervisorState.SAVING, (SupervisorAction.ABANDON, SupervisorAction.AWAIT_SAVE))
 
-TABLE: dict[tuple[State, Event], Transition] = {
-    (State.NEW, Event.BEGIN): Transition(State.RUNNING, (Action.LAUNCH,)),
+TABLE: dict[tuple[SupervisorState, SupervisorEvent], Transition] = {
+    (SupervisorState.NEW, SupervisorEvent.BEGIN): Transition(
+        SupervisorState.RUNNING, (SupervisorAction.LAUNCH,)
+    ),
     # A group at work.
-    (State.RUNNING, Event.GROUP_FAILED): _NEXT,
-    (State.RUNNING, Event.GROUP_OVER): _OVER,
-    (State.RUNNING, Event.HUNG): Transition(State.LOOKING, (Action.TAKE_STACKS,)),
-    (State.RUNNING, Event.TOO_LARGE): Transition(State.REPLACING, (Action.END,)),
-    (State.RUNNING, Event.STOP): _STOP,
+    (SupervisorState.RUNNING, SupervisorEvent.GROUP_FAILED): _NEXT,
+    (SupervisorState.RUNNING, SupervisorEvent.GROUP_OVER): _OVER,
+    (SupervisorState.RUNNING, SupervisorEvent.HUNG): Transition(
+        SupervisorState.LOOKING, (SupervisorAction.TAKE_STACKS,)
+    ),
+    (SupervisorState.RUNNING, SupervisorEvent.TOO_LARGE): Transition(
+        SupervisorState.REPLACING, (SupervisorAction.END,)
+    ),
+    (SupervisorState.RUNNING, SupervisorEvent.STOP): _STOP,
     # Between two groups.
-    (State.WAITING, Event.BACKOFF_OVER): Transition(State.RUNNING, (Action.LAUNCH,)),
-    (State.WAITING, Event.NOT_READY): Transition(State.WAITING, (Action.WAIT_LONGER,)),
-    (State.WAITING, Event.HOPELESS): _OVER,
-    (State.WAITING, Event.STOP): _OVER,
+    (SupervisorState.WAITING, SupervisorEvent.BACKOFF_OVER): Transition(
+        SupervisorState.RUNNING, (SupervisorAction.LAUNCH,)
+    ),
+    (SupervisorState.WAITING, SupervisorEvent.NOT_READY): Transition(
+        SupervisorState.WAITING, (SupervisorAction.WAIT_LONGER,)
+    ),
+    (SupervisorState.WAITING, SupervisorEvent.HOPELESS): _OVER,
+    (SupervisorState.WAITING, SupervisorEvent.STOP): _OVER,
     # A group that we end, so that the next one can take its place.
-    (State.LOOKING, Event.MOTIONLESS): Transition(State.REPLACING, (Action.END,)),
-    (State.LOOKING, Event.MOVES): Transition(State.RUNNING, (Action.GO_ON,)),
-    (State.LOOKING, Event.GROUP_FAILED): _NEXT,
-    (State.LOOKING, Event.GROUP_OVER): _OVER,
-    (State.LOOKING, Event.STOP): _STOP,
-    (State.REPLACING, Event.GROUP_FAILED): _NEXT,
-    (State.REPLACING, Event.GROUP_OVER): _OVER,
-    (State.REPLACING, Event.GRACE_OVER): Transition(State.CLEARING, (Action.KILL,)),
-    (State.REPLACING, Event.STOP): _STOP,
-    (State.CLEARING, Event.GROUP_FAILED): _NEXT,
-    (State.CLEARING, Event.GROUP_OVER): _OVER,
-    (State.CLEARING, Event.GRACE_OVER): Transition(State.CLEARING, (Action.LOOK_AGAIN,)),
-    (State.CLEARING, Event.HOPELESS): _ABANDON,
-    (State.CLEARING, Event.STOP): _KILL,
+    (SupervisorState.LOOKING, SupervisorEvent.MOTIONLESS): Transition(
+        SupervisorState.REPLACING, (SupervisorAction.END,)
+    ),
+    (SupervisorState.LOOKING, SupervisorEvent.MOVES): Transition(
+        SupervisorState.RUNNING, (SupervisorAction.GO_ON,)
+    ),
+    (SupervisorState.LOOKING, SupervisorEvent.GROUP_FAILED): _NEXT,
+    (SupervisorState.LOOKING, SupervisorEvent.GROUP_OVER): _OVER,
+    (SupervisorState.LOOKING, SupervisorEvent.STOP): _STOP,
+    (SupervisorState.REPLACING, SupervisorEvent.GROUP_FAILED): _NEXT,
+    (SupervisorState.REPLACING, SupervisorEvent.GROUP_OVER): _OVER,
+    (SupervisorState.REPLACING, SupervisorEvent.GRACE_OVER): Transition(
+        SupervisorState.CLEARING, (SupervisorAction.KILL,)
+    ),
+    (SupervisorState.REPLACING, SupervisorEvent.STOP): _STOP,
+    (SupervisorState.CLEARING, SupervisorEvent.GROUP_FAILED): _NEXT,
+    (SupervisorState.CLEARING, SupervisorEvent.GROUP_OVER): _OVER,
+    (SupervisorState.CLEARING, SupervisorEvent.GRACE_OVER): Transition(
+        SupervisorState.CLEARING, (SupervisorAction.LOOK_AGAIN,)
+    ),
+    (SupervisorState.CLEARING, SupervisorEvent.HOPELESS): _ABANDON,
+    (SupervisorState.CLEARING, SupervisorEvent.STOP): _KILL,
     # A group that is to end with the run.
-    (State.STOPPING, Event.GROUP_OVER): _OVER,
-    (State.STOPPING, Event.LATE): Transition(State.STOPPING, (Action.SECURE,)),
-    (State.STOPPING, Event.GRACE_OVER): _KILL,
-    (State.STOPPING, Event.INSIST): _KILL,
-    (State.KILLING, Event.GROUP_OVER): _OVER,
-    (State.KILLING, Event.GRACE_OVER): _ABANDON,
-    (State.KILLING, Event.INSIST): Transition(State.KILLING),
+    (SupervisorState.STOPPING, SupervisorEvent.GROUP_OVER): _OVER,
+    (SupervisorState.STOPPING, SupervisorEvent.LATE): Transition(
+        SupervisorState.STOPPING, (SupervisorAction.SECURE,)
+    ),
+    (SupervisorState.STOPPING, SupervisorEvent.GRACE_OVER): _KILL,
+    (SupervisorState.STOPPING, SupervisorEvent.INSIST): _KILL,
+    (SupervisorState.KILLING, SupervisorEvent.GROUP_OVER): _OVER,
+    (SupervisorState.KILLING, SupervisorEvent.GRACE_OVER): _ABANDON,
+    (SupervisorState.KILLING, SupervisorEvent.INSIST): Transition(SupervisorState.KILLING),
     # No group is left, but for one that the kernel holds.
-    (State.SAVING, Event.SETTLED): _END,
-    (State.SAVING, Event.GRACE_OVER): _END,
-    (State.SAVING, Event.STOP): _OVER,
-    (State.SAVING, Event.INSIST): _END,
-    (State.ENDED, Event.STOP): Transition(State.ENDED),
-    (State.ENDED, Event.INSIST): Transition(State.ENDED),
+    (SupervisorState.SAVING, SupervisorEvent.SETTLED): _END,
+    (SupervisorState.SAVING, SupervisorEvent.GRACE_OVER): _END,
+    (SupervisorState.SAVING, SupervisorEvent.STOP): _OVER,
+    (SupervisorState.SAVING, SupervisorEvent.INSIST): _END,
+    (SupervisorState.ENDED, SupervisorEvent.STOP): Transition(SupervisorState.ENDED),
+    (SupervisorState.ENDED, SupervisorEvent.INSIST): Transition(SupervisorState.ENDED),
 }
 
 
@@ -143,9 +163,9 @@ class Machine:
     """The present state. ``feed`` moves it on and says what is to be done."""
 
     def __init__(self) -> None:
-        self.state = State.NEW
+        self.state = SupervisorState.NEW
 
-    def feed(self, event: Event) -> tuple[Action, ...]:
+    def feed(self, event: SupervisorEvent) -> tuple[SupervisorAction, ...]:
         """The actions of this event, in order. Raises IllegalEventError outside of the table."""
         transition = TABLE.get((self.state, event))
         if transition is None:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from resilient.journal.events import AttemptStarted, LaunchFailed
+from supervisor.group.attempt import Attempt
 from supervisor.loop.crew import Crew
 from supervisor.loop.instruments import Instruments
 from supervisor.loop.internal_errors import words_of
 from supervisor.loop.pause import Pause
-from supervisor.loop.postmortem import Inquest
+from supervisor.loop.postmortem import Postmortem
 from supervisor.loop.run_book import RunBook
-from supervisor.workers.attempt import Attempt
 
 
 class NextAttempt:
     """Makes one attempt after the other."""
 
     def __init__(
-        self, instruments: Instruments, crew: Crew, book: RunBook, inquest: Inquest, pause: Pause
+        self, instruments: Instruments, crew: Crew, book: RunBook, postmortem: Postmortem, pause: Pause
     ) -> None:
         self._journal = instruments.journal
         self._story = instruments.story
         self._instruments = instruments
         self._crew = crew
         self._book = book
-        self._inquest = inquest
+        self._postmortem = postmortem
         self._pause = pause
 
     def launch(self) -> Attempt | None:
@@ -33,11 +33,11 @@ class NextAttempt:
         crew.judge.begin(number)
         config = self._book.config(crew.judge.origin, crew.judge.durable_step)
         try:
-            attempt = crew.launcher.launch(config, crew.commits.offer(crew.standing))
+            attempt = crew.launcher.launch(config, crew.save_requests.offer(crew.standing))
         except Exception as error:  # noqa: BLE001 - an attempt less, whatever kept it from starting
             why = str(error) if isinstance(error, OSError) else words_of(error)
             self._journal.write(LaunchFailed(why, attempt=number))
-            self._inquest.on_spawn_failed(why)
+            self._postmortem.on_spawn_failed(why)
             return None
         self._journal.write(AttemptStarted(attempt.workers[0].pid, attempt=number))
         self._story.attempt(attempt)

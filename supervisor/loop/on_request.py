@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from resilient.journal.events import RequestRefused, WorkRequested
 from supervisor.edges import wakeup
-from supervisor.edges.journal import Journal
+from supervisor.edges.journal_writer import JournalWriter
+from supervisor.group.attempt import Attempt
 from supervisor.telling.story import Story
-from supervisor.workers.attempt import Attempt
 
 
-def pass_on(number: int, running: Attempt | None, journal: Journal, story: Story) -> None:
+def pass_on(number: int, running: Attempt | None, journal: JournalWriter, story: Story) -> None:
     """Passes a request on to the ``running`` attempt, or says that there is none that could be asked."""
     what = wakeup.REQUESTS[number]
     journal.write(WorkRequested(what))

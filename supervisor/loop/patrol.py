@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from resilient.journal.events import HangFound, MovesAgain, WarningGiven
+from supervisor.group.attempt import Attempt
 from supervisor.loop.helm import Helm
 from supervisor.loop.instruments import Instruments
-from supervisor.loop.machine import Event, State
+from supervisor.loop.machine import SupervisorEvent, SupervisorState
 from supervisor.watching.watchman import Watchman
-from supervisor.workers.attempt import Attempt
 
 
 class Patrol:
@@ -16,14 +16,14 @@ class Patrol:
     def __init__(self, instruments: Instruments, helm: Helm, watchman: Watchman) -> None:
         self._journal = instruments.journal
         self._story = instruments.story
-        self._mishaps = instruments.mishaps
+        self._internal_errors = instruments.internal_errors
         self._timers = instruments.timers
         self._helm = helm
         self._watchman = watchman
 
     def begin(self, attempt: Attempt) -> None:
         """A group has been launched."""
-        with self._mishaps.contained("the watchman"):
+        with self._internal_errors.contained("the watchman"):
             self._watchman.begin(attempt)
         self._look_in(0.0)
 
@@ -38,7 +38,7 @@ class Patrol:
         self._timers.set("watch", delay_s, self._look)
 
     def _look(self) -> None:
-        if self._helm.state is not State.RUNNING:
+        if self._helm.state is not SupervisorState.RUNNING:
             return
         if full := self._watchman.disk.warning():
             self._journal.write(WarningGiven(full))
@@ -47,6 +47,8 @@ class Patrol:
         if found is not None:
             self._journal.write(found.event)
             self._story.trouble(found.text)
-            self._helm.feed(Event.HUNG if isinstance(found.event, HangFound) else Event.TOO_LARGE)
+            self._helm.feed(
+                SupervisorEvent.HUNG if isinstance(found.event, HangFound) else SupervisorEvent.TOO_LARGE
+            )
         else:
             self._look_in(self._watchman.next_look_s)

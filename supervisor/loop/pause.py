@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from resilient.host.clock import Clock
 from supervisor.edges.timers import Timers
-from supervisor.loop.machine import Event
+from supervisor.loop.machine import SupervisorEvent
 from supervisor.verdict.readiness import Obstacle
 
 _RETRY_S = 2.0
@@ -23,7 +23,7 @@ class Pause:
         timers: Timers,
         clock: Clock,
         look: Callable[[], Obstacle | None],
-        feed: Callable[[Event], None],
+        feed: Callable[[SupervisorEvent], None],
         give_up: Callable[[str], None],
     ) -> None:
         self._timers = timers
@@ -48,10 +48,10 @@ class Pause:
         waited_s = self._clock.monotonic() - self._over_s
         late = waited_s >= _HOPELESS_S
         if obstacle is None or (waited_s >= _GUESS_S and not obstacle.fatal):
-            self._feed(Event.BACKOFF_OVER)
+            self._feed(SupervisorEvent.BACKOFF_OVER)
         elif obstacle.may_pass and not late:
             self.reason = obstacle.reason
-            self._feed(Event.NOT_READY)
+            self._feed(SupervisorEvent.NOT_READY)
         else:
             self._give_up(obstacle.reason)
-            self._feed(Event.HOPELESS)
+            self._feed(SupervisorEvent.HOPELESS)

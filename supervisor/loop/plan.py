@@ -9,7 +9,7 @@ from typing import Any
 from resilient.config import Origin, WorkerConfig
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory, RunRecord
-from supervisor.verdict.ledger import TrialFile, Whose
+from supervisor.verdict.ledger import LedgerOwner, TrialFile
 from supervisor.verdict.restart import RestartPolicy
 from supervisor.watching.watchman import Limits
 
@@ -38,7 +38,7 @@ class Plan:
     def trials(self, directory: RunDirectory, world: World, complain: Callable[[str], None]) -> TrialFile:
         """The ledger of the run in a directory."""
         run_id, is_command = self.worker.run_id, self.limits.mute
-        whose = Whose(run_id, self.keys, self.proven, self.has_saved, is_command)
+        whose = LedgerOwner(run_id, self.keys, self.proven, self.has_saved, is_command)
         return TrialFile(directory.root, world, complain, directory.keep, whose=whose)
 
     def for_attempt(self, origin: Origin, record: RunRecord, durable_step: int) -> WorkerConfig:

@@ -9,44 +9,44 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from supervisor.edges.journal import Journal
+from supervisor.checkpointing.save_requests import answer
+from supervisor.edges.journal_writer import JournalWriter
+from supervisor.group.launcher import Launcher
+from supervisor.group.worker_processes import Worker
 from supervisor.loop.helm import Helm
-from supervisor.loop.listeners import Hearing
-from supervisor.loop.machine import State
+from supervisor.loop.listeners import Listeners
+from supervisor.loop.machine import SupervisorState
 from supervisor.loop.run_book import RunBook
-from supervisor.saves.save_requests import answer
-from supervisor.workers.launcher import Launcher
-from supervisor.workers.workers import Worker
 
 
 class Reactions:
     """Hears what workers say of themselves, and what came of their saves."""
 
     def __init__(
-        self, journal: Journal, helm: Helm, book: RunBook, hearing: Hearing, launcher: Launcher
+        self, journal: JournalWriter, helm: Helm, book: RunBook, listeners: Listeners, launcher: Launcher
     ) -> None:
         self._journal = journal
         self._helm = helm
         self._book = book
-        self._hearing = hearing
+        self._listeners = listeners
         self._launcher = launcher
 
     def on_news(self, worker: Worker, message: Mapping[str, Any]) -> None:
         """A worker has said something of itself, if it makes sense."""
-        if self._hearing.understands(message):
+        if self._listeners.understands(message):
             self.heard(worker, message)
 
     def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
         """Takes note of what a worker has said, or (None) of what is said of one that lives no more."""
         attempt = self._launcher.attempt if worker in self._launcher.group else None
-        self._hearing.hear(message, attempt, lambda: self._react(worker, message))
+        self._listeners.hear(message, attempt, lambda: self._react(worker, message))
 
     def _react(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
         kind = message["type"]
         if kind == "resuming" and worker is not None:
             # The worker waits for that, and not we: the disk may not answer.
-            self._journal.pen.after(partial(answer, worker, {"type": "recorded"}))
-        elif kind == "progress" and self._helm.state is State.RUNNING:
+            self._journal.writer.after(partial(answer, worker, {"type": "recorded"}))
+        elif kind == "progress" and self._helm.state is SupervisorState.RUNNING:
             # The first step is complete: the start is over.
             self._prepare_standby()
         self._book.note(message)

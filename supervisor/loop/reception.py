@@ -4,41 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.loop.internal_errors import Mishaps
-from supervisor.loop.lost_link import Muteness
-from supervisor.loop.postmortem import Inquest
+from supervisor.checkpointing.save_requests import SaveRequests
+from supervisor.group.worker_processes import Worker
+from supervisor.loop.internal_errors import InternalErrors
+from supervisor.loop.lost_link import LostLink
+from supervisor.loop.postmortem import Postmortem
 from supervisor.loop.reactions import Reactions
-from supervisor.saves.save_requests import Commits
-from supervisor.workers.workers import Worker
 
 
 class Reception:
-    """The launcher's audience: requests go to ``commits``, news to ``reactions``, an end to ``inquest``."""
+    """The launcher's audience: requests go to ``save_requests``, news to ``reactions``, an end to ``postmortem``."""
 
     def __init__(
         self,
-        commits: Commits,
+        save_requests: SaveRequests,
         reactions: Reactions,
-        muteness: Muteness,
-        inquest: Inquest,
-        mishaps: Mishaps,
+        lost_link: LostLink,
+        postmortem: Postmortem,
+        internal_errors: InternalErrors,
     ) -> None:
-        self._commits = commits
+        self._save_requests = save_requests
         self._reactions = reactions
-        self._muteness = muteness
-        self._inquest = inquest
-        self._mishaps = mishaps
+        self._lost_link = lost_link
+        self._postmortem = postmortem
+        self._internal_errors = internal_errors
 
     def on_message(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
         """A worker has said something: about saving, or about itself."""
-        with self._mishaps.contained("a message"):
-            if not self._commits.hear(worker, message, descriptors):
+        with self._internal_errors.contained("a message"):
+            if not self._save_requests.hear(worker, message, descriptors):
                 self._reactions.on_news(worker, message)
 
     def on_silence(self, worker: Worker) -> None:
         """A worker's link has ended."""
-        self._muteness.on_silence(worker)
+        self._lost_link.on_silence(worker)
 
     def on_over(self) -> None:
         """Every worker of the group has ended."""
-        self._inquest.on_over()
+        self._postmortem.on_over()

@@ -12,8 +12,8 @@ from resilient.journal.events import WorkersKilled
 from supervisor.loop.crew import Crew
 from supervisor.loop.helm import Helm
 from supervisor.loop.instruments import Instruments
-from supervisor.loop.machine import Event
-from supervisor.loop.postmortem import Inquest
+from supervisor.loop.machine import SupervisorEvent
+from supervisor.loop.postmortem import Postmortem
 from supervisor.loop.stop_request import StopRequest
 from supervisor.verdict import deadline
 
@@ -25,14 +25,14 @@ class Removal:
     """Ends groups; feeds LATE, GRACE_OVER and HOPELESS."""
 
     def __init__(
-        self, instruments: Instruments, helm: Helm, crew: Crew, inquest: Inquest, stop: StopRequest
+        self, instruments: Instruments, helm: Helm, crew: Crew, postmortem: Postmortem, stop: StopRequest
     ) -> None:
         self._journal = instruments.journal
         self._story = instruments.story
         self._instruments = instruments
         self._helm = helm
         self._crew = crew
-        self._inquest = inquest
+        self._postmortem = postmortem
         self._stop = stop
         self._killed_s = 0.0
 
@@ -40,7 +40,7 @@ class Removal:
         """Asks the group to save and end."""
         self._crew.launcher.present.send(signal.SIGTERM)
         self._crew.launcher.present.send(signal.SIGCONT)
-        self._helm.feed_later(self._stop.grace_s, Event.GRACE_OVER)
+        self._helm.feed_later(self._stop.grace_s, SupervisorEvent.GRACE_OVER)
 
     def forward(self) -> None:
         """Passes the stop request on to the group."""
@@ -50,14 +50,14 @@ class Removal:
         attempt.send(signal.SIGCONT)
         timers.cancel("watch")
         self._story.stopping(stop.number, stop.grace_s)
-        parts = deadline.plan(stop.grace_s, self._crew.commits.cost)
+        parts = deadline.plan(stop.grace_s, self._crew.save_requests.cost)
         stop.begin_grace(parts.end_s)
-        timers.set("secure", parts.secure_s, lambda: self._helm.feed(Event.LATE))
-        self._helm.feed_later(parts.kill_s, Event.GRACE_OVER)
+        timers.set("secure", parts.secure_s, lambda: self._helm.feed(SupervisorEvent.LATE))
+        self._helm.feed_later(parts.kill_s, SupervisorEvent.GRACE_OVER)
 
     def secure(self) -> None:
         """No step boundary was reached in time: the newest state in memory is committed."""
-        self._crew.commits.save_newer(self._crew.standing, self._stop.name, failure=True)
+        self._crew.save_requests.save_newer(self._crew.standing, self._stop.name, failure=True)
 
     def kill(self) -> None:
         """Kills the workers of the group."""
@@ -68,20 +68,20 @@ class Removal:
         self._journal.write(WorkersKilled(self._helm.state.value, attempt=attempt.number))
         attempt.send(signal.SIGKILL)
         # Stopped by a signal it dies as well; frozen or asleep in the kernel it does not.
-        self._helm.feed_later(_STUCK_S, Event.GRACE_OVER)
+        self._helm.feed_later(_STUCK_S, SupervisorEvent.GRACE_OVER)
 
     def look_again(self) -> None:
         """A killed group has not ended yet: waits on, and not for ever."""
         if self._instruments.clock.monotonic() - self._killed_s >= _HOPELESS_S:
-            self._helm.feed(Event.HOPELESS)
+            self._helm.feed(SupervisorEvent.HOPELESS)
         else:
             self._story.unkillable()
-            self._helm.feed_later(_STUCK_S, Event.GRACE_OVER)
+            self._helm.feed_later(_STUCK_S, SupervisorEvent.GRACE_OVER)
 
     def abandon(self) -> None:
         """The group cannot be killed: it is judged as if it had been."""
         attempt = self._crew.launcher.present
         self._instruments.report_left([worker.pid for worker in attempt.workers])
         self._crew.launcher.abandon()
-        self._inquest.hold(attempt, code=-signal.SIGKILL)
+        self._postmortem.hold(attempt, code=-signal.SIGKILL)
         self._crew.judge.give_up("the kernel holds one of its processes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from resilient.host.clock import Clock
-from supervisor.loop.machine import Event
+from supervisor.loop.machine import SupervisorEvent
 
 
 class StopRequest:
@@ -27,13 +27,13 @@ class StopRequest:
         """The name of its signal."""
         return signal.Signals(self.number).name
 
-    def hear(self, number: int) -> Event | None:
+    def hear(self, number: int) -> SupervisorEvent | None:
         """The event that a signal which stops a run is here; None where it says nothing new."""
         if not self.is_made:
             self.number = number
-            return Event.STOP
+            return SupervisorEvent.STOP
         # A scheduler may repeat its signal, or send it to all of a job; a second Ctrl-C is a person's will.
-        return Event.INSIST if number == signal.SIGINT else None
+        return SupervisorEvent.INSIST if number == signal.SIGINT else None
 
     def begin_grace(self, grace_s: float) -> None:
         """The grace runs from now on."""

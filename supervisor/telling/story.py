@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from resilient.host.clock import Clock
+from supervisor.group.attempt import Attempt
 from supervisor.telling.console import Console
 from supervisor.verdict.classify import FINAL, NOTHING_OLDER, NUMERICAL, Incident
 from supervisor.verdict.restart import Verdict
 from supervisor.verdict.standing import Standing
-from supervisor.workers.attempt import Attempt
 
 _APART_S = 60.0
 _TRACEBACK_LINES = 4

@@ -70,7 +70,7 @@ _FAULTS = frozenset(
 
 
 @dataclass(frozen=True)
-class Silence:
+class ReportedHang:
     """A hang as it was noticed: in which phase, and for how long nothing was heard."""
 
     phase: str
@@ -100,7 +100,7 @@ class Evidence:
     error: str = ""
     step: int = 0
     phase: str = ""
-    silence: Silence | None = None
+    silence: ReportedHang | None = None
     too_large_bytes: int = 0
     oom_kills: int = 0
     kernel: str = ""
@@ -325,7 +325,7 @@ def _dead_data_worker(evidence: Evidence) -> str:
     return f"a process of the dataset's died{known}, and the training with it"
 
 
-def _hang_words(silence: Silence) -> str:
+def _hang_words(silence: ReportedHang) -> str:
     return (
         f"it hung {PLACES.get(silence.phase, '')}: nothing moved for {silence.silent_s:.0f} s "
         f"(the limit is {silence.limit_s:.0f} s)"

@@ -13,10 +13,10 @@ from typing import Any
 from resilient.config import Origin
 from resilient.host.world import World
 from resilient.journal.events import AttemptJudged, StateShunned, StepPoisoned
-from supervisor.edges.journal import Journal
+from supervisor.edges.journal_writer import JournalWriter
 from supervisor.verdict import ledger as trials
 from supervisor.verdict.classify import FINISHED, NOTHING_OLDER, NUMERICAL, Evidence, Incident, classify
-from supervisor.verdict.ledger import Ledger, TrialFile
+from supervisor.verdict.ledger import TrialFile, TrialLedger
 from supervisor.verdict.restart import History, RestartPolicy, Verdict, decide
 from supervisor.verdict.standing import Standing
 
@@ -24,7 +24,7 @@ from supervisor.verdict.standing import Standing
 class Judge:
     """Judges the attempts of one run. ``incident`` and ``verdict`` are the newest ones."""
 
-    def __init__(self, policy: RestartPolicy, file: TrialFile, journal: Journal, world: World) -> None:
+    def __init__(self, policy: RestartPolicy, file: TrialFile, journal: JournalWriter, world: World) -> None:
         self._policy = policy
         self._file = file
         self._journal = journal
@@ -129,7 +129,7 @@ class Judge:
             changed = self._left_to_next(changed)
         self._keep(changed, self.verdict.action)
 
-    def _left_to_next(self, ledger: Ledger) -> Ledger:
+    def _left_to_next(self, ledger: TrialLedger) -> TrialLedger:
         """The ledger for the next start of the run: all of it, unless we give up."""
         # A trial that a stop has cut short is no failure, as one would be that we die in.
         return _forgiven(ledger) if self._is_persons_turn else replace(ledger, open=False)
@@ -173,7 +173,7 @@ class Judge:
         )
         self._journal.write(judged)
 
-    def _keep(self, ledger: Ledger, why: str = "") -> None:
+    def _keep(self, ledger: TrialLedger, why: str = "") -> None:
         """Remembers a ledger, on disk as well where it has changed."""
         before = self._history.ledger
         if ledger == before:
@@ -186,9 +186,9 @@ class Judge:
             self._journal.write(StepPoisoned(step, "skip-batch", why))
 
 
-def _forgiven(ledger: Ledger) -> Ledger:
+def _forgiven(ledger: TrialLedger) -> TrialLedger:
     """The ledger of a run that is given up: once the cause is removed, what was set aside is tried again.
 
     A state whose loss was not finite does not become better by that, and what is unfinished stays so.
     """
-    return Ledger(origin=Origin(finite=ledger.origin.finite), unfinished=ledger.unfinished)
+    return TrialLedger(origin=Origin(finite=ledger.origin.finite), unfinished=ledger.unfinished)

@@ -58,7 +58,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class TrialLedger:
     """``trial`` is the one that is open, or the last that failed; ``from_step`` the step resumed from last.
 
     ``repeated`` is how often the failure ``fingerprint`` has come in a row, with ``failed_step`` to blame.
@@ -77,15 +77,15 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Finding:
+class LedgerDecision:
     """The ledger after a failure: ``stop`` says why the run ends, ``action`` what is done instead."""
 
-    ledger: Ledger
+    ledger: TrialLedger
     action: str = ""
     stop: str = ""
 
 
-def begin(ledger: Ledger, step: int, source: str) -> Ledger:
+def begin(ledger: TrialLedger, step: int, source: str) -> TrialLedger:
     """An attempt is about to resume from a state. A trial that was left open has taken us down with it."""
     trial = Trial(step, source)
     if ledger.trial is not None and ledger.trial.step == step:
@@ -93,27 +93,27 @@ def begin(ledger: Ledger, step: int, source: str) -> Ledger:
     return replace(ledger, trial=trial, open=True, from_step=step)
 
 
-def reopen(ledger: Ledger, attempt: int) -> Finding:
+def reopen(ledger: TrialLedger, attempt: int) -> LedgerDecision:
     """The ledger that a dead supervisor has left: an open trial counts as one that has failed."""
     if not ledger.open or ledger.trial is None:
-        return Finding(ledger)
+        return LedgerDecision(ledger)
     return _close(ledger, attempt)
 
 
-def good(ledger: Ledger) -> Ledger:
+def good(ledger: TrialLedger) -> TrialLedger:
     """A step has been completed: the state was good."""
     return replace(ledger, trial=None, open=False) if ledger.trial is not None else ledger
 
 
-def failed(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> Finding:
+def failed(ledger: TrialLedger, incident: Incident, attempt: int, poison: Poison) -> LedgerDecision:
     """An attempt has failed. What others have done to it says nothing about the state, or the step."""
     if incident.kind in OUTSIDE or incident.kind == TOO_LARGE:
-        return Finding(replace(ledger, open=False))
+        return LedgerDecision(replace(ledger, open=False))
     known = incident.fingerprint == ledger.fingerprint
     same = known and incident.culprit == ledger.failed_step
     tried = ledger.open and ledger.trial is not None
     if known and not same and tried and incident.at_start and ledger.origin.shunned:
-        return Finding(ledger, stop="it fails in the same way from two different states")
+        return LedgerDecision(ledger, stop="it fails in the same way from two different states")
     ledger = replace(
         ledger,
         fingerprint=incident.fingerprint,
@@ -121,37 +121,37 @@ def failed(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> 
         repeated=ledger.repeated + 1 if same else 1,
     )
     if ledger.repeated >= _HOPELESS:
-        return Finding(ledger, stop=f"{_where(incident)} has failed three times in the same way")
+        return LedgerDecision(ledger, stop=f"{_where(incident)} has failed three times in the same way")
     if incident.in_script:
         # Another state, or another batch, would come to the same place of the script.
-        return Finding(replace(ledger, open=False))
+        return LedgerDecision(replace(ledger, open=False))
     if ledger.repeated > 1 and not incident.beside_steps and (incident.step > 0 or tried):
         return _poisoned(ledger, incident, attempt, poison)
     if incident.kind == NUMERICAL:
         why = f"the loss of step {incident.culprit} was not finite"
         ledger = replace(ledger, origin=replace(ledger.origin, finite=True))
         return _roll_back(ledger, incident.step, attempt, why)
-    return _close(ledger, attempt) if tried else Finding(ledger)
+    return _close(ledger, attempt) if tried else LedgerDecision(ledger)
 
 
-def nothing_older(ledger: Ledger) -> Finding:
+def nothing_older(ledger: TrialLedger) -> LedgerDecision:
     """The worker found no older state. A failure that has come twice may still be one that passes."""
     if 1 < ledger.repeated < _HOPELESS and ledger.origin.shunned:
         origin = ledger.origin.without_newest_rule()
-        return Finding(
+        return LedgerDecision(
             replace(ledger, origin=origin), action="there is no older state: the same one is tried again"
         )
-    return Finding(ledger, stop="there is no older state")
+    return LedgerDecision(ledger, stop="there is no older state")
 
 
-def _poisoned(ledger: Ledger, incident: Incident, attempt: int, poison: Poison) -> Finding:
+def _poisoned(ledger: TrialLedger, incident: Incident, attempt: int, poison: Poison) -> LedgerDecision:
     why = f"{_where(incident)} has failed twice in the same way"
     if poison is Poison.STOP:
-        return Finding(ledger, stop=f"{why} (--on-poison stop)")
+        return LedgerDecision(ledger, stop=f"{why} (--on-poison stop)")
     if poison is Poison.SKIP_BATCH:
         origin = ledger.origin.skipping(incident.culprit)
         ledger = replace(ledger, origin=origin, trial=None, open=False)
-        return Finding(ledger, action=f"{why}: its batch is left out")
+        return LedgerDecision(ledger, action=f"{why}: its batch is left out")
     return _roll_back(ledger, min(incident.step, ledger.from_step), attempt, why)
 
 
@@ -159,25 +159,25 @@ def _where(incident: Incident) -> str:
     return f"the script after step {incident.step}" if incident.beside_steps else f"step {incident.culprit}"
 
 
-def _close(ledger: Ledger, attempt: int) -> Finding:
+def _close(ledger: TrialLedger, attempt: int) -> LedgerDecision:
     """The open trial has failed; the second time its state is set aside."""
     assert ledger.trial is not None
     trial = replace(ledger.trial, failures=ledger.trial.failures + 1)
     ledger = replace(ledger, trial=trial, open=False)
     if trial.failures < _TRIALS:
-        return Finding(ledger)
+        return LedgerDecision(ledger)
     why = f"two attempts have ended on the state of step {trial.step} ({trial.source})"
     return _roll_back(ledger, trial.step, attempt, why)
 
 
-def _roll_back(ledger: Ledger, step: int, attempt: int, why: str) -> Finding:
+def _roll_back(ledger: TrialLedger, step: int, attempt: int, why: str) -> LedgerDecision:
     """The run resumes from an older state than this step's."""
     ledger = replace(ledger, origin=ledger.origin.shunning(Shun(step, attempt)), trial=None, open=False)
-    return Finding(ledger, action=f"{why}: going back to an older state")
+    return LedgerDecision(ledger, action=f"{why}: going back to an older state")
 
 
 @dataclass(frozen=True)
-class Whose:
+class LedgerOwner:
     """Whose ledger a directory should have, and who vouches for it.
 
     ``keys`` seal it (``store.record_seal``). ``proven`` tells that the run's record was sealed before this
@@ -203,10 +203,10 @@ class Whose:
         return ""
 
     @property
-    def doubtful(self) -> Ledger:
+    def doubtful(self) -> TrialLedger:
         """Stands in for a ledger that cannot be read or is not believed: it sets no state aside, leaves no
         batch out, and lets no script count as complete."""
-        return Ledger(unfinished=self.has_saved or not self.is_command)
+        return TrialLedger(unfinished=self.has_saved or not self.is_command)
 
 
 class TrialFile:
@@ -222,7 +222,7 @@ class TrialFile:
         complain: Callable[[str], None],
         keep: Keep | None = None,
         *,
-        whose: Whose = Whose(),
+        whose: LedgerOwner = LedgerOwner(),
     ) -> None:
         self._keep = keep or self._replace
         self._path = directory / "trials.json"
@@ -231,7 +231,7 @@ class TrialFile:
         self._complained = False
         self._whose = whose
 
-    def read(self) -> Ledger:
+    def read(self) -> TrialLedger:
         """The ledger on disk; an empty one for a run that has none yet.
 
         One that is missing, makes no sense or is not believed may have known of a training left in its
@@ -247,12 +247,12 @@ class TrialFile:
                 return whose.doubtful
             return _decode(content)
         except FileNotFoundError:
-            return whose.doubtful if whose.has_saved else Ledger()
+            return whose.doubtful if whose.has_saved else TrialLedger()
         except (StorageError, *_NONSENSE) as error:
             self._fail(f"{self._path.name} cannot be read, and is begun anew: {error}")
-            return whose.doubtful if whose.keys or whose.has_saved else Ledger()
+            return whose.doubtful if whose.keys or whose.has_saved else TrialLedger()
 
-    def write(self, ledger: Ledger) -> None:
+    def write(self, ledger: TrialLedger) -> None:
         """Makes this what is kept, durably."""
         known = {**asdict(ledger), "origin": ledger.origin.to_json()}
         content = {"format": FORMAT, "run_id": self._whose.run_id, **known}
@@ -276,11 +276,11 @@ def _decode_trial(content: Any) -> Trial:
     return Trial(int(content["step"]), str(content["source"]), int(content["failures"]))
 
 
-def _decode(content: Any) -> Ledger:
+def _decode(content: Any) -> TrialLedger:
     if content["format"] != FORMAT:
         raise ValueError(f"it has the format {content['format']}")
     trial = content["trial"]
-    return Ledger(
+    return TrialLedger(
         trial=None if trial is None else _decode_trial(trial),
         open=bool(content["open"]),
         from_step=int(content["from_step"]),

@@ -37,7 +37,7 @@ _MEMORY_SHARE = 0.8
 _PATIENCE_S = 2.0
 
 
-class Kind(enum.Enum):
+class ObstacleKind(enum.Enum):
     """The kinds of obstacles."""
 
     GONE = "directory gone"
@@ -64,7 +64,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskSpace:
     """The place of the checkpoints. None where that cannot be told.
 
     ``trouble`` is what came of an attempt to make a file there: an errno, 0 for none.
@@ -76,7 +76,7 @@ class Disk:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReadinessFacts:
     """The machine as it was seen. ``disk`` is None when it does not answer; ``alive`` are processes of
     earlier attempts.
 
@@ -85,7 +85,7 @@ class Facts:
     """
 
     root: bool | None
-    disk: Disk | None
+    disk: DiskSpace | None
     alive: tuple[str, ...] = ()
     memory_bytes: int | None = None
 
@@ -98,42 +98,45 @@ class Obstacle:
     False, launch all the same, because what was measured is a guess.
     """
 
-    kind: Kind
+    kind: ObstacleKind
     reason: str
     may_pass: bool = True
     fatal: bool = True
 
 
-def judge(facts: Facts, need: Need) -> Obstacle | None:
+def judge(facts: ReadinessFacts, need: Need) -> Obstacle | None:
     """The first thing that is in the way of an attempt; None for nothing."""
     return _directory(facts) or _disk(facts.disk, need) or _processes(facts.alive) or _memory(facts, need)
 
 
-def _directory(facts: Facts) -> Obstacle | None:
+def _directory(facts: ReadinessFacts) -> Obstacle | None:
     if facts.disk is None:
-        return Obstacle(Kind.SILENT, "the disk of the run directory does not answer")
+        return Obstacle(ObstacleKind.SILENT, "the disk of the run directory does not answer")
     if facts.root is None:
         # An automounter, or a network file system, may bring it back.
-        return Obstacle(Kind.GONE, "the run directory is gone: it was removed, moved or unmounted")
+        return Obstacle(ObstacleKind.GONE, "the run directory is gone: it was removed, moved or unmounted")
     if not facts.root:
         reason = "the run directory is another one than this supervisor has locked: it was exchanged"
-        return Obstacle(Kind.REPLACED, reason, may_pass=False)
+        return Obstacle(ObstacleKind.REPLACED, reason, may_pass=False)
     return None
 
 
-def _disk(disk: Disk | None, need: Need) -> Obstacle | None:
+def _disk(disk: DiskSpace | None, need: Need) -> Obstacle | None:
     assert disk is not None
     if disk.trouble:
         full = disk.trouble in (errno.ENOSPC, errno.EDQUOT)
         why = os.strerror(disk.trouble)
-        return Obstacle(Kind.DISK if full else Kind.READ_ONLY, f"no file can be made for a checkpoint: {why}")
+        return Obstacle(
+            ObstacleKind.DISK if full else ObstacleKind.READ_ONLY,
+            f"no file can be made for a checkpoint: {why}",
+        )
     margin = min(_MOST_MARGIN_BYTES, max(_LEAST_MARGIN_BYTES, need.checkpoint_bytes))
     wanted = round(need.checkpoint_bytes * (1 + _CHECKPOINT_MARGIN)) + margin
     if disk.free_bytes is not None and disk.free_bytes < wanted:
         reason = f"a checkpoint needs {_size(wanted)} of disk, and {_size(disk.free_bytes)} are free"
-        return Obstacle(Kind.DISK, reason)
+        return Obstacle(ObstacleKind.DISK, reason)
     if disk.free_inodes is not None and disk.free_inodes < _LEAST_INODES:
-        return Obstacle(Kind.INODES, "the file system has no room for more files (inodes)")
+        return Obstacle(ObstacleKind.INODES, "the file system has no room for more files (inodes)")
     return None
 
 
@@ -141,16 +144,18 @@ def _processes(alive: tuple[str, ...]) -> Obstacle | None:
     if not alive:
         return None
     held = ", ".join(alive[:5]) + (f" and {len(alive) - 5} more" if len(alive) > 5 else "")
-    return Obstacle(Kind.ALIVE, f"of the attempt before, {held} would not die: it may hold the device")
+    return Obstacle(
+        ObstacleKind.ALIVE, f"of the attempt before, {held} would not die: it may hold the device"
+    )
 
 
-def _memory(facts: Facts, need: Need) -> Obstacle | None:
+def _memory(facts: ReadinessFacts, need: Need) -> Obstacle | None:
     wanted = round(need.memory_bytes * _MEMORY_SHARE)
     if facts.memory_bytes is None or facts.memory_bytes >= wanted:
         return None
     had, left = _size(need.memory_bytes), _size(facts.memory_bytes)
     reason = f"the attempt before took {had} of memory, and {left} are available"
-    return Obstacle(Kind.MEMORY, reason, fatal=False)
+    return Obstacle(ObstacleKind.MEMORY, reason, fatal=False)
 
 
 def _size(size_bytes: int) -> str:
@@ -167,16 +172,16 @@ Probe = Callable[[Path], int]
 """The errno of making a file in a directory, 0 for none. It may never answer."""
 
 
-class Lookout:
+class ReadinessCheck:
     """Looks at what an attempt needs. Made while the run's lock is held: that file tells the directory."""
 
     def __init__(self, root: Path, probe: Probe = try_to_make) -> None:
         self._root = root
         self._probe = probe
         self._lock = _identity(root / "lock")
-        self._asked: Question[tuple[bool | None, Disk]] | None = None
+        self._asked: Question[tuple[bool | None, DiskSpace]] | None = None
 
-    def look(self, places: Sequence[Path] = (), pids: Iterable[int] = ()) -> Facts:
+    def look(self, places: Sequence[Path] = (), pids: Iterable[int] = ()) -> ReadinessFacts:
         """Looks at the machine. Waits two seconds at most for a disk, and not again while it is silent.
 
         ``places`` are the directories of checkpoints, where they lie outside of the run's own; ``pids`` are
@@ -189,16 +194,16 @@ class Lookout:
             if self._asked.lost:
                 # That says nothing about the disk, and may stay so: a limit on the processes of a user.
                 self._asked = None
-                return Facts(*asked(), tuple(_alive(pids)), available_bytes())
+                return ReadinessFacts(*asked(), tuple(_alive(pids)), available_bytes())
         root, disk = self._asked.answer if self._asked.is_answered else (None, None)
         if self._asked.is_answered:
             self._asked = None
-        return Facts(root, disk, tuple(_alive(pids)), available_bytes())
+        return ReadinessFacts(root, disk, tuple(_alive(pids)), available_bytes())
 
 
 def _ask(
     root: Path, lock: tuple[int, int] | None, places: Sequence[Path], probe: Probe
-) -> tuple[bool | None, Disk]:
+) -> tuple[bool | None, DiskSpace]:
     found = _identity(root / "lock")
     disks = (_look_at(place, probe) for place in places)
     # Of several places the worst one counts.
@@ -214,17 +219,17 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _look_at(place: Path, probe: Probe) -> Disk:
+def _look_at(place: Path, probe: Probe) -> DiskSpace:
     # A place that a script names is made by the first save: what is above it decides.
     while not os.path.isdir(place) and place != place.parent:
         place = place.parent
     try:
         status = os.statvfs(place)
     except OSError as error:
-        return Disk(trouble=error.errno or errno.EIO)
+        return DiskSpace(trouble=error.errno or errno.EIO)
     # Some file systems do not count inodes.
     inodes = status.f_favail if status.f_files else None
-    return Disk(status.f_bavail * status.f_frsize, inodes, probe(place))
+    return DiskSpace(status.f_bavail * status.f_frsize, inodes, probe(place))
 
 
 def _alive(pids: Iterable[int]) -> Iterable[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from supervisor.verdict import ledger as trials
 from supervisor.verdict.classify import FINAL, FINISHED, NOTHING_OLDER, OUTSIDE, Incident
-from supervisor.verdict.ledger import Ledger, Poison
+from supervisor.verdict.ledger import Poison, TrialLedger
 
 _JITTER = 0.25
 _MOST_DOUBLINGS = 1000
@@ -55,7 +55,7 @@ class History:
     last: Incident | None = None
     durable_step: int = 0
     judged_step: int = 0
-    ledger: Ledger = Ledger()
+    ledger: TrialLedger = TrialLedger()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from resilient.config import KeepPolicy
 from resilient.host.clock import Clock
 from supervisor.edges.question import Question
 from supervisor.watching import growth
-from supervisor.watching.growth import Sample, Watching
+from supervisor.watching.growth import GrowthHistory, Sample
 
 
 class DiskWatch:
@@ -20,7 +20,7 @@ class DiskWatch:
         self._root = root
         self._keep = keep
         self._clock = clock
-        self._watching = Watching()
+        self._watching = GrowthHistory()
         self._asked: Question[tuple[int, Sample] | None] | None = None
         self._warning = ""
         self._checkpoint_bytes = 0

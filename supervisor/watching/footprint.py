@@ -64,7 +64,7 @@ def _text(pid: int, name: str) -> str:
     return ""
 
 
-class Scales:
+class FootprintMeter:
     """Weighs one attempt's processes, now and then. ``most`` is the most that was seen."""
 
     def __init__(self, clock: Clock, read: Callable[[Iterable[int]], Footprint] = read) -> None:

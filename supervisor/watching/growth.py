@@ -49,7 +49,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Watching:
+class GrowthHistory:
     """What was measured, newest last, and what has been warned of and not passed since."""
 
     samples: tuple[Sample, ...] = ()
@@ -94,8 +94,8 @@ def _slope(samples: Sequence[Sample], value: Callable[[Sample], int]) -> float:
 
 
 def observe(
-    watching: Watching, sample: Sample, checkpoint_bytes: int, own_most_bytes: float = math.inf
-) -> tuple[Watching, str | None]:
+    watching: GrowthHistory, sample: Sample, checkpoint_bytes: int, own_most_bytes: float = math.inf
+) -> tuple[GrowthHistory, str | None]:
     """Takes a measurement; a warning for the person, once until there is clearly room again."""
     samples = (*_since_freed(watching.samples, sample), sample)[-_MOST_SAMPLES:]
     coming = forecast(samples, checkpoint_bytes, own_most_bytes)

@@ -22,14 +22,14 @@ from resilient.store import layout
 from supervisor.edges.question import Question
 from supervisor.edges.vitals import Vitals
 from supervisor.edges.writer_process import try_to_make
+from supervisor.group.attempt import Attempt
 from supervisor.verdict import readiness
-from supervisor.verdict.classify import PLACES, Evidence, Silence
-from supervisor.verdict.readiness import Lookout, Need, Obstacle, Probe
+from supervisor.verdict.classify import PLACES, Evidence, ReportedHang
+from supervisor.verdict.readiness import Need, Obstacle, Probe, ReadinessCheck
 from supervisor.watching import logtail
 from supervisor.watching.disk_watch import DiskWatch
-from supervisor.watching.footprint import Scales
+from supervisor.watching.footprint import FootprintMeter
 from supervisor.watching.liveness import Hang, HangPolicy, Liveness
-from supervisor.workers.attempt import Attempt
 
 _LOOK_S = 5.0
 # A training that grows fast is caught before it is far above its limit.
@@ -53,7 +53,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Finding:
+class GroupProblem:
     """What is wrong with a group that lives: the event for the journal, and words."""
 
     event: HangFound | MemoryExceeded
@@ -74,14 +74,14 @@ class Watchman:
         self._limits = limits
         self._directory = directory
         self._clock = world.clock
-        self._lookout = Lookout(directory.root, probe)
+        self._readiness = ReadinessCheck(directory.root, probe)
         self._place = directory.root
         self.disk = DiskWatch(directory.root, keep, world.clock)
         self._attempt: Attempt | None = None
         self._liveness: Liveness | None = None
         self._hang: Hang | None = None
         self._too_large_bytes = 0
-        self._scales = Scales(world.clock)
+        self._meter = FootprintMeter(world.clock)
         self._oom_kills = 0
         # Made before the first launch; the end of each attempt moves it on.
         self._kernel_log = kernel_log.Bookmark()
@@ -95,7 +95,7 @@ class Watchman:
         self._attempt = attempt
         self._hang = None
         self._too_large_bytes = 0
-        self._scales = Scales(self._clock)
+        self._meter = FootprintMeter(self._clock)
         self._oom_kills = cgroup.oom_kills() or 0
         policy = HangPolicy(self._limits.hang_s)
         self._liveness = Liveness(attempt.heartbeat, policy, self._vitals, self._clock.monotonic())
@@ -109,20 +109,20 @@ class Watchman:
 
     # While it lives
 
-    def look(self) -> Finding | None:
+    def look(self) -> GroupProblem | None:
         """Looks at the group: what is wrong with it, if anything."""
         attempt, limit = self._attempt, self._limits.memory_bytes
         assert attempt is not None
         seen = self._vitals()
-        taken = self._scales.weigh(seen, limit) if seen is not None else None
+        taken = self._meter.weigh(seen, limit) if seen is not None else None
         if taken is not None and limit is not None and taken.total_bytes > limit:
             self._too_large_bytes = taken.total_bytes
             event = MemoryExceeded(taken.total_bytes, limit, attempt=attempt.number)
             text = f"the training takes {taken.total_bytes / 1e9:.2f} GB, more than --memory-limit allows"
-            return Finding(event, f"{text}: it is saved, and started again")
+            return GroupProblem(event, f"{text}: it is saved, and started again")
         return self._look_for_life(attempt)
 
-    def _look_for_life(self, attempt: Attempt) -> Finding | None:
+    def _look_for_life(self, attempt: Attempt) -> GroupProblem | None:
         # Any other command than a worker of ours never beats. Ours may hang before it has said a word.
         if self._liveness is None or self._liveness.next_look_s is None or self._is_mute:
             return None
@@ -138,7 +138,7 @@ class Watchman:
             f"{hang.silent_s:.0f} s; {_REMEDIES[hang.stopped]}"
         )
         seconds = hang.silent_s, hang.limit_s
-        return Finding(HangFound(phase, hang.step, *seconds, hang.stopped, attempt=attempt.number), text)
+        return GroupProblem(HangFound(phase, hang.step, *seconds, hang.stopped, attempt=attempt.number), text)
 
     @property
     def was_stopped(self) -> bool:
@@ -179,8 +179,8 @@ class Watchman:
 
     def obstacle(self, left: Sequence[int]) -> Obstacle | None:
         """What stands in the way of another group; ``left`` are processes that would not die."""
-        need = Need(self.disk.checkpoint_bytes, self._scales.most.own_bytes)
-        return readiness.judge(self._lookout.look([self._place], left), need)
+        need = Need(self.disk.checkpoint_bytes, self._meter.most.own_bytes)
+        return readiness.judge(self._readiness.look([self._place], left), need)
 
     def evidence(self, attempt: Attempt, code: int | None = None) -> Evidence:
         """What was seen of a group that is over; ``code`` is how, where it cannot be reaped."""
@@ -199,7 +199,7 @@ class Watchman:
             too_large_bytes=self._too_large_bytes,
             oom_kills=max(0, (cgroup.oom_kills() or 0) - self._oom_kills),
             kernel=self._kernel_log.kernel_says(worker.pid),
-            peak_bytes=self._scales.most.total_bytes,
+            peak_bytes=self._meter.most.total_bytes,
             log_end=_end_of(self._directory.log(attempt.number)),
         )
 
@@ -211,5 +211,5 @@ def _end_of(log: Path) -> str:
     return asked.answer if asked.is_answered else ""
 
 
-def _silence(hang: Hang | None) -> Silence | None:
-    return None if hang is None else Silence(hang.phase.name.lower(), hang.silent_s, hang.limit_s)
+def _silence(hang: Hang | None) -> ReportedHang | None:
+    return None if hang is None else ReportedHang(hang.phase.name.lower(), hang.silent_s, hang.limit_s)

@@ -11,7 +11,7 @@ from Crypto.Cipher import AES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
 from resilient.codec import cipher as cipher_module
 from resilient.codec.cipher import BLOCK_BYTES, Cipher, cut
 from resilient.codec.keys import manifest_key

@@ -12,7 +12,7 @@ from Crypto.Cipher import AES
 from Crypto.Hash import HMAC, SHA256
 from test_codec_cipher import KEY, MODES, BytesReader, seal, unseal
 
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
 from resilient.codec import bare, cipher, keys
 from resilient.codec.cipher import Cipher
 from resilient.errors import CorruptError, KeySourceError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
 from resilient.codec import cipher
 from resilient.codec.cipher import Cipher
 from resilient.errors import CorruptError

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
 from resilient.codec import parallel
 from resilient.codec.cipher import BLOCK_BYTES, Cipher
 from resilient.codec.parallel import count_threads, in_order

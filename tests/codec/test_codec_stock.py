@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
 from resilient.codec import bare, container
 from resilient.codec.cipher import BLOCK_BYTES, Cipher
 from resilient.codec.container import decode

@@ -12,7 +12,7 @@ import tracemalloc
 import pytest
 from hostile import LENGTHS, varint
 
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
 from resilient.codec import container
 from resilient.codec.cipher import BLOCK_BYTES, Cipher
 from resilient.errors import CheckpointError, CorruptError

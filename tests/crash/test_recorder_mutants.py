@@ -19,19 +19,19 @@ MUTANTS = [
         "resilient.worker.boundary.phases",
         "        before, self.state = self.savable, TABLE[self.state, event]\n",
         "        before = self.savable\n"
-        "        self.state = State.BETWEEN if event is Event.FAIL else TABLE[self.state, event]\n",
+        "        self.state = CallState.BETWEEN if event is CallEvent.FAIL else TABLE[self.state, event]\n",
     ),
     Mutant(
         "our own work leaves the call between two steps",
         RECORDER,
         "        recorder._working = max(0, recorder._working - 1)\n",
         "        recorder._working = max(0, recorder._working - 1)\n"
-        "        recorder._phases.state = State.BETWEEN if error is None else recorder._phases.state\n",
+        "        recorder._phases.state = CallState.BETWEEN if error is None else recorder._phases.state\n",
     ),
     Mutant(
         "a step is not told before its hooks",
         RECORDER,
-        "        self._phases.feed(Event.STEP_BEGINS)\n",
+        "        self._phases.feed(CallEvent.STEP_BEGINS)\n",
         "        pass\n",
     ),
     Mutant(
@@ -56,7 +56,7 @@ MUTANTS = [
         "the phase moves on before the boundary is held",
         RECORDER,
         "        wanted = self._keeper.wants(",
-        "        self._phases.feed(Event.FINISH if progress.call_finished else Event.EPOCH_ENDS)\n"
+        "        self._phases.feed(CallEvent.FINISH if progress.call_finished else CallEvent.EPOCH_ENDS)\n"
         "        wanted = self._keeper.wants(",
     ),
     Mutant(

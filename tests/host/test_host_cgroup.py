@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.host import cgroup
-from resilient.host.cgroup import Group, Groups, Memberships, count_of, locate
+from resilient.host.cgroup import ControlGroup, ControlGroups, Memberships, count_of, locate
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -74,7 +74,7 @@ def test_kills_for_memory_are_counted_or_not_known():
 @pytest.fixture
 def groups():
     """Where groups can be made here."""
-    found = Groups.available()
+    found = ControlGroups.available()
     if found is None:
         pytest.skip("no control group of ours can be written here (no root, no delegation, or no cgroup v2)")
     return found
@@ -91,7 +91,7 @@ def test_all_of_a_group_is_killed(groups):
     children = [idle() for _ in range(3)]
     (group.path / "below").mkdir()
     assert all(group.add(child.pid) for child in children[:2])
-    assert Group(group.path / "below").add(children[2].pid)
+    assert ControlGroup(group.path / "below").add(children[2].pid)
     children[0].send_signal(signal.SIGSTOP)
     assert not group.remove(), "one with processes stays"
     assert group.kill(10)
@@ -138,8 +138,8 @@ def test_groups_of_dead_supervisors_are_cleared_away(groups):
 
 DEAD_SUPERVISOR = """
 import os, subprocess, sys
-from resilient.host.cgroup import Groups
-group = Groups.available(sys.argv[1]).make()
+from resilient.host.cgroup import ControlGroups
+group = ControlGroups.available(sys.argv[1]).make()
 child = subprocess.Popen(["sleep", "1000"], start_new_session=True, stdout=subprocess.DEVNULL)
 group.add(child.pid)
 print(group.path, child.pid, flush=True)
@@ -149,7 +149,7 @@ print(group.path, child.pid, flush=True)
 def test_orphans_are_those_of_the_dead_with_our_mark(groups):
     """Not an empty group, not of another mark, not of a supervisor that lives; a zombie does not live."""
     mark = f"test{os.getpid()}"
-    ours = Groups.available(mark)
+    ours = ControlGroups.available(mark)
     mine = ours.make()
     alive = idle()
     mine.add(alive.pid)
@@ -162,7 +162,7 @@ def test_orphans_are_those_of_the_dead_with_our_mark(groups):
             path, pid = leaver.stdout.readline().split()
             # Ended, and not collected: it has its place in the process table still.
             os.waitid(os.P_PID, leaver.pid, os.WEXITED | os.WNOWAIT)
-            leavers[name] = leaver, Group(Path(path)), int(pid)
+            leavers[name] = leaver, ControlGroup(Path(path)), int(pid)
         assert [group.path for group in ours.orphans()] == [leavers[mark][1].path]
         leavers[mark][0].wait()
         assert [group.pids for group in ours.orphans()] == [[leavers[mark][2]]]
@@ -182,10 +182,10 @@ def test_orphans_are_those_of_the_dead_with_our_mark(groups):
 def test_without_cgroup_v2_there_are_no_groups(tmp_path, monkeypatch):
     """Not found, not writable, or without cgroup.kill: None, and nothing is left behind."""
     monkeypatch.setattr(cgroup, "memberships", lambda: Memberships())
-    assert Groups.available() is None
+    assert ControlGroups.available() is None
     for place in (tmp_path, tmp_path / "missing"):
         monkeypatch.setattr(cgroup, "memberships", lambda place=place: Memberships(place))
-        assert Groups.available() is None
+        assert ControlGroups.available() is None
     assert list(tmp_path.iterdir()) == []
 
 

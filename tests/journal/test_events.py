@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.clock import SteppedClock
+from chaos.stepped_clock import SteppedClock
 from resilient.journal.base import EVENTS, UnknownEvent
 from resilient.journal.events import StepSaved, SupervisorEnded, SupervisorStarted, WarningGiven, WorkerEvent
 from resilient.journal.fields import Answer, Count, Flag, Number, Text, Texts
 from resilient.journal.lines import _fields, content_of, decode, told
 from resilient.journal.table import table
-from supervisor.edges.journal import Journal
+from supervisor.edges.journal_writer import JournalWriter
 
 ARCHITECTURE = Path(__file__).resolve().parents[2] / "ARCHITECTURE.md"
 KINDS = list(dict.fromkeys(EVENTS.values()))
@@ -52,7 +52,7 @@ def examples(kind):
 def test_an_event_that_is_written_is_read(tmp_path, kind):
     """With the time of its writing, and whether its fields are full or empty."""
     clock = SteppedClock()
-    journal = Journal(tmp_path / "journal.jsonl", clock, pytest.fail)
+    journal = JournalWriter(tmp_path / "journal.jsonl", clock, pytest.fail)
     for event in examples(kind):
         journal.write(event)
     lines = (tmp_path / "journal.jsonl").read_bytes().splitlines()

@@ -13,7 +13,7 @@ _SOURCE = Path(__file__).with_name("shim.c")
 FOREVER = -1
 
 
-class Kind(enum.IntFlag):
+class OperationKind(enum.IntFlag):
     """The kinds of operations, with the bits of shim.c."""
 
     CREATE = 1
@@ -32,14 +32,14 @@ class Kind(enum.IntFlag):
     STAT = 8192
 
 
-SYNCS = Kind.SYNC | Kind.SYNC_DIRECTORY
-NAMES = Kind.RENAME | Kind.REMOVE | Kind.MAKE_DIRECTORY
-CHANGES = Kind.CREATE | Kind.WRITE | SYNCS | NAMES
-LOOKS = Kind.OPEN | Kind.READ | Kind.LIST | Kind.STAT
-EVERYTHING = CHANGES | LOOKS | Kind.CLOSE | Kind.OPEN_DIRECTORY | Kind.HINT
+SYNCS = OperationKind.SYNC | OperationKind.SYNC_DIRECTORY
+NAMES = OperationKind.RENAME | OperationKind.REMOVE | OperationKind.MAKE_DIRECTORY
+CHANGES = OperationKind.CREATE | OperationKind.WRITE | SYNCS | NAMES
+LOOKS = OperationKind.OPEN | OperationKind.READ | OperationKind.LIST | OperationKind.STAT
+EVERYTHING = CHANGES | LOOKS | OperationKind.CLOSE | OperationKind.OPEN_DIRECTORY | OperationKind.HINT
 
 
-class Action(enum.IntEnum):
+class StrikeAction(enum.IntEnum):
     """What happens at an operation that is hit; told in shim.c."""
 
     NOTHING = 0
@@ -52,10 +52,10 @@ class Action(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Fault:
+class KernelFault:
     """The operations of these kinds are counted; those from ``first`` to ``last`` are hit."""
 
-    action: int = Action.NOTHING
+    action: int = StrikeAction.NOTHING
     kinds: int = EVERYTHING
     first: int = 0
     last: int = FOREVER
@@ -74,11 +74,11 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Operation:
+class LoggedOperation:
     """One line of the log: what the process did, and how it ended."""
 
     number: int
-    kind: Kind
+    kind: OperationKind
     struck: bool
     error: int
     inode: int
@@ -86,11 +86,11 @@ class Operation:
     target: Path | None
 
     @classmethod
-    def parse(cls, line: str) -> Operation:
+    def parse(cls, line: str) -> LoggedOperation:
         number, kind, struck, error, inode, path, target = line.split("\t")
         return cls(
             int(number),
-            Kind(int(kind)),
+            OperationKind(int(kind)),
             struck == "1",
             int(error),
             int(inode),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_faults import LOOKS, Action, Fault, Kind, Operation
+from kernel_faults import LOOKS, KernelFault, LoggedOperation, OperationKind, StrikeAction
 from kernel_life import RealCycle
 from kernel_nursery import Lived
 
@@ -54,20 +54,20 @@ def valid_steps(root: Path, cycle: RealCycle) -> list[int]:
     return [_step_of(store, entry, cycle) for entry in store.entries()]
 
 
-def inspect_life(lived: Lived, cycle: RealCycle, fault: Fault, past: Past | None = None) -> int:
+def inspect_life(lived: Lived, cycle: RealCycle, fault: KernelFault, past: Past | None = None) -> int:
     """Holds a life, and what it has left, against the invariants; how many faults fired in it.
 
     A life with a past only recovers. Raises ViolationError, or AssertionError when no fault fired.
     """
     assert lived.struck, f"{fault} did not fire"
     _demand_no_sync_again(lived)
-    if fault.action == Action.KILL:
+    if fault.action == StrikeAction.KILL:
         assert lived.status == -signal.SIGKILL
     else:
         assert lived.status == 0
         told = sorted(lived.saved + lived.failed)
         demand(past is not None or told == sorted(cycle.steps), "ErrorNotSwallowed", lived.diary)
-        if fault.action in (Action.FAIL, Action.FAIL_DONE) or fault.error:
+        if fault.action in (StrikeAction.FAIL, StrikeAction.FAIL_DONE) or fault.error:
             _demand_told(lived)
     past = past or Past()
     inspect(lived.root, cycle, past.saved + lived.saved, past.spoilt)
@@ -79,12 +79,12 @@ def inspect_life(lived: Lived, cycle: RealCycle, fault: Fault, past: Past | None
 
 def _demand_told(lived: Lived) -> None:
     """An operation that changes something and failed is told: in a checkpoint's own files by the save."""
-    hints = LOOKS | Kind.HINT
+    hints = LOOKS | OperationKind.HINT
     failed = [o for o in lived.struck if o.error and not o.kind & hints]
-    written = {o.path for o in lived.operations if o.kind == Kind.CREATE}
+    written = {o.path for o in lived.operations if o.kind == OperationKind.CREATE}
     told = lived.failed or lived.troubles
     for operation in failed:
-        if operation.kind == Kind.CLOSE and operation.path not in written:
+        if operation.kind == OperationKind.CLOSE and operation.path not in written:
             # Of a file or folder that was read there is nothing to lose.
             continue
         demand(bool(told), "ErrorNotSwallowed", operation)
@@ -92,20 +92,20 @@ def _demand_told(lived: Lived) -> None:
             demand(bool(lived.failed), "ErrorNotSwallowed", f"{operation}: {lived.diary}")
 
 
-def _makes_a_checkpoint(operation: Operation) -> bool:
+def _makes_a_checkpoint(operation: LoggedOperation) -> bool:
     name = operation.path.name
     ends = (layout.DATA_SUFFIX, layout.MANIFEST_SUFFIX)
     ours = layout.is_temporary(name) and layout.final_of(name).endswith(ends)
-    return ours and operation.kind != Kind.REMOVE
+    return ours and operation.kind != OperationKind.REMOVE
 
 
 def _demand_no_sync_again(lived: Lived) -> None:
     """A file whose sync has failed is not synced again, and bears no name that readers look at."""
     poisoned: set[int] = set()
     for operation in lived.operations:
-        if operation.kind == Kind.CREATE:
+        if operation.kind == OperationKind.CREATE:
             poisoned.discard(operation.inode)  # the number of a file that has gone is given again
-        if operation.kind == Kind.SYNC:
+        if operation.kind == OperationKind.SYNC:
             demand(operation.inode not in poisoned, "NoFsyncRetry", operation)
             # What a signal interrupted has not failed: no page was given up, and Python goes on with it.
             if operation.error not in (0, errno.EINTR):

@@ -18,7 +18,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_faults import Fault
+from kernel_faults import KernelFault
 
 from chaos.cycle import Cycle
 from resilient.codec import cipher
@@ -57,7 +57,7 @@ CYCLES = {
 }
 
 
-class Diary:
+class LifeDiary:
     """What a life has to tell, as it happens."""
 
     def __init__(self, path: str) -> None:
@@ -68,7 +68,7 @@ class Diary:
         os.write(self._descriptor, line.encode())
 
 
-def recover(cycle: RealCycle, root: Path, diary: Diary) -> None:
+def recover(cycle: RealCycle, root: Path, diary: LifeDiary) -> None:
     """What a process does that comes after another one."""
     store = cycle.open(root)
     try:
@@ -80,7 +80,7 @@ def recover(cycle: RealCycle, root: Path, diary: Diary) -> None:
         diary.tell("trouble", text=str(error))
 
 
-def live(cycle: RealCycle, root: Path, diary: Diary) -> None:
+def live(cycle: RealCycle, root: Path, diary: LifeDiary) -> None:
     """All the saves of a cycle with retention after each, and what came of them."""
     store = cycle.open(root)
     for step in cycle.steps:
@@ -97,20 +97,20 @@ def live(cycle: RealCycle, root: Path, diary: Diary) -> None:
             diary.tell("trouble", text=str(error))
 
 
-def _prune(store: Store, cycle: RealCycle, diary: Diary) -> None:
+def _prune(store: Store, cycle: RealCycle, diary: LifeDiary) -> None:
     for failure in cycle.prune(store).failures:
         diary.tell("trouble", text=str(failure))
     _tell_of_meta(store, diary)
 
 
-def _tell_of_meta(store: Store, diary: Diary) -> None:
+def _tell_of_meta(store: Store, diary: LifeDiary) -> None:
     if store.meta_error is not None:
         diary.tell("trouble", text=str(store.meta_error))
 
 
 def _begin(request: dict) -> None:
     """A life, from its birth to its end; it never returns."""
-    diary = Diary(request["diary"])
+    diary = LifeDiary(request["diary"])
     status = 1
     try:
         came: list[int] = []
@@ -118,7 +118,7 @@ def _begin(request: dict) -> None:
             # A handler of Python's, and so without SA_RESTART: the kernel interrupts what can be interrupted.
             signal.signal(signal.SIGALRM, lambda number, frame: came.append(number))
             signal.setitimer(signal.ITIMER_REAL, request["alarm_s"], request["alarm_s"])
-        Fault(**request["fault"]).arm(request["root"], request["log"])
+        KernelFault(**request["fault"]).arm(request["root"], request["log"])
         do = {"live": live, "recover": recover}[request["do"]]
         do(CYCLES[request["cycle"]], Path(request["root"]), diary)
         diary.tell("end", signals=len(came))

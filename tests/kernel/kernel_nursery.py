@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel_faults import Fault, Operation
+from kernel_faults import KernelFault, LoggedOperation
 
 _PROGRAM = Path(__file__).with_name("kernel_life.py")
 _PROJECT = _PROGRAM.parents[2]
@@ -26,7 +26,7 @@ class Lived:
     root: Path
     status: int
     diary: list[dict] = field(repr=False)
-    operations: list[Operation] = field(repr=False)
+    operations: list[LoggedOperation] = field(repr=False)
 
     @property
     def saved(self) -> tuple[int, ...]:
@@ -49,12 +49,12 @@ class Lived:
         return {page["errno"] for page in self.diary if page["what"] == "failed"}
 
     @property
-    def struck(self) -> list[Operation]:
+    def struck(self) -> list[LoggedOperation]:
         """The operations at which the fault fired."""
         return [operation for operation in self.operations if operation.struck]
 
     @property
-    def counted(self) -> list[Operation]:
+    def counted(self) -> list[LoggedOperation]:
         """The operations of the kinds that the fault counts, by their numbers."""
         return sorted((o for o in self.operations if o.number >= 0), key=lambda o: o.number)
 
@@ -74,7 +74,7 @@ class Nursery:
         self,
         cycle: str,
         root: Path,
-        fault: Fault | None = None,
+        fault: KernelFault | None = None,
         *,
         do: str = "live",
         alarm_s: float = 0,
@@ -94,7 +94,7 @@ class Nursery:
             "root": str(root),
             "diary": str(diary),
             "log": str(log),
-            "fault": (fault or Fault()).to_json(),
+            "fault": (fault or KernelFault()).to_json(),
             "alarm_s": alarm_s,
         }
         self._say(json.dumps(request))
@@ -123,7 +123,7 @@ class Nursery:
 
     def _read(self, root: Path, status: int, diary: Path, log: Path) -> Lived:
         pages = [json.loads(line) for line in _lines(diary)]
-        return Lived(root, status, pages, [Operation.parse(line) for line in _lines(log)])
+        return Lived(root, status, pages, [LoggedOperation.parse(line) for line in _lines(log)])
 
     def _say(self, line: str) -> None:
         self._program.stdin.write(line.encode() + b"\n")

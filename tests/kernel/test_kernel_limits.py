@@ -8,14 +8,14 @@ import resource
 import shutil
 
 import pytest
-from kernel_faults import CHANGES, EVERYTHING, SYNCS, Action, Fault, Kind
+from kernel_faults import CHANGES, EVERYTHING, SYNCS, KernelFault, OperationKind, StrikeAction
 from kernel_inspection import inspect, valid_steps
 from kernel_life import CYCLES
 from kernel_mounts import demand_mounts, mounted, run, try_to_run
 
 MODIFIES = CHANGES & ~SYNCS
-MOMENTS = CHANGES | Kind.LIST
-EVERY_STOP = Fault(Action.STOP, EVERYTHING)
+MOMENTS = CHANGES | OperationKind.LIST
+EVERY_STOP = KernelFault(StrikeAction.STOP, EVERYTHING)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_no_descriptor_is_left(nursery, on_disk):
 def test_a_disk_becomes_read_only(may_mount, tmp_path, nursery, everything, record_property):
     """From any moment on at which the kernel lets it, the disk is read-only: saves and retention fail and say
     so, what was saved can be read meanwhile, and when it can be written again it goes on."""
-    rehearsal = nursery.live("long", tmp_path / "rehearsal", Fault(kinds=MOMENTS))
+    rehearsal = nursery.live("long", tmp_path / "rehearsal", KernelFault(kinds=MOMENTS))
     numbers = range(0, len(rehearsal.counted), 1 if everything else 14)
     read_only = 0
     for number in numbers:
@@ -127,7 +127,7 @@ def _become_read_only(number, root, nursery):
             run("mount", "-o", "remount,rw", root.parent)
             modes.append("rw")
 
-    lived = nursery.live("long", root, Fault(Action.STOP, MOMENTS, number), at_stop=remount)
+    lived = nursery.live("long", root, KernelFault(StrikeAction.STOP, MOMENTS, number), at_stop=remount)
     assert lived.status == 0
     assert sorted(lived.saved + lived.failed) == CYCLES["long"].steps
     assert lived.errors <= {errno.EROFS}

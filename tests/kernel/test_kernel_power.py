@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from kernel_faults import CHANGES, SYNCS, Action, Fault, Kind
+from kernel_faults import CHANGES, SYNCS, KernelFault, OperationKind, StrikeAction
 from kernel_inspection import inspect
 from kernel_life import CYCLES
 from kernel_mounts import Image
@@ -78,8 +78,8 @@ def test_the_power_goes(cycle, disk, nursery, everything, record_property):
             seen.append(so_far.saved)
             disk.inspect_cut_off(root, CYCLES[cycle], so_far.saved)
 
-    kinds = CHANGES | Kind.HINT
-    lived = nursery.live(cycle, root, Fault(Action.STOP, kinds), at_stop=look)
+    kinds = CHANGES | OperationKind.HINT
+    lived = nursery.live(cycle, root, KernelFault(StrikeAction.STOP, kinds), at_stop=look)
     assert lived.saved == tuple(CYCLES[cycle].steps)
     disk.inspect_cut_off(root, CYCLES[cycle], lived.saved)
     assert len(seen) >= len(lived.counted) // stride
@@ -101,7 +101,7 @@ def broken_promise(disk, nursery):
         (root / META).parent.mkdir(parents=True)
         (root / META).write_bytes(meta)
         disk.sync()
-        lived = nursery.live("single", root, Fault(Action.LIE, kinds))
+        lived = nursery.live("single", root, KernelFault(StrikeAction.LIE, kinds))
         assert (lived.saved, lived.troubles) == ((1,), [])
         try:
             disk.inspect_cut_off(root, CYCLES["single"], lived.saved)
@@ -112,15 +112,17 @@ def broken_promise(disk, nursery):
     return find
 
 
-@pytest.mark.parametrize("kinds", [SYNCS, Kind.SYNC, Kind.SYNC_DIRECTORY], ids=["all", "files", "folders"])
+@pytest.mark.parametrize(
+    "kinds", [SYNCS, OperationKind.SYNC, OperationKind.SYNC_DIRECTORY], ids=["all", "files", "folders"]
+)
 def test_a_store_that_does_not_sync_is_found_out(kinds, broken_promise):
     """When no sync is done, or none of a file, or none of a folder, a checkpoint that was reported as saved
     is lost with the power: these tests can fail."""
     # A sync(2) of somebody else on this machine may save a store that does not deserve it; not ten times.
-    found = (broken_promise(kinds | Kind.HINT) for _ in range(10))
+    found = (broken_promise(kinds | OperationKind.HINT) for _ in range(10))
     assert any(invariant == "AckDurability" for invariant in found)
 
 
 def test_a_store_that_syncs_keeps_its_promise(broken_promise):
     """The same save with its syncs is there; nothing but they has made it durable."""
-    assert broken_promise(Kind.HINT) == ""
+    assert broken_promise(OperationKind.HINT) == ""

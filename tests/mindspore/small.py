@@ -14,7 +14,7 @@ from mindspore.train import Callback, Model
 STEPS_PER_EPOCH = 8
 
 
-class Network(nn.Cell):
+class SmallNetwork(nn.Cell):
     """Two layers; the first can be frozen."""
 
     def __init__(self, frozen=False):
@@ -38,7 +38,7 @@ def dataset():
 
 def model(network=None):
     """A model that is ready to be trained."""
-    network = network or Network()
+    network = network or SmallNetwork()
     loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
     return Model(network, loss, nn.Adam(network.trainable_params(), 1e-2))
 

@@ -11,7 +11,7 @@ import mindspore as ms
 import pytest
 from mindspore import nn
 from mindspore.train import serialization
-from small import Network
+from small import SmallNetwork
 
 from resilient.worker.call.early_use import EarlyUse
 
@@ -72,13 +72,13 @@ def untouched():
 
 def test_a_call_of_a_trained_cell_is_told_once(early, told):
     """By itself, or inside of another cell; behind the end MindSpore is as it was."""
-    before, network = untouched(), Network()
+    before, network = untouched(), SmallNetwork()
     evaluation = nn.WithEvalCell(network, nn.SoftmaxCrossEntropyWithLogits(sparse=True))
     early.begin([network], 7)
     assert untouched() != before
     rows, labels = ms.ops.ones((2, 4)), ms.ops.ones((2,), ms.int32)
     nn.ReLU()(rows)
-    Network()(rows)
+    SmallNetwork()(rows)
     assert not told
     evaluation(rows, labels)
     network(rows)
@@ -106,10 +106,10 @@ WAYS = pytest.mark.parametrize("way", ["cell", "dict", "list", "copies"])
 @WAYS
 def test_a_file_of_a_trained_cell_is_told_where_there_is_none(early, told, remarked, tmp_path, way):
     """In each way in which save_checkpoint takes it; the file is written."""
-    network, file = Network(), tmp_path / "best.ckpt"
+    network, file = SmallNetwork(), tmp_path / "best.ckpt"
     early.passes_by = True
     early.begin([network], 7)
-    ms.save_checkpoint(Network(), str(file))
+    ms.save_checkpoint(SmallNetwork(), str(file))
     assert not told
     file.unlink()
     ms.save_checkpoint(as_given(network, way), str(file))
@@ -126,7 +126,7 @@ def test_a_file_that_an_earlier_attempt_wrote_stays(early, told, remarked, tmp_p
     something else is written, and behind the begin of the resumed call each file is.
     """
     options = dict(how)
-    network, file, other = Network(), tmp_path / "best.ckpt", tmp_path / "other.ckpt"
+    network, file, other = SmallNetwork(), tmp_path / "best.ckpt", tmp_path / "other.ckpt"
     name = str(tmp_path / f"best{options.pop('ending', '.ckpt')}")
     file.write_bytes(b"of its round")
     other.write_bytes(b"old")
@@ -153,7 +153,7 @@ def wait_for_savers():
 
 def test_an_exported_model_of_an_earlier_attempt_stays_too(early, told, remarked, tmp_path):
     """One that does not exist is written, and named."""
-    network, file = Network(), tmp_path / "net.mindir"
+    network, file = SmallNetwork(), tmp_path / "net.mindir"
     rows = ms.ops.ones((2, 4))
     early.begin([network], 7)
     file.write_bytes(b"of its round")
@@ -168,7 +168,7 @@ def test_an_exported_model_of_an_earlier_attempt_stays_too(early, told, remarked
 
 def test_behind_the_begin_of_the_resumed_call_nothing_is_told(early, told):
     """There the script sees what it saw then."""
-    before, network = untouched(), Network()
+    before, network = untouched(), SmallNetwork()
     early.begin([network], 7)
     early.end()
     network(ms.ops.ones((2, 4)))

@@ -10,7 +10,7 @@ import pytest
 from chaos import kills
 from chaos.memory_group import memory_group, out_of_memory_kills
 from chaos.victims import Victim
-from chaos.witness import Account, Death, judge, parse
+from chaos.witness import Death, RepeatedSteps, judge, parse
 from resilient.host import kernel_log
 from resilient.journal.events import AttemptJudged
 
@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_for_its_memory_loses_no_completed_step(tmp_path
 )
 def test_what_a_kill_may_cost(text, deaths, in_copy):
     """Nothing; or the last completed step once more, if its copy may have been in progress."""
-    assert judge(lines(text), deaths, STEPS) == Account(in_copy, 0, ())
+    assert judge(lines(text), deaths, STEPS) == RepeatedSteps(in_copy, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_a_kill_must_not_cost(text, deaths):
 def test_after_the_death_of_everything_the_durable_step_counts():
     """Then the steps since the last durable checkpoint may be run again, and they are counted."""
     text = lines(f"{whole(1, 1, 2)},{whole(2, 2)}")
-    assert judge(text, [Death(4, durable_step=1)], STEPS) == Account(0, 1, ())
+    assert judge(text, [Death(4, durable_step=1)], STEPS) == RepeatedSteps(0, 1, ())
 
 
 def test_a_plan_never_kills_two_starts_in_a_row():

@@ -18,7 +18,7 @@ from resilient.errors import MismatchError
 from resilient.state import capture
 from resilient.state.knobs import Knobs
 from resilient.state.resume import restore_network
-from resilient.state.snapshot import Tensor
+from resilient.state.snapshot import TensorValue
 
 PROGRAM = Path(__file__).parent / "programs" / "knobs.py"
 
@@ -38,7 +38,7 @@ def program():
 
 def state_of(cells):
     return {
-        p.name: Tensor(
+        p.name: TensorValue(
             str(p.dtype), tuple(p.shape), memoryview(capture.as_bytes(capture.values(p)).tobytes())
         )
         for p in capture.parameters(cells)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 from mindspore.train import CheckpointConfig
-from small import At, Network, assert_equal, dataset, files, loaded, meta, model, raising, values
+from small import At, SmallNetwork, assert_equal, dataset, files, loaded, meta, model, raising, values
 
-from chaos.clock import SteppedClock
+from chaos.stepped_clock import SteppedClock
 from resilient import CheckpointMonitor
 from resilient.host.world import World
 
@@ -106,7 +106,7 @@ def test_stock_opens_every_file(mode, length):
 
 def test_trainable_files_hold_what_is_trained():
     """A frozen layer is in the network's file and not in that of the trainable parameters."""
-    train(1, Network(frozen=True), save_network_params=True, save_trainable_params=True)
+    train(1, SmallNetwork(frozen=True), save_network_params=True, save_trainable_params=True)
     network = loaded(f"{NETWORKS}/CKP_rank_0-network-1_8.ckpt")
     trainable = loaded(f"{TRAINABLE}/CKP_rank_0-trainable_params-1_8.ckpt")
     assert set(network) == {"first.weight", "first.bias", "second.weight", "second.bias"}
@@ -151,7 +151,7 @@ def test_train_returns_when_everything_is_durable(how):
 def test_each_file_holds_its_own_step(how):
     """A checkpoint holds the state of its step, although training goes on while it is written."""
     seen = {}
-    network = Network()
+    network = SmallNetwork()
     callbacks = [At(n, lambda n=n: seen.update({n: values(network)})) for n in (4, 8, 12)]
     trained = train(2, network, callbacks, async_save=how, keep_checkpoint_max=9)
     seen[16] = values(trained.predict_network)
@@ -164,7 +164,7 @@ def test_each_file_holds_its_own_step(how):
 
 def test_saved_network_is_what_stock_finds():
     """Another network than the trained one: stock finds its initial values."""
-    other = Network()
+    other = SmallNetwork()
     initial = values(other)
     train(1, saved_network=other)
     found = loaded(f"{CHECKPOINTS}/CKP_rank_0-1_8.ckpt")
@@ -249,7 +249,7 @@ def test_a_split_parameter_is_merged_for_stock():
     CPU refuses automatic parallel, so the collective operation is a stand-in; the layout, and the function
     that puts parts together, are MindSpore's own.
     """
-    network = Network()
+    network = SmallNetwork()
     halves = model(network)
 
     class Twice:

@@ -13,7 +13,7 @@ import pytest
 from mindspore.train import Callback
 from small import At, dataset, files, meta, model, raising
 
-from chaos.clock import SteppedClock
+from chaos.stepped_clock import SteppedClock
 from resilient import CheckpointMonitor
 from resilient.errors import BusyError, StorageError, UsageError
 from resilient.host.world import World

@@ -16,11 +16,11 @@ import threading
 import mindspore as ms
 import numpy as np
 import pytest
-from small import Network
+from small import SmallNetwork
 
 from resilient.state import columns
-from resilient.state.nest_reader import LEFT, Reader
-from resilient.state.nest_writer import TooMuchError, Writer
+from resilient.state.nest_reader import LEFT, NestReader
+from resilient.state.nest_writer import NestWriter, TooMuchError
 
 pytestmark = pytest.mark.mindspore
 
@@ -55,14 +55,14 @@ class Bomb:
 
 
 def written(value, trained=None):
-    writer = Writer(trained or {})
+    writer = NestWriter(trained or {})
     node = json.loads(json.dumps(writer.write(value)))
     return node, [bytes(blob) for blob in writer.blobs], writer.left
 
 
 def again(value, current=None, trained=None):
     node, blobs, _ = written(value, {id(p): name for name, p in (trained or {}).items()})
-    return Reader([memoryview(blob) for blob in blobs], trained or {}).read(node, current)
+    return NestReader([memoryview(blob) for blob in blobs], trained or {}).read(node, current)
 
 
 VALUES = {
@@ -191,24 +191,24 @@ def test_one_object_under_two_names_stays_one():
 
 def test_what_is_trained_is_referred_to_and_not_copied():
     """A parameter that the checkpoint has anyway, and a network with no other."""
-    network = Network()
+    network = SmallNetwork()
     trained = {p.name: p for p in network.get_parameters()}
     node, blobs, left = written([network, *trained.values()], {id(p): name for name, p in trained.items()})
     assert not blobs
     assert not left
-    found = Reader([], trained).read(node, [network])
+    found = NestReader([], trained).read(node, [network])
     assert found[0] is network
     assert all(a is b for a, b in zip(found[1:], trained.values(), strict=True))
 
 
 def test_a_network_that_is_not_trained_is_put_back_in_place():
     """An average of the weights, as a second network."""
-    average = Network()
+    average = SmallNetwork()
     node, blobs, _ = written(average)
     for parameter in average.get_parameters():
         parameter.set_data(parameter + 1)
     changed = {p.name: p.asnumpy().copy() for p in average.get_parameters()}
-    assert Reader([memoryview(blob) for blob in blobs], {}).read(node, average) is LEFT
+    assert NestReader([memoryview(blob) for blob in blobs], {}).read(node, average) is LEFT
     for parameter in average.get_parameters():
         assert np.allclose(parameter.asnumpy() + 1, changed[parameter.name])
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_carried_stays_and_is_named_unless_it_is_harmless():
     node, _, left = written(value)
     assert left == {"['lock']": "lock"}
     there = {"lock": lock, "function": max, "module": np, "count": 0}
-    found = Reader([], {}).read(node, there)
+    found = NestReader([], {}).read(node, there)
     assert found == {"lock": lock, "function": max, "module": np, "count": 3}
 
 
@@ -228,7 +228,7 @@ def test_no_object_is_made_that_could_run_code():
     """Only data classes, named tuples and enumerations are made anew, and none that acts when it dies."""
     bomb = f"{Bomb.__module__}:Bomb"
     for kind in (bomb, "subprocess:Popen", "os:_wrap_close", "nowhere:Nothing"):
-        reader = Reader([], {})
+        reader = NestReader([], {})
         assert reader.read({"k": "object", "n": 0, "class": kind, "v": {"x": 1}}, None, "there") is LEFT
         assert "there" in reader.lost
 

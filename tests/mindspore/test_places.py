@@ -11,7 +11,7 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 from mindspore import nn
-from small import Network, assert_equal, dataset, files, model, values
+from small import SmallNetwork, assert_equal, dataset, files, model, values
 
 import resilient
 from resilient import CheckpointMonitor
@@ -19,7 +19,7 @@ from resilient.errors import BusyError, UsageError
 from resilient.host.files import DiskFiles
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory
-from resilient.saving.saver import Committer
+from resilient.saving.in_process import Committer
 from resilient.store import layout
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -49,7 +49,7 @@ class Loop:
 
     def __init__(self, directory):
         ms.set_seed(5)
-        self.network = Network()
+        self.network = SmallNetwork()
         self.optimizer = nn.Adam(self.network.trainable_params(), 1e-2)
         loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
         weights = self.optimizer.parameters

@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 import mindspore as ms
 import numpy as np
 import pytest
-from small import STEPS_PER_EPOCH, Network, dataset, files, model, values
+from small import STEPS_PER_EPOCH, SmallNetwork, dataset, files, model, values
 
 from resilient import CheckpointMonitor
 
@@ -86,7 +86,7 @@ def test_another_network_is_refused(tmp_path):
 @pytest.fixture
 def run(tmp_path, plain):
     """A run of the plain monitor, encrypted, with one checkpoint; and its network."""
-    network = Network()
+    network = SmallNetwork()
     key = bytes(range(32))
     (tmp_path / "key").write_text(key.hex())
     (tmp_path / "key").chmod(0o600)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.clock import SteppedClock
+from chaos.stepped_clock import SteppedClock
 from resilient.policy.pace import Pace
 from resilient.policy.schedule import MIRROR_SHARE, mirror_every
 

@@ -18,7 +18,7 @@ from supervised import DEADLINE_S
 from resilient.wire.link import Link
 
 
-class SaverProcess:
+class SpawnedSaver:
     """``python -m resilient.saving.saver_process`` on a store, with a mirror of the rank's to commit from."""
 
     def __init__(self, config, size_bytes=24, slots=2):

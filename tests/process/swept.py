@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 
 from resilient.config import WorkerConfig
-from resilient.host.cgroup import Group, Groups
-from supervisor.workers.workers import ProcessWorkers, Program, tell
+from resilient.host.cgroup import ControlGroup, ControlGroups
+from supervisor.group.worker_processes import ProcessWorkers, Program, tell
 
 DEADLINE_S = 60.0
 
@@ -34,8 +34,8 @@ def group_of(pid):
 
 def main(folder, groups, kind, *words):
     program = Program(kind, words)
-    Group.add = Group.add if groups != "late" else lambda self, pid: False
-    workers = ProcessWorkers(program, print, Groups.available if groups != "none" else lambda: None)
+    ControlGroup.add = ControlGroup.add if groups != "late" else lambda self, pid: False
+    workers = ProcessWorkers(program, print, ControlGroups.available if groups != "none" else lambda: None)
     config = WorkerConfig(run_id="r", directory=Path(folder), seed=1)
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)

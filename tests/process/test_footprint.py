@@ -10,11 +10,11 @@ import threading
 import pytest
 from supervised import wait_until
 
-from chaos.clock import SteppedClock
+from chaos.stepped_clock import SteppedClock
 from supervisor.edges import vitals
 from supervisor.edges.vitals import Vitals
 from supervisor.watching import footprint
-from supervisor.watching.footprint import Footprint, Scales
+from supervisor.watching.footprint import Footprint, FootprintMeter
 
 pytestmark = pytest.mark.process
 
@@ -104,7 +104,10 @@ def reader():
 
 def asked_within(reader, resident_bytes, seconds=100):
     """How often the kernel is asked in so many seconds of looks, with a limit of 100."""
-    scales, seen = Scales(reader.clock, reader), Vitals("S", resident_bytes=resident_bytes, members=(1,))
+    scales, seen = (
+        FootprintMeter(reader.clock, reader),
+        Vitals("S", resident_bytes=resident_bytes, members=(1,)),
+    )
     end_s = reader.clock.monotonic() + seconds
     while reader.clock.monotonic() < end_s:
         scales.weigh(seen, 100)
@@ -132,7 +135,7 @@ def test_a_kernel_that_does_not_answer_is_not_waited_for_again(monkeypatch):
         let_go.wait()
         return Footprint(7, 7)
 
-    scales, seen = Scales(SteppedClock(), held), Vitals("S", members=(1,))
+    scales, seen = FootprintMeter(SteppedClock(), held), Vitals("S", members=(1,))
     assert [scales.weigh(seen) for _ in range(3)] == [None, None, None]
     let_go.set()
     assert asked == [(1,)]
@@ -141,7 +144,7 @@ def test_a_kernel_that_does_not_answer_is_not_waited_for_again(monkeypatch):
 
 def test_the_most_that_was_seen_is_remembered(reader):
     """It is what the next attempt will need, and what is told of the one that died."""
-    scales = Scales(reader.clock, reader)
+    scales = FootprintMeter(reader.clock, reader)
     for size in (10, 30, 20):
         reader.total_bytes = size
         assert scales.weigh(Vitals("S", members=(1,))) == Footprint(size, size - 1)

@@ -14,11 +14,13 @@ from supervised import is_alive, wait_until
 
 from resilient import isolated
 from resilient.config import LINK_FD_VARIABLE
-from resilient.host.cgroup import Groups
+from resilient.host.cgroup import ControlGroups
 
 pytestmark = pytest.mark.process
 
-with_groups = pytest.mark.skipif(Groups.available() is None, reason="no control group can be made here")
+with_groups = pytest.mark.skipif(
+    ControlGroups.available() is None, reason="no control group can be made here"
+)
 
 AS_EVER = ("-m", "supervisor.command.cli")
 WITHOUT_GROUPS = (
@@ -26,7 +28,7 @@ WITHOUT_GROUPS = (
     """
 import sys
 from supervisor.command import cli, start
-start.Groups.available = classmethod(lambda cls, mark="": None)
+start.ControlGroups.available = classmethod(lambda cls, mark="": None)
 sys.exit(cli.main())
 """,
 )
@@ -168,13 +170,13 @@ WRITER_STOPPED = (
 import os, signal, sys
 from supervisor.command import cli
 from supervisor.edges import write_queue
-class Stopped(write_queue.Scribe):
+class Stopped(write_queue.WriteQueue):
     def __init__(self, *words):
         super().__init__(*words)
         os.kill(self.pid, signal.SIGSTOP)
         open("stopped", "w").write(str(self.pid))
 from supervisor.command import start
-start.Scribe = Stopped
+start.WriteQueue = Stopped
 sys.exit(cli.main())
 """,
 )
@@ -199,7 +201,7 @@ def test_no_write_that_waits_for_a_disk_keeps_a_child_from_the_guardian(supervis
 def test_a_command_begins_once_the_guardian_may_know_of_it(tmp_path, killed):
     """It waits for the first word of the supervisor. One that dies before that has started nothing."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    start = isolated.command("supervisor.workers.parent_death")
+    start = isolated.command("supervisor.group.parent_death")
     command = subprocess.Popen(
         [*start, "-1", str(os.getpid()), "touch", str(tmp_path / "begun")],
         env={**os.environ, LINK_FD_VARIABLE: str(theirs.fileno())},

@@ -14,7 +14,7 @@ from resilient import isolated
 from resilient.config import Sealing, WorkerConfig
 from resilient.saving import saver_process
 from resilient.wire.link import Link
-from supervisor.workers.workers import ProcessWorkers, Program
+from supervisor.group.worker_processes import ProcessWorkers, Program
 
 pytestmark = pytest.mark.process
 

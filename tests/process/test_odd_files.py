@@ -6,7 +6,7 @@ import os
 import resource
 
 import pytest
-from saver_process import SaverProcess
+from saver_process import SpawnedSaver
 from slots import config_of
 from supervised import DEADLINE_S
 
@@ -54,7 +54,7 @@ def test_a_run_that_can_do_without_goes_on(supervise, tmp_path, name, kind):
 def test_a_saver_says_what_is_in_its_way(tmp_path, name, kind):
     """Its answer names it and what to do, and it lives on."""
     make(tmp_path / name, kind)
-    saver = SaverProcess(config_of(tmp_path))
+    saver = SpawnedSaver(config_of(tmp_path))
     try:
         error = saver.ask({"type": "open"})["error"]
         assert name in error

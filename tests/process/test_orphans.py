@@ -11,12 +11,12 @@ import sys
 import pytest
 from supervised import Supervised, events, is_alive, kill_with_desk, wait_until
 
-from resilient.host.cgroup import Groups
+from resilient.host.cgroup import ControlGroups
 
 pytestmark = pytest.mark.process
 
 with_groups = pytest.mark.skipif(
-    Groups.available() is None,
+    ControlGroups.available() is None,
     reason="no control group of ours can be written here (no root, no delegation, or no cgroup v2)",
 )
 
@@ -158,7 +158,7 @@ def test_a_command_whose_supervisor_is_dead_does_not_begin(tmp_path):
     """It died before the kernel was asked for a signal: there is none, and the command is not run."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    launch = [sys.executable, "-m", "supervisor.workers.parent_death", "-1"]
+    launch = [sys.executable, "-m", "supervisor.group.parent_death", "-1"]
     done = subprocess.run([*launch, str(dead.pid), "touch", "begun"], cwd=tmp_path, check=False)
     assert done.returncode == 128 + signal.SIGTERM
     assert not (tmp_path / "begun").exists()

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.process
 
 PROGRAM = """if True:
     import os, time
-    from supervisor.workers.workers import ProcessWorkers, Program
+    from supervisor.group.worker_processes import ProcessWorkers, Program
     workers = ProcessWorkers(Program("command", ("true",)), print, lambda: None)
     pids = []
     for _ in range(4):

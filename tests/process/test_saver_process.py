@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from saver_process import SaverProcess
+from saver_process import SpawnedSaver
 from slots import GCM, RUN_ID, committed_steps, committer_of, config_of, snapshot_of, store_of
 from supervised import DEADLINE_S, wait_until
 
@@ -32,7 +32,7 @@ def start(tmp_path):
     started = []
 
     def begin(config=None, **more):
-        started.append(SaverProcess(config or config_of(tmp_path), **more))
+        started.append(SpawnedSaver(config or config_of(tmp_path), **more))
         return started[-1]
 
     yield begin

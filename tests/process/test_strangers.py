@@ -16,7 +16,7 @@ REFUSED = """if True:
     import os, signal, socket
     from types import SimpleNamespace
     from resilient.wire.link import Link
-    from supervisor.workers.workers import ProcessWorker
+    from supervisor.group.worker_processes import ProcessWorker
     link = Link(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)[0])
     stranger = SimpleNamespace(pid=1, poll=lambda: None)
     worker = ProcessWorker(stranger, link, [], complain=print)

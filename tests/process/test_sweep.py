@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from resilient.host.cgroup import Groups, memberships
+from resilient.host.cgroup import ControlGroups, memberships
 
 pytestmark = pytest.mark.process
 
@@ -89,7 +89,7 @@ signal.pause()
 )
 
 with_groups = pytest.mark.skipif(
-    Groups.available() is None,
+    ControlGroups.available() is None,
     reason="no control group of ours can be written here (no root, no delegation, or no cgroup v2)",
 )
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from resilient.config import WorkerConfig
-from supervisor.workers.workers import ProcessWorkers, Program, end
+from supervisor.group.worker_processes import ProcessWorkers, Program, end
 
 HIGHEST = 64
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from store_world import DIRECTORY, GCM, KEY, OTHER_KEY, ROOT, draft, filled, make_store
 
-from chaos.clock import SteppedClock
-from chaos.entropy import SeededEntropy
 from chaos.faults import Fail
+from chaos.seeded_entropy import SeededEntropy
+from chaos.stepped_clock import SteppedClock
 from resilient.codec.keys import key_id
 from resilient.config import Sealing
 from resilient.host.world import World

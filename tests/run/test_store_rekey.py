@@ -33,8 +33,8 @@ from store_world import (
 )
 
 from chaos.crashes import ends, moments
-from chaos.disk import SimulatedDisk
 from chaos.faults import Fail, Kill, Killed, at
+from chaos.simulated_disk import SimulatedDisk
 from resilient.codec.keys import key_id
 from resilient.config import Sealing
 from resilient.errors import StorageError, WrongKeyError

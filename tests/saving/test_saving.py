@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resilient.codec.tensors import Record
-from resilient.saving.saver import Saved, Snapshot, ThreadSaver
+from resilient.saving.in_process import Saved, Snapshot, ThreadSaver
 
 
 def snapshot(step):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from chaos.crashes import ends
-from chaos.disk import SimulatedDisk
 from chaos.disk_state import BLOCK_BYTES
 from chaos.faults import Fail, Kill, Killed, always, at
+from chaos.simulated_disk import SimulatedDisk
 from resilient.errors import BusyError, StorageError
 from resilient.host.files import DiskFiles
 

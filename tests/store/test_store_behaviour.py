@@ -22,9 +22,9 @@ from store_world import (
     steps,
 )
 
-from chaos.clock import SteppedClock
-from chaos.disk import SimulatedDisk
 from chaos.faults import Fail
+from chaos.simulated_disk import SimulatedDisk
+from chaos.stepped_clock import SteppedClock
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import ShunnedError
 from resilient.host.entropy import SystemEntropy

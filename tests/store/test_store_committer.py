@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from store_world import ROOT, SEALINGS, draft, make_store
 
-from chaos.clock import SteppedClock
-from chaos.disk import SimulatedDisk
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
+from chaos.simulated_disk import SimulatedDisk
+from chaos.stepped_clock import SteppedClock
 from resilient.codec.tensors import info_record
 from resilient.config import Best, KeepPolicy
 from resilient.host.world import World
-from resilient.saving.saver import Committer, Snapshot
+from resilient.saving.in_process import Committer, Snapshot
 from resilient.store import layout
 
 

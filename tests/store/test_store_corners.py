@@ -22,8 +22,8 @@ from store_world import (
     steps,
 )
 
-from chaos.disk import SimulatedDisk
 from chaos.faults import Fail, Kill, Killed, always
+from chaos.simulated_disk import SimulatedDisk
 from resilient.codec.tensors import info_record
 from resilient.config import Sealing
 from resilient.errors import CorruptError, StorageError
@@ -33,7 +33,7 @@ from resilient.run import rundir
 from resilient.run.rundir import RunDirectory
 from resilient.store import commit as sequence
 from resilient.store import layout, manifest
-from resilient.store.commit import Place
+from resilient.store.commit import CommitPaths
 from resilient.store.weights import prune_weights, write_weights
 
 DATA = [DIRECTORY / f"CKP_rank_0-1_{step}.ckpt" for step in range(6)]
@@ -115,7 +115,7 @@ def test_a_name_that_is_taken_is_never_given_again(taken):
     disk, _ = filled(1)
     disk.put(taken, b"another's")
     before = disk.state()
-    place = Place(DIRECTORY, DATA[2].name, "0" * 16)
+    place = CommitPaths(DIRECTORY, DATA[2].name, "0" * 16)
     with pytest.raises(AssertionError, match=taken.name):
         sequence.commit(disk, place, lambda writer: writer.write(b"data"), lambda written: b"manifest")
     assert disk.state() == before

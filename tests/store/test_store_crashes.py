@@ -21,8 +21,8 @@ from store_world import (
     steps,
 )
 
-from chaos.disk import SimulatedDisk
 from chaos.faults import Fail, Kill, Killed, at, nothing
+from chaos.simulated_disk import SimulatedDisk
 from resilient.codec.keys import manifest_key
 from resilient.errors import StorageError
 from resilient.store import layout

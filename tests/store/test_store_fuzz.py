@@ -28,8 +28,8 @@ from store_world import (
     steps,
 )
 
-from chaos.disk import SimulatedDisk
 from chaos.faults import Fail
+from chaos.simulated_disk import SimulatedDisk
 from resilient.config import KeepPolicy
 from resilient.errors import BusyError, CheckpointError, ResilientError, UnusableError
 from resilient.host.world import World

@@ -12,14 +12,24 @@ from functools import partial
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from ledger import EVERY_KEY, KEYS, LONG, SHORT, Ledger, draft, good_ones_set_aside, leftovers, serial_of
 from store_world import CANARY, DIRECTORY, QUARANTINE, Sinks, make_store, names
 from strangers import Strangers
+from whole_checkpoints import (
+    EVERY_KEY,
+    KEYS,
+    LONG,
+    SHORT,
+    WholeCheckpoints,
+    draft,
+    good_ones_set_aside,
+    leftovers,
+    serial_of,
+)
 
-from chaos.clock import SteppedClock
-from chaos.disk import SimulatedDisk
 from chaos.faults import Fail, Kill, Killed, nothing
 from chaos.invariants import ViolationError, demand
+from chaos.simulated_disk import SimulatedDisk
+from chaos.stepped_clock import SteppedClock
 from resilient.codec.keys import key_id
 from resilient.config import KeepPolicy, Sealing
 from resilient.errors import ResilientError, StorageError, UnusableError
@@ -50,7 +60,7 @@ class Lives(Strangers):
         sealed=st.none() | st.sampled_from(MODES), keep=st.sampled_from(POLICIES), saves=st.integers(0, 5)
     )
     def begin(self, sealed, keep, saves):
-        self.ledger = Ledger()
+        self.ledger = WholeCheckpoints()
         self.disk = SimulatedDisk()
         self.clock = SteppedClock()
         self.sealing = Sealing(*sealed) if sealed else Sealing()

@@ -8,8 +8,8 @@ import pytest
 from store_world import DIRECTORY, GCM, damage, draft, filled, make_store, names, newest, steps
 
 from chaos.crashes import ends, moments
-from chaos.disk import SimulatedDisk
 from chaos.faults import Fail
+from chaos.simulated_disk import SimulatedDisk
 from resilient.errors import StorageError
 from resilient.store import layout, pins
 

@@ -18,8 +18,8 @@ from store_world import (
     steps,
 )
 
-from chaos.disk import SimulatedDisk
 from chaos.faults import Fail, always
+from chaos.simulated_disk import SimulatedDisk
 from resilient.codec.tensors import info_record
 from resilient.host.entropy import SystemEntropy
 from resilient.store import layout

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_world import KEY, OTHER_KEY, SEALINGS, content
 
-from chaos.disk import SimulatedDisk
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
+from chaos.simulated_disk import SimulatedDisk
 from resilient.codec import bare, container
 from resilient.codec.tensors import Record, info_record
 from resilient.errors import CorruptError, WrongKeyError
-from resilient.store.bare_file import Opening, plaintext, read_stock
+from resilient.store.bare_file import OpeningKey, plaintext, read_stock
 from resilient.store.weights import write_weights
 
 PATH = Path("/run/weights.ckpt")
@@ -45,7 +45,7 @@ def test_the_key_that_fits_is_found(mode):
     sealing = SEALINGS[mode]
     disk = written(sealing)
     opening, found = read(disk)
-    assert opening == Opening(sealing.mode, sealing.key)
+    assert opening == OpeningKey(sealing.mode, sealing.key)
     assert bytes(found["w"]) == content(3)
     assert str(found["note"], "utf-32-le") == "héy"
     with plaintext(disk, PATH, opening) as chunks:

@@ -20,8 +20,8 @@ from store_world import (
     steps,
 )
 
-from chaos.clock import SteppedClock
-from chaos.disk import SimulatedDisk
+from chaos.simulated_disk import SimulatedDisk
+from chaos.stepped_clock import SteppedClock
 from resilient.errors import CorruptError, ForeignError, StorageError, UnusableError, WrongKeyError
 from resilient.host.entropy import SystemEntropy
 from resilient.host.files import DiskFiles

@@ -21,8 +21,8 @@ from store_world import (
     steps,
 )
 
-from chaos.disk import SimulatedDisk
 from chaos.faults import Fail
+from chaos.simulated_disk import SimulatedDisk
 from resilient.config import Sealing
 from resilient.errors import CorruptError, StorageError, UnusableError, WrongKeyError
 from resilient.store import layout

@@ -1,13 +1,13 @@
 import pytest
 from played import mirror_with
-from saver_bench import Bench
+from saver_bench import SaverBench
 from slots import write
 
 
 @pytest.fixture
 def bench():
     """A saver with no store yet."""
-    made = Bench()
+    made = SaverBench()
     yield made
     made.saver.close()
     made.children.clear_away()

@@ -6,7 +6,7 @@ import os
 
 from slots import rank_mirror, write
 
-from chaos.children import PlayedWorker
+from chaos.played_worker import PlayedWorker
 
 OPENED = {"type": "open", "path": "", "error": "", "seconds": 0.0, "remarks": []}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from played import OPENED, Children, asked_steps
 from slots import config_of
 
-from supervisor.saves.saver_child import Save, Saver
+from supervisor.checkpointing.saver_child import CommitRequest, SaverChild
 
 CONFIG = config_of(Path("/run"))
 
@@ -16,7 +16,7 @@ CONFIG = config_of(Path("/run"))
 OTHER = config_of(Path("/other"))
 
 
-class Bench:
+class SaverBench:
     """A saver, its children, and what it tells. ``told`` are (step, file or error)."""
 
     def __init__(self):
@@ -25,7 +25,7 @@ class Bench:
         self.told = []
         self.settlings = 0
         self.openings = []
-        self.saver = Saver(self.children.spawn, self)
+        self.saver = SaverChild(self.children.spawn, self)
 
     # The saver's ears
 
@@ -69,7 +69,7 @@ class Bench:
         return self.saver.mirror
 
     def commit(self, mirror, slot, **why):
-        self.saver.commit(Save(mirror, slot, 1, **{"reason": "schedule", "failure": False, **why}))
+        self.saver.commit(CommitRequest(mirror, slot, 1, **{"reason": "schedule", "failure": False, **why}))
 
     @property
     def asked(self):

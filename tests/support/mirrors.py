@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chaos.faults import Killed
-from chaos.memory import SimulatedMemory
+from chaos.simulated_memory import SimulatedMemory
 from resilient.wire.mirror import Mirror, MirrorLayout, place
 
 META_BYTES = 64

@@ -28,7 +28,7 @@ class StruckError(Exception):
 
 
 @dataclass(frozen=True)
-class Plan:
+class RecorderPlan:
     """What happens to one training: at which lines which signals come, at which places what fails."""
 
     kind: str = "model"
@@ -50,7 +50,7 @@ class Plan:
 class Strikes:
     """Counts the lines that run, and the places that can fail, and strikes at those that were chosen."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RecorderPlan) -> None:
         self._signals = dict(plan.signals)
         self._failures = set(plan.failures)
         self._requests = set(plan.requests)
@@ -106,7 +106,7 @@ class Tensors:
         return [struct.unpack("<q", bytes(target))[0] for target in targets] == self.now
 
 
-class Shadow:
+class PlayedShadow:
     """A second copy in the process's own memory."""
 
     def __init__(self, tensors: Tensors) -> None:
@@ -123,7 +123,7 @@ class Shadow:
         return tuple(struct.unpack("<q", bytes(part))[0] for part in self.copy)
 
 
-class Composer:
+class PlayedComposer:
     """Observes boundaries: where they lie, and the counter of the script's callbacks."""
 
     def __init__(self, world) -> None:
@@ -148,7 +148,7 @@ class Composer:
         return dict(results)
 
     def shadow(self):
-        return Shadow(self._world.tensors)
+        return PlayedShadow(self._world.tensors)
 
     def live(self):
         return self._world.tensors

@@ -14,13 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from hypothesis import strategies as st
-from recorder_parts import NUMBERS, Composer, Plan, Remote, Strikes, StruckError, Tensors
+from recorder_parts import NUMBERS, PlayedComposer, RecorderPlan, Remote, Strikes, StruckError, Tensors
 
 from resilient.config import Best, KeepPolicy, SavePolicy
 from resilient.host.shared_memory import SharedMemory
 from resilient.saving import slots
+from resilient.saving.in_process import InlineSaver, Saved
 from resilient.saving.remote import MirrorMeans
-from resilient.saving.saver import InlineSaver, Saved
 from resilient.state.snapshot import Progress
 from resilient.wire.heartbeat import Heartbeat
 from resilient.wire.mirror import Mirror, MirrorLayout, place
@@ -34,7 +34,7 @@ EPOCHS = 3
 
 
 PLANS = st.builds(
-    Plan,
+    RecorderPlan,
     kind=st.sampled_from(["model", "loop"]),
     mirrored=st.booleans(),
     every=st.sampled_from([1, 2, 5]),
@@ -52,10 +52,10 @@ PLANS = st.builds(
 )
 
 
-class World:
+class RecorderWorld:
     """One training call and all that is saved of it. ``truth`` are the values of each boundary there was."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RecorderPlan) -> None:
         self.plan = plan
         self.strikes = Strikes(plan)
         self.tensors = Tensors(self.strikes)
@@ -71,7 +71,7 @@ class World:
         settings = SimpleNamespace(
             keep=KeepPolicy(best=best), save=SavePolicy(every_steps=plan.save_steps, every_s=None)
         )
-        self.composer = Composer(self)
+        self.composer = PlayedComposer(self)
         self.keeper = self._mirror_keeper() if plan.mirrored else self._shadow_keeper()
         clock = SimpleNamespace(monotonic=lambda: 0.0)
         self.recorder = Recorder(
@@ -340,9 +340,9 @@ def label(progress: Progress) -> tuple[int, bool, bool]:
     return progress.step, progress.epoch_closed, progress.call_finished
 
 
-def live(plan: Plan) -> World:
+def live(plan: RecorderPlan) -> RecorderWorld:
     """One training, with all that must hold of it."""
-    world = World(plan)
+    world = RecorderWorld(plan)
     world.run()
     world.check_frugal()
     return world

@@ -18,9 +18,9 @@ from store_world import (
     read_back,
 )
 
-from chaos.clock import SteppedClock
-from chaos.disk import SimulatedDisk
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
+from chaos.simulated_disk import SimulatedDisk
+from chaos.stepped_clock import SteppedClock
 from resilient.codec.keys import key_id
 from resilient.codec.tensors import info_record
 from resilient.config import Sealing
@@ -28,7 +28,7 @@ from resilient.host.world import World
 from resilient.run.reseal import ORIGIN, Rekey
 from resilient.run.rundir import RunDirectory, RunRecord
 from resilient.store import layout, pins
-from resilient.store.bare_file import Opening, read_stock
+from resilient.store.bare_file import OpeningKey, read_stock
 from resilient.store.weights import write_weights
 
 STEPS = 3
@@ -101,7 +101,7 @@ def check_finished(disk, before, new=NEW):
     assert entries[0].name.encode() in disk.content(DIRECTORY / layout.META_NAME)
     assert names(disk, WEIGHTS) == [WEIGHTS_FILE.name]
     keys = [new.key] if new.key is not None else []
-    assert read_stock(disk, WEIGHTS_FILE, keys, lambda *tensor: None) == Opening(new.mode, new.key)
+    assert read_stock(disk, WEIGHTS_FILE, keys, lambda *tensor: None) == OpeningKey(new.mode, new.key)
     record = RunDirectory(ROOT, world(disk)).read()
     assert (record.mode, record.plain) == (new.mode, new.mode is None)
     assert record.key_id == (key_id(new.key) if new.key is not None else None)

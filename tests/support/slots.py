@@ -11,7 +11,7 @@ from resilient.codec.tensors import Record, info_record
 from resilient.config import KeepPolicy, Sealing, WorkerConfig
 from resilient.host.shared_memory import SharedMemory
 from resilient.host.world import World
-from resilient.saving.saver import Committer, Snapshot
+from resilient.saving.in_process import Committer, Snapshot
 from resilient.saving.slots import Header
 from resilient.state.snapshot import Progress, encode_extra
 from resilient.store.opening import open_store

@@ -6,9 +6,9 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from chaos.clock import SteppedClock
-from chaos.disk import SimulatedDisk
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
+from chaos.simulated_disk import SimulatedDisk
+from chaos.stepped_clock import SteppedClock
 from resilient.codec.tensors import Record, info_record
 from resilient.config import KeepPolicy, Sealing
 from resilient.policy import retention

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
-from ledger import KEYS, draft
 from store_world import DIRECTORY, make_store, names
+from whole_checkpoints import KEYS, draft
 
-from chaos.disk import SimulatedDisk
+from chaos.simulated_disk import SimulatedDisk
 from resilient.config import Sealing
 from resilient.store import layout
 

@@ -26,7 +26,7 @@ from resilient.journal.events import (
     WorkRequested,
 )
 from resilient.run.rundir import RunDirectory
-from supervisor.edges.journal import Journal
+from supervisor.edges.journal_writer import JournalWriter
 
 
 def main(root, kind, answer):
@@ -36,7 +36,7 @@ def main(root, kind, answer):
     directory.open({"status": "running"})
     numbers = {signal.SIGTERM, signal.SIGRTMIN + 3}
     if kind == "supervisor":
-        journal = Journal(directory.journal, world.clock, print)
+        journal = JournalWriter(directory.journal, world.clock, print)
         journal.write(SupervisorStarted("r", ("train.py",), os.getpid()))
         journal.write(AttemptStarted(4242, attempt=1))
         journal.write(StepSaved(3, 1, "CKP_rank_0-1_3.ckpt", "request"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tool_runs import make_run
 
-from chaos.clock import SteppedClock
+from chaos.stepped_clock import SteppedClock
 from resilient.host.world import World
 from resilient.tools.on_disk import OnDisk
 

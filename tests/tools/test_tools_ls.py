@@ -222,7 +222,7 @@ def test_a_run_that_is_in_use_can_be_looked_at(tool, tmp_path):
 
 def test_a_checkpoint_that_goes_meanwhile_is_not_bad(tool, tmp_path, monkeypatch):
     """Retention that removes a checkpoint between two of our looks is no damage."""
-    from resilient.store.commit import Place, remove
+    from resilient.store.commit import CommitPaths, remove
     from resilient.store.survey import Surveyor
 
     store = make_run("run", weights=True)
@@ -232,7 +232,7 @@ def test_a_checkpoint_that_goes_meanwhile_is_not_bad(tool, tmp_path, monkeypatch
     def slow(surveyor, path):
         data = original(surveyor, path)
         if path.name == oldest.manifest_path.name and oldest.path.exists():
-            remove(World().files, Place(oldest.directory, oldest.name, "0" * 16))
+            remove(World().files, CommitPaths(oldest.directory, oldest.name, "0" * 16))
         return data
 
     monkeypatch.setattr(Surveyor, "read_manifest", slow)

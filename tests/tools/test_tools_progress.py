@@ -12,9 +12,9 @@ import sys
 import pytest
 from tool_runs import make_run
 
-from chaos.clock import SteppedClock
+from chaos.stepped_clock import SteppedClock
 from resilient.host.world import World
-from resilient.tools.progress import Progress, watched
+from resilient.tools.progress import ProgressBar, watched
 
 GB = 10**9
 
@@ -27,7 +27,7 @@ class Terminal(io.StringIO):
 def test_nothing_in_the_first_two_seconds():
     """What is done in less than two seconds draws nothing; what takes longer does, and clears it away."""
     clock, terminal = SteppedClock(), Terminal()
-    with Progress("verifying", 10 * GB, clock, terminal) as progress:
+    with ProgressBar("verifying", 10 * GB, clock, terminal) as progress:
         clock.advance(1.9)
         progress.advance(4 * GB)
         assert terminal.getvalue() == ""
@@ -40,7 +40,7 @@ def test_nothing_in_the_first_two_seconds():
 def test_drawn_five_times_a_second_at_most():
     """Small pieces do not flood the terminal."""
     clock, terminal = SteppedClock(), Terminal()
-    progress = Progress("exporting", GB, clock, terminal)
+    progress = ProgressBar("exporting", GB, clock, terminal)
     clock.advance(10)
     for _ in range(1000):
         clock.advance(0.001)
@@ -51,7 +51,7 @@ def test_drawn_five_times_a_second_at_most():
 def test_cleared_before_a_line():
     """A line that is printed in between finds an empty row; a bar that is not there is not cleared."""
     clock, terminal = SteppedClock(), Terminal()
-    progress = Progress("verifying", GB, clock, terminal)
+    progress = ProgressBar("verifying", GB, clock, terminal)
     progress.clear()
     assert terminal.getvalue() == ""
     clock.advance(3)
@@ -65,7 +65,7 @@ def test_cleared_before_a_line():
 def test_no_terminal_no_bar():
     """Into a file or a pipe nothing is drawn, however long it takes."""
     clock, stream = SteppedClock(), io.StringIO()
-    with Progress("verifying", GB, clock, stream) as progress:
+    with ProgressBar("verifying", GB, clock, stream) as progress:
         clock.advance(100)
         progress.advance(GB)
     assert stream.getvalue() == ""
@@ -74,7 +74,7 @@ def test_no_terminal_no_bar():
 def test_what_is_read_and_written_counts(tmp_path):
     """Files under watch tell what passes through them, and do all else as before."""
     counted = []
-    progress = Progress("", 1, SteppedClock(), io.StringIO())
+    progress = ProgressBar("", 1, SteppedClock(), io.StringIO())
     progress.advance = counted.append
     files = watched(World().files, progress)
     writer = files.create(tmp_path / "a")

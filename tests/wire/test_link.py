@@ -15,7 +15,7 @@ import pytest
 
 from resilient.errors import LinkError, NonsenseError, StalledError, TooLargeError
 from resilient.wire.link import LIMIT_BYTES, Link
-from resilient.wire.parts import MOST_BYTES, Unfinished, split
+from resilient.wire.parts import MOST_BYTES, UnfinishedMessages, split
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_message_that_was_never_finished_is_dropped(raw):
 
 def test_unfinished_messages_do_not_add_up(raw):
     """A sender that begins one after the other, and ends none, takes no more memory than a few of them."""
-    unfinished = Unfinished()
+    unfinished = UnfinishedMessages()
     data = bytes(MOST_BYTES)
     for _ in range(8):
         for part in split(data, LIMIT_BYTES)[:-1]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from resilient.errors import CorruptError, NonsenseError
 from resilient.state.snapshot import Progress, decode_extra, encode_extra
 from resilient.wire.link import _parse
-from resilient.wire.parts import Unfinished, split
+from resilient.wire.parts import UnfinishedMessages, split
 
 PARTS = split(b"x" * 300, 100)
 MESSAGES = [
@@ -38,7 +38,7 @@ def test_any_packet_is_a_message_or_nonsense(data):
 @given(st.lists(changed(PARTS) | st.binary(max_size=50), max_size=6))
 def test_any_parts_are_a_message_or_none_or_nonsense(packets):
     """Parts of any bytes, in any order: the message that was split, or nothing; and memory stays bounded."""
-    unfinished = Unfinished()
+    unfinished = UnfinishedMessages()
     for packet in packets:
         try:
             unfinished.add(packet)

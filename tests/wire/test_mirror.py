@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mirrors import LAYOUT, META_BYTES, dying_writes, new_memory, newest_step, read, write
 
 from chaos.faults import Killed
-from chaos.memory import SimulatedMemory
+from chaos.simulated_memory import SimulatedMemory
 from resilient.errors import MirrorError, NoSlotError
 from resilient.host.shared_memory import PAGE_BYTES
 from resilient.wire.mirror import ALIGNMENT_BYTES, Mirror, MirrorLayout, Slot, needed_bytes, place

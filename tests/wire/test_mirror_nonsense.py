@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mirrors import LAYOUT, META_BYTES, new_memory, write
 
-from chaos.memory import SimulatedMemory
+from chaos.simulated_memory import SimulatedMemory
 from resilient.errors import MirrorError
 from resilient.host.shared_memory import PAGE_BYTES
 from resilient.saving.slots import Header, snapshot

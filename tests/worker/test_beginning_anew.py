@@ -12,7 +12,7 @@ from resilient.host.world import World
 from resilient.policy.settings import Settings
 from resilient.run.record_seal import Seal
 from resilient.run.rundir import RunDirectory
-from resilient.store.entry import Draft, Failure, skipped
+from resilient.store.entry import Draft, FileFailure, skipped
 from resilient.store.opening import open_store
 from resilient.worker.session.open_places import OpenPlaces
 
@@ -124,8 +124,8 @@ def test_without_a_supervisor_and_with_another_key(tmp_path, opened):
 
 def test_many_checkpoints_of_other_runs_are_one_line():
     """In a shared directory; damage of the run's own is named by itself."""
-    foreign = [Failure(f"{n}.ckpt", ForeignError("belongs to run x"), ours=False) for n in range(30)]
-    lines = list(skipped([Failure("a.ckpt", CorruptError("is torn")), *foreign], "out"))
+    foreign = [FileFailure(f"{n}.ckpt", ForeignError("belongs to run x"), ours=False) for n in range(30)]
+    lines = list(skipped([FileFailure("a.ckpt", CorruptError("is torn")), *foreign], "out"))
     assert lines == [
         "an unusable checkpoint was skipped: a.ckpt: is torn",
         "30 checkpoints of other runs in out skipped",

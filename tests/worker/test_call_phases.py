@@ -6,34 +6,42 @@ from pathlib import Path
 
 import pytest
 
-from resilient.worker.boundary.phases import SIGNALS_WAIT, TABLE, Event, Phases, Savable, State, diagram
+from resilient.worker.boundary.phases import (
+    SIGNALS_WAIT,
+    TABLE,
+    CallEvent,
+    CallState,
+    Phases,
+    Savable,
+    diagram,
+)
 
 ARCHITECTURE = Path(__file__).resolve().parent.parent.parent / "ARCHITECTURE.md"
 
 
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("state", CallState)
 def test_every_state_knows_every_event(state):
     """Whatever a training tells in whatever order, it does not end by this table."""
-    assert all((state, event) in TABLE for event in Event)
+    assert all((state, event) in TABLE for event in CallEvent)
 
 
-@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("event", CallEvent)
 def test_a_call_that_has_failed_stays_failed(event):
     """Nothing that comes later makes its values whole again, and a signal acts at once."""
     phases = Phases()
-    phases.feed(Event.BOUNDARY)
-    phases.feed(Event.STEP_BEGINS)
-    phases.feed(Event.FAIL)
+    phases.feed(CallEvent.BOUNDARY)
+    phases.feed(CallEvent.STEP_BEGINS)
+    phases.feed(CallEvent.FAIL)
     phases.feed(event)
-    assert phases.state is State.FAILED
+    assert phases.state is CallState.FAILED
     assert phases.savable is Savable.HELD
-    assert State.FAILED not in SIGNALS_WAIT
+    assert CallState.FAILED not in SIGNALS_WAIT
 
 
 def test_live_values_are_saved_only_where_no_code_of_the_script_has_changed_them():
     """Between two steps they are the boundary, behind a complete update the next one, and nowhere else."""
-    live = {state for state in State if phases_in(state).savable in (Savable.LIVE, Savable.NEXT)}
-    assert live == {State.BETWEEN, State.CALLBACKS}
+    live = {state for state in CallState if phases_in(state).savable in (Savable.LIVE, Savable.NEXT)}
+    assert live == {CallState.BETWEEN, CallState.CALLBACKS}
 
 
 def phases_in(state):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import given, settings
-from recorder_parts import Plan
+from recorder_parts import RecorderPlan
 from recorder_world import PLANS, live
 
 
@@ -21,6 +21,6 @@ def test_a_checkpoint_holds_what_its_label_says_and_the_newest_whole_step_is_sav
 def test_a_signal_while_the_exception_of_a_half_done_step_flies_saves_no_half_step():
     """The call has failed in a step: the values are half-done for good, whatever comes then."""
     for mirrored in (True, False):
-        world = live(Plan(kind="loop", mirrored=mirrored, every=5, save_steps=50, failures=(26,)))
+        world = live(RecorderPlan(kind="loop", mirrored=mirrored, every=5, save_steps=50, failures=(26,)))
         assert world.tensors.now[0] != world.tensors.now[1], "it must fail in the middle of an update"
         assert [why for _, why, failure, _ in world.saved if failure] == ["exception"]

@@ -13,13 +13,13 @@ from resilient.config import LOSS, WorkerConfig
 from resilient.errors import UsageError
 from resilient.policy.settings import Settings
 from resilient.run.holdings import PROVEN
-from resilient.saving.saver import Snapshot
+from resilient.saving.in_process import Snapshot
 from resilient.saving.slots import Header
 from resilient.state import capture, counters, execution, random_streams
 from resilient.state.cell_modes import CellModes
 from resilient.state.copying import Bytes
-from resilient.state.finished_calls import Ended
-from resilient.state.side_state import Belongings, Kept
+from resilient.state.finished_calls import FinishedCalls
+from resilient.state.side_state import CapturedSideState, SideState
 from resilient.state.snapshot import (
     SECTION_KEPT,
     SECTION_LEFT_OUT,
@@ -41,7 +41,7 @@ class Boundary:
 
     progress: Progress
     streams: dict[str, Any]
-    kept: Kept = field(default_factory=Kept)
+    kept: CapturedSideState = field(default_factory=CapturedSideState)
     loss_scale: dict[str, Any] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
     cell_modes: dict[str, str] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Call:
     epochs: list[int] = field(default_factory=list)
     trail: Trail = field(default_factory=Trail)
     things: list[tuple[str, Any]] = field(default_factory=list)
-    ended: Ended = field(default_factory=Ended)
+    ended: FinishedCalls = field(default_factory=FinishedCalls)
 
 
 class Composer:
@@ -81,14 +81,14 @@ class Composer:
 
     ``pipeline_draws`` are the random streams that the data pipeline was seen to draw from, so far;
     ``metrics`` the results of the newest evaluation, and the step whose state was evaluated. ``marks`` stand
-    in the info of each checkpoint. ``belongings`` know what lies beside the network.
+    in the info of each checkpoint. ``side_state`` know what lies beside the network.
     """
 
     def __init__(
-        self, call: Call, settings: Settings, marks: Mapping[str, Any], belongings: Belongings
+        self, call: Call, settings: Settings, marks: Mapping[str, Any], side_state: SideState
     ) -> None:
         self._call = call
-        self._belongings = belongings
+        self._side_state = side_state
         self._settings = settings
         self._marks = marks
         self.layout = capture.Layout(call.trained, settings.saved_network, call.others)
@@ -100,14 +100,14 @@ class Composer:
         self._trained = {f"{place.section}:{place.name}": place.parameter for place in self.layout.places}
         self._trained_names = {id(parameter): name for name, parameter in self._trained.items()}
         self.carries_blobs = True
-        belongings.meet(self._holders(), self._trained_names)
+        side_state.meet(self._holders(), self._trained_names)
 
     def observe(self, progress: Progress, outputs: Any) -> Boundary:
         """The present state, as the boundary at ``progress``."""
         return Boundary(
             progress=progress,
             streams=random_streams.capture(),
-            kept=self._belongings.capture(
+            kept=self._side_state.capture(
                 self._call.callbacks, self._call.things, self._trained_names, self._call.ended
             ),
             loss_scale=counters.loss_scale_counters(self._call.scale_manager),
@@ -140,13 +140,13 @@ class Composer:
         """Puts back what callbacks and things held at the boundary that is resumed from, and which cells
         trained."""
         self._modes.restore(recovered.document.get("cell_modes", {}))
-        self._belongings.restore(recovered, self._call.callbacks, self._call.things, self._trained)
+        self._side_state.restore(recovered, self._call.callbacks, self._call.things, self._trained)
 
     def note_end(self, progress: Progress) -> None:
         """The call is over: what it leaves is kept for attempts that do not run it again."""
         if progress.call_finished:
-            left = self._belongings.at_end(self._call.callbacks, self._call.things, self._trained_names)
-            self._call.ended.add(progress.call, left, self._belongings.tell)
+            left = self._side_state.at_end(self._call.callbacks, self._call.things, self._trained_names)
+            self._call.ended.add(progress.call, left, self._side_state.tell)
 
     def _holders(self) -> list[Any]:
         return [*self._call.callbacks, *(thing for _, thing in self._call.things)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from resilient.saving.saver import Saver
+from resilient.saving.in_process import Saver
 
 if TYPE_CHECKING:
     from resilient.worker.boundary.composition import Boundary, Composer

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from resilient.errors import LinkError, MirrorError, MirrorFullError, NoSlotError, ResilientError
 from resilient.policy.pace import Pace
 from resilient.saving import slots
+from resilient.saving.in_process import Saver, Snapshot
 from resilient.saving.remote import MirrorMeans
-from resilient.saving.saver import Saver, Snapshot
 from resilient.state.snapshot import SECTION_KEPT
 from resilient.wire.heartbeat import Phase
 from resilient.wire.mirror import Mirror, Slot

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 
 
-class State(enum.Enum):
+class CallState(enum.Enum):
     """Where a call is. The values are the words for it in an incident and in the journal."""
 
     NEW = "beginning"
@@ -29,7 +29,7 @@ class State(enum.Enum):
     FAILED = "failed"
 
 
-class Event(enum.Enum):
+class CallEvent(enum.Enum):
     """What the training tells."""
 
     BOUNDARY = "a step, or an epoch, is over"
@@ -53,72 +53,72 @@ class Savable(enum.Enum):
 
 
 _AT_WORK = (
-    State.BETWEEN,
-    State.OPENING,
-    State.WAITING,
-    State.STEP,
-    State.CALLBACKS,
-    State.CLOSING,
-    State.ENDING,
+    CallState.BETWEEN,
+    CallState.OPENING,
+    CallState.WAITING,
+    CallState.STEP,
+    CallState.CALLBACKS,
+    CallState.CLOSING,
+    CallState.ENDING,
 )
 
 _LEADS_TO = {
-    Event.BOUNDARY: State.BETWEEN,
-    Event.EPOCH_ENDS: State.CLOSING,
-    Event.EPOCH_OPENS: State.OPENING,
-    Event.EPOCH_IS_OPEN: State.WAITING,
-    Event.STEP_BEGINS: State.STEP,
-    Event.UPDATE_DONE: State.CALLBACKS,
-    Event.CALL_ENDS: State.ENDING,
-    Event.FINISH: State.FINISHED,
-    Event.FAIL: State.FAILED,
+    CallEvent.BOUNDARY: CallState.BETWEEN,
+    CallEvent.EPOCH_ENDS: CallState.CLOSING,
+    CallEvent.EPOCH_OPENS: CallState.OPENING,
+    CallEvent.EPOCH_IS_OPEN: CallState.WAITING,
+    CallEvent.STEP_BEGINS: CallState.STEP,
+    CallEvent.UPDATE_DONE: CallState.CALLBACKS,
+    CallEvent.CALL_ENDS: CallState.ENDING,
+    CallEvent.FINISH: CallState.FINISHED,
+    CallEvent.FAIL: CallState.FAILED,
 }
 
 
-def _next(state: State, event: Event) -> State:
-    if state is State.FAILED:
+def _next(state: CallState, event: CallEvent) -> CallState:
+    if state is CallState.FAILED:
         return state
-    if state is State.FINISHED:
-        return State.FAILED if event is Event.FAIL else state
-    if state is State.NEW and event not in (Event.BOUNDARY, Event.EPOCH_ENDS, Event.FAIL):
+    if state is CallState.FINISHED:
+        return CallState.FAILED if event is CallEvent.FAIL else state
+    if state is CallState.NEW and event not in (CallEvent.BOUNDARY, CallEvent.EPOCH_ENDS, CallEvent.FAIL):
         return state
     return _LEADS_TO[event]
 
 
-TABLE: dict[tuple[State, Event], State] = {
-    (state, event): _next(state, event) for state in State for event in Event
+TABLE: dict[tuple[CallState, CallEvent], CallState] = {
+    (state, event): _next(state, event) for state in CallState for event in CallEvent
 }
 
-SAVABLE: dict[State, Savable] = {
-    State.NEW: Savable.NOTHING,
-    State.BETWEEN: Savable.LIVE,
-    State.OPENING: Savable.HELD,
-    State.WAITING: Savable.HELD,
-    State.STEP: Savable.HELD,
-    State.CALLBACKS: Savable.NEXT,
-    State.CLOSING: Savable.HELD,
-    State.ENDING: Savable.HELD,
-    State.FINISHED: Savable.HELD,
-    State.FAILED: Savable.HELD,
+SAVABLE: dict[CallState, Savable] = {
+    CallState.NEW: Savable.NOTHING,
+    CallState.BETWEEN: Savable.LIVE,
+    CallState.OPENING: Savable.HELD,
+    CallState.WAITING: Savable.HELD,
+    CallState.STEP: Savable.HELD,
+    CallState.CALLBACKS: Savable.NEXT,
+    CallState.CLOSING: Savable.HELD,
+    CallState.ENDING: Savable.HELD,
+    CallState.FINISHED: Savable.HELD,
+    CallState.FAILED: Savable.HELD,
 }
 
-SIGNALS_WAIT = frozenset({State.STEP, State.CALLBACKS})
+SIGNALS_WAIT = frozenset({CallState.STEP, CallState.CALLBACKS})
 """Here a boundary is near that is newer than what can be saved now."""
 
-JUDGEABLE = frozenset({State.BETWEEN, State.CLOSING, State.FINISHED})
+JUDGEABLE = frozenset({CallState.BETWEEN, CallState.CLOSING, CallState.FINISHED})
 """Here the script may evaluate the newest boundary."""
 
-LIVE_VALUES: dict[State, str] = {
-    State.NEW: "what the script makes them",
-    State.BETWEEN: "those of the newest boundary",
-    State.OPENING: "what the epoch's begin hooks make of them",
-    State.WAITING: "what the epoch's begin hooks have made of them",
-    State.STEP: "half-done",
-    State.CALLBACKS: "one complete update further",
-    State.CLOSING: "what an evaluation and the epoch's end hooks make of them",
-    State.ENDING: "what the call's end hooks make of them",
-    State.FINISHED: "what the script makes of them",
-    State.FAILED: "unknown, for good",
+LIVE_VALUES: dict[CallState, str] = {
+    CallState.NEW: "what the script makes them",
+    CallState.BETWEEN: "those of the newest boundary",
+    CallState.OPENING: "what the epoch's begin hooks make of them",
+    CallState.WAITING: "what the epoch's begin hooks have made of them",
+    CallState.STEP: "half-done",
+    CallState.CALLBACKS: "one complete update further",
+    CallState.CLOSING: "what an evaluation and the epoch's end hooks make of them",
+    CallState.ENDING: "what the call's end hooks make of them",
+    CallState.FINISHED: "what the script makes of them",
+    CallState.FAILED: "unknown, for good",
 }
 
 
@@ -126,9 +126,9 @@ class Phases:
     """The present state of one call. ``feed`` moves it on."""
 
     def __init__(self) -> None:
-        self.state = State.NEW
+        self.state = CallState.NEW
 
-    def feed(self, event: Event) -> Savable:
+    def feed(self, event: CallEvent) -> Savable:
         """Something has happened; returns what could be saved until then.
 
         Every state knows every event: the training never ends by this table.
@@ -139,7 +139,7 @@ class Phases:
     @property
     def is_over(self) -> bool:
         """Whether no step of this call can follow."""
-        return self.state in (State.FINISHED, State.FAILED)
+        return self.state in (CallState.FINISHED, CallState.FAILED)
 
     @property
     def savable(self) -> Savable:
@@ -153,19 +153,19 @@ def diagram() -> str:
         "| state | the live values are | a failure or a signal saves | a signal |",
         "|---|---|---|---|",
     ]
-    for state in State:
+    for state in CallState:
         wait = "waits" if state in SIGNALS_WAIT else "acts at once"
         lines.append(f"| {state.name} | {LIVE_VALUES[state]} | {SAVABLE[state].value} | {wait} |")
     lines += ["", "| event | leads to | from |", "|---|---|---|"]
-    for event in Event:
-        for target in State:
-            origins = [state for state in State if TABLE[state, event] is target and state is not target]
+    for event in CallEvent:
+        for target in CallState:
+            origins = [state for state in CallState if TABLE[state, event] is target and state is not target]
             if origins:
                 lines.append(f"| {event.value} | {target.name} | {_names(origins)} |")
     return "\n".join(lines)
 
 
-def _names(states: list[State]) -> str:
+def _names(states: list[CallState]) -> str:
     every = [state for state in states if state in _AT_WORK]
     if len(every) < len(_AT_WORK) - 1:
         return ", ".join(state.name for state in states)

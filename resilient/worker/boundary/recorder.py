@@ -22,7 +22,7 @@ from resilient.policy import schedule
 from resilient.state.snapshot import Progress, finished
 from resilient.wire.heartbeat import Heartbeat
 from resilient.wire.heartbeat import Phase as Beating
-from resilient.worker.boundary.phases import JUDGEABLE, SIGNALS_WAIT, Event, Phases, Savable, State
+from resilient.worker.boundary.phases import JUDGEABLE, SIGNALS_WAIT, CallEvent, CallState, Phases, Savable
 
 if TYPE_CHECKING:
     # They import MindSpore; the recorder itself is tested without it.
@@ -92,18 +92,18 @@ class Recorder:
         """The begin hooks of an epoch are about to run; since the boundary only the pipeline has."""
         self.pipeline_ran(self._fingerprint)
         self._fingerprint = {}
-        self._phases.feed(Event.EPOCH_OPENS)
+        self._phases.feed(CallEvent.EPOCH_OPENS)
 
     def epoch_is_open(self) -> None:
         """The begin hooks of an epoch have run; until the next step only the pipeline does."""
         self._fingerprint = self._composer.fingerprint()
-        self._phases.feed(Event.EPOCH_IS_OPEN)
+        self._phases.feed(CallEvent.EPOCH_IS_OPEN)
 
     def step_begins(self) -> None:
         """The parameters are about to change, by hooks of the script's or by the network."""
         self.pipeline_ran(self._fingerprint)
         self._fingerprint = {}
-        self._phases.feed(Event.STEP_BEGINS)
+        self._phases.feed(CallEvent.STEP_BEGINS)
         self._heartbeat.beat(self._computing)
 
     def pipeline_ran(self, before: dict[str, object]) -> None:
@@ -118,7 +118,7 @@ class Recorder:
         self._update_step = call_step
         self._outputs = outputs
         self._computing = Beating.STEP
-        self._phases.feed(Event.UPDATE_DONE)
+        self._phases.feed(CallEvent.UPDATE_DONE)
         self._heartbeat.beat(Beating.CALLBACKS)
 
     def boundary(
@@ -169,7 +169,7 @@ class Recorder:
                 present = self._present()
                 if self._keeper.held is not present:
                     self._keeper.hold(present)
-            self._phases.feed(Event.CALL_ENDS)
+            self._phases.feed(CallEvent.CALL_ENDS)
 
     def call_finished(self) -> None:
         """The call has returned, or is about to: nothing of it is ever run again."""
@@ -191,7 +191,7 @@ class Recorder:
         """
         # An exception has left whatever work of ours was under way.
         self._working = 0
-        savable = self._phases.feed(Event.FAIL)
+        savable = self._phases.feed(CallEvent.FAIL)
         if savable is Savable.NEXT:
             self.progress, self._boundary = self.progress.at(self._update_step, epoch_closed=False), None
             if self._resumes_hooks:
@@ -243,7 +243,7 @@ class Recorder:
         self._requested = True
 
     @property
-    def phase(self) -> State:
+    def phase(self) -> CallState:
         """Where the call is."""
         return self._phases.state
 
@@ -265,7 +265,7 @@ class Recorder:
 
     def _beat_between(self) -> None:
         """What follows a boundary: the next batch; at an epoch's end whatever the script does there."""
-        at_end = self._phases.state is State.CLOSING
+        at_end = self._phases.state is CallState.CLOSING
         self._heartbeat.beat(Beating.SCRIPT if at_end else Beating.DATA, self.progress.step)
 
     def _settle(self, progress: Progress, *, due: bool, must: bool = False, cut: bool = False) -> None:
@@ -277,7 +277,7 @@ class Recorder:
         """
         closing = (progress.at_epoch_end or cut) and not progress.epoch_closed
         self.progress, self._boundary, self._fingerprint = progress, None, {}
-        self._phases.feed(Event.BOUNDARY)
+        self._phases.feed(CallEvent.BOUNDARY)
         wanted = self._keeper.wants(is_step=not progress.epoch_closed)
         if due or must or wanted or closing:
             self._boundary = self._observe(progress)
@@ -287,9 +287,9 @@ class Recorder:
             self._boundary = self._observe(progress)
         self._fingerprint = self._composer.fingerprint()
         if progress.call_finished:
-            self._phases.feed(Event.FINISH)
+            self._phases.feed(CallEvent.FINISH)
         elif closing:
-            self._phases.feed(Event.EPOCH_ENDS)
+            self._phases.feed(CallEvent.EPOCH_ENDS)
 
     def _observe(self, progress: Progress) -> Boundary:
         return self._composer.observe(progress, self._outputs)

@@ -21,22 +21,22 @@ from resilient.worker.boundary.keeper import Keeper, ShadowKeeper
 from resilient.worker.boundary.mirror_keeper import MirrorKeeper
 from resilient.worker.boundary.recorder import Recorder
 from resilient.worker.process.dataset_workers import look_out
-from resilient.worker.process.signals import PipeGuard, SaveRequests, SignalGuard
-from resilient.worker.session.mirror_setup import Mirroring
+from resilient.worker.process.signals import PipeGuard, SaveSignal, SignalGuard
+from resilient.worker.session.mirror_setup import MirrorSetup
 from resilient.worker.session.session import Session
 
 _ITS_END_S = 1.0
 """A supervisor that dies lets go of its pipes a moment before it lets go of the link."""
 
 
-class Watch:
+class WatchedCall:
     """Records one training call, and saves when it fails or is asked to stop."""
 
     def __init__(self, session: Session, settings: Settings, call: Call, *, resumed: bool = False) -> None:
         self._session = session
         self._call = call
         self._guarding = session.supervised or settings.exception_save
-        composer = Composer(call, settings, marks(session.config, settings), session.belongings)
+        composer = Composer(call, settings, marks(session.config, settings), session.side_state)
         self._composer = composer
         self._keeper = _keeper(session, settings, composer, guards=self._guarding)
         self.heartbeat = session.shared.heartbeat
@@ -51,12 +51,12 @@ class Watch:
             resumes_hooks=session.supervised,
         )
         self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal, self._on_arrival)
-        self._lookout = look_out(self.heartbeat, lambda how: session.tell("data_worker", how=how))
+        self._monitor = look_out(self.heartbeat, lambda how: session.tell("data_worker", how=how))
         self.recorder.on_idle = self.guard.at_boundary
         self.recorder.on_saved_already = self._on_saved_already
         self.recorder.on_bad_loss = self._on_bad_loss
         self._warned_of_loss = False
-        self._requests = SaveRequests(self.recorder.request_save)
+        self._requests = SaveSignal(self.recorder.request_save)
         link = session.link
         self._pipes = PipeGuard(partial(link.is_over, _ITS_END_S)) if link is not None else None
 
@@ -82,7 +82,7 @@ class Watch:
         self.recorder.begin()
         self.renew_guard()
         if self._guarding:
-            self._lookout.begin()
+            self._monitor.begin()
         if self._session.supervised:
             self._requests.listen()
 
@@ -146,7 +146,7 @@ class Watch:
 
     def _on_arrival(self, number: int) -> None:
         if number == signal.SIGTERM:
-            self._lookout.look()
+            self._monitor.look()
 
     def _on_signal(self, number: int) -> None:
         self._save(self.recorder.secure, signal.Signals(number).name)
@@ -172,22 +172,22 @@ class Watch:
 
 def _keeper(session: Session, settings: Settings, composer: Composer, *, guards: bool) -> Keeper:
     """The mirror's keeper where there is a mirror, and else the shadow's."""
-    mirroring = _mirroring(session)
-    means = mirroring.means(settings, composer.mirror_layout) if mirroring is not None else None
+    mirror_setup = _mirror_setup(session)
+    means = mirror_setup.means(settings, composer.mirror_layout) if mirror_setup is not None else None
     if means is None or session.config is None:
         return ShadowKeeper(composer, session.saver(settings), guards=guards)
     return MirrorKeeper(composer, means, session.config.mirror.every, waits=settings.asynchronous is None)
 
 
-def _mirroring(session: Session) -> Mirroring | None:
+def _mirror_setup(session: Session) -> MirrorSetup | None:
     """The process's mirroring, made for its first training call; None where there is to be none."""
     if session.config is None or session.link is None or not session.config.mirror.on:
         return None
-    if session.mirroring is None:
-        session.mirroring = Mirroring(
+    if session.mirror_setup is None:
+        session.mirror_setup = MirrorSetup(
             session, session.config.mirror, RemoteSaver(session.link, session.shared.mirror)
         )
-    return session.mirroring
+    return session.mirror_setup
 
 
 def _reason(error: BaseException) -> str:

@@ -24,13 +24,13 @@ from resilient.state import capture, random_streams
 from resilient.state.hidden import hidden_parameters
 from resilient.state.unrestorable import network_findings, pipeline_findings
 from resilient.worker.boundary.composition import Call
-from resilient.worker.boundary.watched_call import Watch
+from resilient.worker.boundary.watched_call import WatchedCall
 from resilient.worker.call.evaluating import watch_evaluations
 from resilient.worker.call.monitor import CheckpointMonitor
 from resilient.worker.call.passage import Arguments, Passage
 from resilient.worker.call.stock_names import StockNames
 from resilient.worker.call.timeline import Timeline, Way, timeline_of
-from resilient.worker.call.unsaved_training import Unseen
+from resilient.worker.call.unsaved_training import UnsavedTraining
 from resilient.worker.process.dataset_workers import registered
 from resilient.worker.session.session import Session
 
@@ -44,8 +44,8 @@ class Course:
         self._inside = threading.local()
         self._has_optimizer = False
         self._entered = 0
-        self._unseen = Unseen(self._warn_of_unseen, self._is_watched)
-        self.watch: Watch | None = None
+        self._unsaved = UnsavedTraining(self._warn_of_unseen, self._is_watched)
+        self.watched: WatchedCall | None = None
 
     @property
     def complete(self) -> bool:
@@ -117,7 +117,7 @@ class Course:
             self._has_optimizer = True
 
         nn.Optimizer.__init__ = method
-        self._unseen.install()
+        self._unsaved.install()
 
     def _is_watched(self) -> bool:
         return bool(self._entered) or any(timeline.in_loop for timeline in self._timelines)
@@ -131,7 +131,7 @@ class Course:
 
     def warn_if_unseen(self) -> None:
         """Tells, once, that nothing is saved where there is an optimizer and no training that we can see."""
-        if self._has_optimizer and not self._session.was_asked and not self._unseen.was_told:
+        if self._has_optimizer and not self._session.was_asked and not self._unsaved.was_told:
             self._session.warn(
                 "NOTHING IS SAVED: the script has an optimizer, and no Model.train or Model.fit was called; "
                 "a loop of one's own is saved by `with resilient.training(network, optimizer)` (see README)"
@@ -161,11 +161,11 @@ class Course:
         callbacks = [c for c in arguments.callbacks if not isinstance(c, CheckpointMonitor)]
         things = hidden_parameters(cells)
         trained = {id(parameter): parameter.name for parameter in capture.parameters(cells)}
-        self._session.belongings.meet(callbacks, trained)
+        self._session.side_state.meet(callbacks, trained)
         if start.way is Way.SKIP:
             timeline.skip(start, self._session.warn)
             if timeline.recovered is not None:
-                self._session.belongings.restore_ended(
+                self._session.side_state.restore_ended(
                     timeline.recovered, start.ordinal, callbacks, things, trained, timeline.ended
                 )
             return None
@@ -190,30 +190,30 @@ class Course:
             knobs=timeline.knobs.given,
             epochs=timeline.epochs.asked,
         )
-        if self.watch is not None:
-            self.watch.close()
-        self.watch = Watch(self._session, settings, call, resumed=recovered is not None)
-        passage = Passage(self.watch, model, arguments, call, recovered)
+        if self.watched is not None:
+            self.watched.close()
+        self.watched = WatchedCall(self._session, settings, call, resumed=recovered is not None)
+        passage = Passage(self.watched, model, arguments, call, recovered)
         try:
             return self._pass(original, bound, passage)
         except BaseException:
             timeline.failed(mark, cells)
             raise
         finally:
-            timeline.leave(self.watch.progress)
+            timeline.leave(self.watched.progress)
 
     def _pass(self, original: Any, bound: inspect.BoundArguments, passage: Passage) -> Any:
-        watch = passage.watch
+        watched = passage.watched
         try:
             result = passage.run(original, bound)
         except BaseException as error:
-            watch.failed(error)
+            watched.failed(error)
             raise
-        if passage.cut_short and watch.asked_to_stop:
+        if passage.cut_short and watched.asked_to_stop:
             # The script's own handler ended the loop because of a signal: the next attempt goes on with it.
-            watch.stopped()
+            watched.stopped()
         else:
-            watch.finished()
+            watched.finished()
         return result
 
     def _settings(self, callbacks: list[Any]) -> Settings:
@@ -257,8 +257,8 @@ class Course:
         if not known:
             result = original(model, *args, **kwargs)
             timeline.record_evaluation(result)
-            if self.watch is not None and _evaluates(model, self.watch.trained):
-                self.watch.recorder.evaluated(result)
+            if self.watched is not None and _evaluates(model, self.watched.trained):
+                self.watched.recorder.evaluated(result)
         return result
 
 

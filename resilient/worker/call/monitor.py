@@ -16,7 +16,7 @@ from resilient.policy.settings import KEEP_MAX, KEEP_MINUTES, SAVE_SECONDS, SAVE
 from resilient.state import random_streams
 from resilient.state.hidden import hidden_parameters
 from resilient.worker.boundary.composition import Call
-from resilient.worker.boundary.watched_call import Watch
+from resilient.worker.boundary.watched_call import WatchedCall
 from resilient.worker.call.timeline import Timeline
 from resilient.worker.process.dataset_workers import registered
 from resilient.worker.session.session import current
@@ -34,7 +34,7 @@ class _PlainHooks(Callback):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         registered.install()
-        self._watch: Watch | None = None
+        self._watched: WatchedCall | None = None
         self._timeline: Timeline | None = None
         self._opened = False
 
@@ -56,37 +56,37 @@ class _PlainHooks(Callback):  # type: ignore[misc]
             run_id = session.open(self.settings).run_id
             self._timeline = session.timelines.setdefault(run_id, Timeline())
             call = _plain_call(self._timeline, run_context.original_args())
-            self._watch = Watch(session, self.settings, call)
-            self._watch.begin()
+            self._watched = WatchedCall(session, self.settings, call)
+            self._watched.begin()
 
     def step_begin(self, run_context: Any) -> None:
         """The parameters are about to change."""
-        if self._watch is not None:
-            self._watch.recorder.step_begins()
+        if self._watched is not None:
+            self._watched.recorder.step_begins()
 
     def step_end(self, run_context: Any) -> None:
         """A step is complete: a boundary."""
-        if self._watch is not None:
+        if self._watched is not None:
             parameters = run_context.original_args()
-            self._watch.recorder.update_done(parameters.cur_step_num, parameters.net_outputs)
-            self._watch.boundary(parameters.cur_step_num)
+            self._watched.recorder.update_done(parameters.cur_step_num, parameters.net_outputs)
+            self._watched.boundary(parameters.cur_step_num)
 
     def epoch_end(self, run_context: Any) -> None:
         """An epoch is over."""
-        if self._watch is not None:
-            self._watch.boundary(run_context.original_args().cur_step_num, epoch_closed=True)
+        if self._watched is not None:
+            self._watched.boundary(run_context.original_args().cur_step_num, epoch_closed=True)
 
     def end(self, run_context: Any) -> None:
         """The training is over: the last checkpoint, and whatever is still being saved."""
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.finished()
-            self._leave(watch)
+        watched, self._watched = self._watched, None
+        if watched is not None:
+            watched.finished()
+            self._leave(watched)
 
     def on_eval_begin(self, run_context: Any) -> None:
         """An evaluation is no training; it may have installed signal handlers, as OnRequestExit does."""
-        if self._watch is not None:
-            self._watch.renew_guard()
+        if self._watched is not None:
+            self._watched.renew_guard()
 
     def on_eval_step_begin(self, run_context: Any) -> None: ...
 
@@ -101,16 +101,16 @@ class _PlainHooks(Callback):  # type: ignore[misc]
     def __exit__(self, *failure: Any) -> None:
         # MindSpore hands each callback, as a context manager, the exception that leaves the training.
         error = failure[1] if len(failure) > 1 else None
-        watch = self._watch
-        if isinstance(error, BaseException) and watch is not None:
-            self._watch = None
-            watch.failed(error)
-            self._leave(watch)
+        watched = self._watched
+        if isinstance(error, BaseException) and watched is not None:
+            self._watched = None
+            watched.failed(error)
+            self._leave(watched)
 
-    def _leave(self, watch: Watch) -> None:
+    def _leave(self, watched: WatchedCall) -> None:
         assert self._timeline is not None
-        self._timeline.leave(watch.progress)
-        watch.close()
+        self._timeline.leave(watched.progress)
+        watched.close()
 
 
 def _plain_call(timeline: Timeline, parameters: Any) -> Call:

@@ -27,7 +27,7 @@ from resilient.state import capture, counters, pipeline, random_streams
 from resilient.state.resume import put_back
 from resilient.state.snapshot import Progress, Recovered
 from resilient.worker.boundary.composition import Call
-from resilient.worker.boundary.watched_call import Watch
+from resilient.worker.boundary.watched_call import WatchedCall
 from resilient.worker.call.evaluating import EvaluationBeats, as_list
 
 
@@ -79,9 +79,9 @@ class Passage:
     """
 
     def __init__(
-        self, watch: Watch, model: Any, arguments: Arguments, call: Call, recovered: Recovered | None
+        self, watched: WatchedCall, model: Any, arguments: Arguments, call: Call, recovered: Recovered | None
     ) -> None:
-        self.watch = watch
+        self.watched = watched
         self.arguments = arguments
         self.call = call
         self.recovered = recovered
@@ -95,7 +95,7 @@ class Passage:
 
     def run(self, original: Any, bound: inspect.BoundArguments) -> Any:
         """Makes the call; what leaves it is what the script would see."""
-        bound.arguments["callbacks"] = [_Opening(self), *self.arguments.callbacks, _Closing(self)]
+        bound.arguments["callbacks"] = [_FirstCallback(self), *self.arguments.callbacks, _LastCallback(self)]
         bound.arguments["initial_epoch"] = self._first_epoch()
         with self._position:
             self._go_to_position()
@@ -137,7 +137,7 @@ class Passage:
 
     def opened(self, context: Any) -> None:
         """The iterator exists, nobody's callback has run yet."""
-        self.watch.recorder.pipeline_ran(self._streams_before)
+        self.watched.recorder.pipeline_ran(self._streams_before)
         self._position.close()
         parameters = context.original_args()
         parameters.cur_step_num = self.progress.call_step
@@ -164,12 +164,12 @@ class Passage:
             # For them it begins at its first step.
             steps = self.arguments.steps_per_epoch
             context.original_args().cur_step_num = (self.progress.call_step - 1) // steps * steps
-        self.watch.recorder.epoch_opens()
+        self.watched.recorder.epoch_opens()
 
     def epoch_is_open(self, context: Any) -> None:
         """They have: that of the epoch that was interrupted is the last that had to run again."""
         if self._has_begun:
-            self.watch.recorder.epoch_is_open()
+            self.watched.recorder.epoch_is_open()
             return
         context.original_args().cur_step_num = self.progress.call_step
         self._begin()
@@ -194,7 +194,7 @@ class Passage:
         """The boundary before the first step of this process: the recovered state, whatever hooks did."""
         if self.recovered is not None:
             self._restore(self.recovered)
-        self.watch.begin()
+        self.watched.begin()
         self._has_begun = True
 
     def _restore(self, recovered: Recovered) -> None:
@@ -202,7 +202,7 @@ class Passage:
         put_back(self._values)
         self._values = None
         document = recovered.document
-        self.watch.restore(recovered)
+        self.watched.restore(recovered)
         counters.restore_loss_scale(self.call.scale_manager, document["loss_scale"])
         if self._is_last():
             # No pipeline is going to run, and what it drew it has drawn.
@@ -233,11 +233,11 @@ class Passage:
             parameters.pop(name, None)
 
 
-class _Opening(EvaluationBeats):
+class _FirstCallback(EvaluationBeats):
     """First of the call's callbacks: what the script's own do comes after it."""
 
     def __init__(self, passage: Passage) -> None:
-        super().__init__(passage.watch.heartbeat)
+        super().__init__(passage.watched.heartbeat)
         self._passage = passage
 
     def on_train_begin(self, run_context: Any) -> None:
@@ -247,17 +247,17 @@ class _Opening(EvaluationBeats):
         self._passage.epoch_opens(run_context)
 
     def on_train_step_begin(self, run_context: Any) -> None:
-        self._passage.watch.recorder.step_begins()
+        self._passage.watched.recorder.step_begins()
 
     def on_train_end(self, run_context: Any) -> None:
-        self._passage.watch.recorder.call_ends()
+        self._passage.watched.recorder.call_ends()
 
     def on_train_step_end(self, run_context: Any) -> None:
         parameters = run_context.original_args()
-        self._passage.watch.recorder.update_done(parameters.cur_step_num, parameters.net_outputs)
+        self._passage.watched.recorder.update_done(parameters.cur_step_num, parameters.net_outputs)
 
 
-class _Closing(Callback):  # type: ignore[misc]
+class _LastCallback(Callback):  # type: ignore[misc]
     """Last of the call's callbacks."""
 
     def __init__(self, passage: Passage) -> None:
@@ -272,20 +272,20 @@ class _Closing(Callback):  # type: ignore[misc]
 
     def on_train_step_end(self, run_context: Any) -> None:
         step, cut = run_context.original_args().cur_step_num, run_context.get_stop_requested()
-        self._passage.watch.boundary(step, cut=cut)
+        self._passage.watched.boundary(step, cut=cut)
 
     def on_train_epoch_end(self, run_context: Any) -> None:
         parameters = run_context.original_args()
         # An epoch that was cut short has its end once more, when all its steps are complete.
-        if self._passage.watch.progress.at_epoch_end:
-            self._passage.watch.boundary(parameters.cur_step_num, epoch_closed=True)
+        if self._passage.watched.progress.at_epoch_end:
+            self._passage.watched.boundary(parameters.cur_step_num, epoch_closed=True)
         # What the evaluation of this epoch has found; MindSpore takes it away after this hook.
         results = {**(parameters.get("metrics") or {}), **(parameters.get("eval_results") or {})}
-        self._passage.watch.recorder.evaluated(results)
+        self._passage.watched.recorder.evaluated(results)
         last = parameters.cur_epoch_num >= self._passage.arguments.epochs
         self._passage.cut_short = run_context.get_stop_requested() and not (
-            last and self._passage.watch.progress.at_epoch_end
+            last and self._passage.watched.progress.at_epoch_end
         )
 
     def on_eval_begin(self, run_context: Any) -> None:
-        self._passage.watch.renew_guard()
+        self._passage.watched.renew_guard()

@@ -20,7 +20,7 @@ from resilient.policy.settings import Settings
 from resilient.state import capture, execution, random_streams
 from resilient.state.cell_modes import CellModes
 from resilient.state.counters import from_json, to_json
-from resilient.state.finished_calls import Ended
+from resilient.state.finished_calls import FinishedCalls
 from resilient.state.knobs import Knobs
 from resilient.state.resume import restore_network
 from resilient.state.snapshot import Progress, Recovered
@@ -76,7 +76,7 @@ class Timeline:
         self.recovered: Recovered | None = None
         self.evaluations: list[Any] = []
         self.trail = Trail()
-        self.ended = Ended()
+        self.ended = FinishedCalls()
         self.places: set[Path] = set()
         self.in_loop = False
         self._recorded: list[Any] = []

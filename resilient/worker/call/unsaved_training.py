@@ -15,7 +15,7 @@ from mindspore import nn
 from resilient.worker.call.interception import stand_before
 
 
-class Unseen:
+class UnsavedTraining:
     """Looks out for training that is not ``is_watched``, and tells of it once."""
 
     def __init__(self, tell: Callable[[], None], is_watched: Callable[[], bool]) -> None:

@@ -46,7 +46,7 @@ def _ending(pid: int) -> str:
     return signal.Signals(found.si_status).name
 
 
-class Registered:
+class RegisteredProcesses:
     """The processes that MindSpore's handler looks after, by the part of the pipeline they belong to.
 
     It registers them when they are started, and no longer when they are about to be ended. We stand in front
@@ -81,11 +81,11 @@ class Registered:
         return [pid for pids in list(self._pids.values()) for pid in pids]
 
 
-registered = Registered()
+registered = RegisteredProcesses()
 """Those of this process."""
 
 
-class Lookout:
+class DatasetWorkerMonitor:
     """Looks at them when SIGTERM has come; ``tell`` hears, once, how one has died."""
 
     def __init__(self, heartbeat: Heartbeat, tell: Callable[[str], None]) -> None:
@@ -136,12 +136,12 @@ class Lookout:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-_lookout: Lookout | None = None
+_monitor: DatasetWorkerMonitor | None = None
 
 
-def look_out(heartbeat: Heartbeat, tell: Callable[[str], None]) -> Lookout:
+def look_out(heartbeat: Heartbeat, tell: Callable[[str], None]) -> DatasetWorkerMonitor:
     """The lookout of this process: its signals are the process's, so there is one."""
-    global _lookout
-    if _lookout is None:
-        _lookout = Lookout(heartbeat, tell)
-    return _lookout
+    global _monitor
+    if _monitor is None:
+        _monitor = DatasetWorkerMonitor(heartbeat, tell)
+    return _monitor

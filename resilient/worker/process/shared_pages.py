@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from resilient.saving import slots
-from resilient.state.snapshot import Recovered, Tensor, decode_extra
+from resilient.state.snapshot import Recovered, TensorValue, decode_extra
 from resilient.wire.heartbeat import Heartbeat
 from resilient.wire.mirror import Mirror
 
 
 @dataclass
-class Shared:
+class SharedPages:
     """Memory that came with the configuration; ``mirror`` is the rank's, whoever has made it.
 
     Without a supervisor the heartbeat is in memory that nobody else looks at.
@@ -31,5 +31,7 @@ def recover_from(mirror: Mirror) -> Recovered | None:
         return None
     snapshot = slots.snapshot(mirror, slot, "", failure=True)
     document, progress = decode_extra(snapshot.extra)
-    tensors = {(r.section, r.name): Tensor(r.dtype, r.dims, memoryview(r.data)) for r in snapshot.records}
+    tensors = {
+        (r.section, r.name): TensorValue(r.dtype, r.dims, memoryview(r.data)) for r in snapshot.records
+    }
     return Recovered(tensors, document, progress, "memory")

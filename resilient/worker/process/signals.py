@@ -136,7 +136,7 @@ class SignalGuard:
             die_of(number)
 
 
-class SaveRequests:
+class SaveSignal:
     """Hears SAVE_SIGNAL while a training call runs. Otherwise it is ignored: its default is to kill.
 
     A script that has a handler of its own for this signal keeps it, and its meaning.

@@ -16,17 +16,17 @@ from resilient.errors import LinkError, MirrorFullError, StorageError
 from resilient.host.memory import available_bytes
 from resilient.host.shared_memory import SharedMemory
 from resilient.policy.settings import Settings
+from resilient.saving.in_process import Saver
 from resilient.saving.remote import MirrorMeans, RemoteSaver
-from resilient.saving.saver import Saver
 from resilient.wire.mirror import META_BYTES, Mirror, MirrorLayout, needed_bytes
-from resilient.worker.session.open_places import Place
+from resilient.worker.session.open_places import OpenPlace
 from resilient.worker.session.session import Session
 
 # Of the free memory so much is left to others.
 _SPARE_SHARE = 0.1
 
 
-class Mirroring:
+class MirrorSetup:
     """The mirror of one process, from its first training call to its last."""
 
     def __init__(self, session: Session, policy: MirrorPolicy, remote: RemoteSaver) -> None:
@@ -71,7 +71,7 @@ class Mirroring:
         )
         return False
 
-    def _hand_over(self, settings: Settings, place: Place) -> bool:
+    def _hand_over(self, settings: Settings, place: OpenPlace) -> bool:
         """From now on the saver commits; False when it cannot."""
         wanted = place.root, settings.keep, place.sealing
         if self._handed_over == wanted:
@@ -87,7 +87,7 @@ class Mirroring:
         self._handed_over = wanted
         return True
 
-    def _do_without(self, place: Place) -> None:
+    def _do_without(self, place: OpenPlace) -> None:
         """This process commits by itself."""
         self._session.shared.mirror = self._handed_over = None
         with contextlib.suppress(LinkError):
@@ -121,7 +121,7 @@ class Mirroring:
             "a restart begins with the script's own values"
         )
 
-    def _commit_alone(self, settings: Settings, place: Place) -> Saver:
+    def _commit_alone(self, settings: Settings, place: OpenPlace) -> Saver:
         """The supervisor is gone: this process commits what there is, once the saver has ended."""
         self._session.lock_rank(place)
         return self._session.inline_saver(settings, place)

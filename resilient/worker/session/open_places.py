@@ -14,11 +14,11 @@ from pathlib import Path
 
 from resilient.config import Sealing, WorkerConfig
 from resilient.errors import ForeignError, StorageError, UsageError
-from resilient.host.files import Lock
+from resilient.host.files import FileLock
 from resilient.host.world import World
 from resilient.policy.settings import Settings
 from resilient.run.belief import is_proven
-from resilient.run.presence import Beginning
+from resilient.run.presence import StartFromZero
 from resilient.run.rundir import RunDirectory, RunRecord, has_manifests
 from resilient.saving import saver_process
 from resilient.store import layout
@@ -32,7 +32,7 @@ _INSTANT_S = 0.2
 
 
 @dataclass(frozen=True)
-class Place:
+class OpenPlace:
     """Where checkpoints of one run go, opened."""
 
     root: Path
@@ -59,12 +59,12 @@ class OpenPlaces:
         self._warn = warn
         self._saver_works = saver_works
         # By their real paths: a directory may have several names.
-        self._opened: dict[str, Place] = {}
-        self._run_locks: dict[Path, Lock] = {}
-        self._rank_locks: dict[Path, Lock] = {}
+        self._opened: dict[str, OpenPlace] = {}
+        self._run_locks: dict[Path, FileLock] = {}
+        self._rank_locks: dict[Path, FileLock] = {}
         self._records: dict[Path, tuple[RunDirectory, RunRecord]] = {}
 
-    def open(self, settings: Settings) -> Place:
+    def open(self, settings: Settings) -> OpenPlace:
         """The place that these settings name.
 
         Raises UsageError where the directory is in use with another key, BusyError where another process
@@ -82,7 +82,7 @@ class OpenPlaces:
             )
         return place
 
-    def demand_fresh(self, place: Place) -> None:
+    def demand_fresh(self, place: OpenPlace) -> None:
         """Tells what there is to say where the run is about to begin from zero; see ``store.presence``.
 
         Raises LostError where that would silently lose what it has saved.
@@ -94,7 +94,7 @@ class OpenPlaces:
         unseen = tuple(other for other in others if has_manifests(files, other))
         known = any(os.path.realpath(name) == os.path.realpath(place.root) for name in saved_in)
         strange = sum(type(failure.error) is ForeignError for failure in place.store.survey().failures)
-        beginning = Beginning(place.root, strange, unseen, bool(saved_in), known, own)
+        beginning = StartFromZero(place.root, strange, unseen, bool(saved_in), known, own)
         if remark := beginning.demand():
             self._warn(remark)
 
@@ -110,7 +110,7 @@ class OpenPlaces:
     def _sealing(self, settings: Settings) -> Sealing:
         return settings.sealing or (self._config.sealing if self._config else Sealing())
 
-    def _open(self, root: Path, sealing: Sealing) -> Place:
+    def _open(self, root: Path, sealing: Sealing) -> OpenPlace:
         config = self._config
         try:
             run_id = self._claim(root, sealing)
@@ -130,7 +130,7 @@ class OpenPlaces:
             # Who mends what is wrong, and tries again in the same process, must not find us in the way.
             self._release(root)
             raise
-        return Place(root, store, sealing, run_id)
+        return OpenPlace(root, store, sealing, run_id)
 
     def _claim(self, root: Path, sealing: Sealing) -> str:
         """Locks what no supervisor has locked for us; the run that the directory belongs to."""
@@ -188,7 +188,7 @@ class OpenPlaces:
             lock.release()
         self._rank_locks.clear()
 
-    def close(self, place: Place | None = None) -> list[Path]:
+    def close(self, place: OpenPlace | None = None) -> list[Path]:
         """Lets go of a place, or of all; the directories that are free now."""
         closed = [found for found in self._opened.values() if place is None or found is place]
         self._opened = {path: found for path, found in self._opened.items() if found not in closed}

@@ -35,21 +35,21 @@ from resilient.host.world import World
 from resilient.policy.settings import Settings
 from resilient.run import presence
 from resilient.saving import saver_process
-from resilient.saving.saver import Committer, InlineSaver, Saved, Saver, ThreadSaver
-from resilient.state.snapshot import Progress, Recovered, Tensor, decode_extra
+from resilient.saving.in_process import Committer, InlineSaver, Saved, Saver, ThreadSaver
+from resilient.state.snapshot import Progress, Recovered, TensorValue, decode_extra
 from resilient.store.entry import Entry, skipped
 from resilient.store.store import Store
 from resilient.wire.link import Link
 from resilient.wire.outbox import Outbox
 from resilient.wire.shorten import shortened, text_of
-from resilient.worker.process.shared_pages import Shared, recover_from
-from resilient.worker.session.open_places import OpenPlaces, Place
+from resilient.worker.process.shared_pages import SharedPages, recover_from
+from resilient.worker.session.open_places import OpenPlace, OpenPlaces
 
 if TYPE_CHECKING:
     # It imports MindSpore, and a session begins before the script does.
-    from resilient.state.side_state import Belongings
+    from resilient.state.side_state import SideState
     from resilient.worker.call.timeline import Timeline
-    from resilient.worker.session.mirror_setup import Mirroring
+    from resilient.worker.session.mirror_setup import MirrorSetup
 
 _MESSAGE_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 16_000
@@ -64,14 +64,14 @@ class Session:
         config: WorkerConfig | None = None,
         link: Link | None = None,
         world: World | None = None,
-        shared: Shared | None = None,
+        shared: SharedPages | None = None,
     ) -> None:
         self.config = config
         self.world = world or World()
-        self.place: Place | None = None
+        self.place: OpenPlace | None = None
         self.timelines: dict[str, Timeline] = {}
-        self.mirroring: Mirroring | None = None
-        self.shared = shared or Shared()
+        self.mirror_setup: MirrorSetup | None = None
+        self.shared = shared or SharedPages()
         self.link = link
         self._outbox = Outbox(link) if link is not None else None
         self._places = OpenPlaces(config, self.world, self.warn, lambda: self.shared.mirror is not None)
@@ -83,11 +83,11 @@ class Session:
         self._told_error: BaseException | None = None
 
     @functools.cached_property
-    def belongings(self) -> Belongings:
+    def side_state(self) -> SideState:
         """What callbacks and other objects of this process hold. (It imports MindSpore.)"""
-        from resilient.state.side_state import Belongings
+        from resilient.state.side_state import SideState
 
-        return Belongings(self.warn)
+        return SideState(self.warn)
 
     @property
     def supervised(self) -> bool:
@@ -154,7 +154,7 @@ class Session:
 
     # The places
 
-    def open(self, settings: Settings) -> Place:
+    def open(self, settings: Settings) -> OpenPlace:
         """Where these settings say that checkpoints go."""
         self.was_asked = True
         with self._telling_errors():
@@ -165,7 +165,7 @@ class Session:
             self.tell("place", directory=str(place.root))
         return place
 
-    def lock_rank(self, place: Place) -> None:
+    def lock_rank(self, place: OpenPlace) -> None:
         """This process commits the rank's checkpoints, from now on."""
         self._places.lock_rank(place.root)
 
@@ -173,7 +173,7 @@ class Session:
         """The saver is about to commit them."""
         self._places.unlock_rank()
 
-    def close(self, place: Place | None = None) -> None:
+    def close(self, place: OpenPlace | None = None) -> None:
         """Lets go of a place; of all that are open, where none is named."""
         for root in self._places.close(place):
             self._savers = {wanted: saver for wanted, saver in self._savers.items() if wanted[0] != root}
@@ -181,7 +181,7 @@ class Session:
 
     # Recovering
 
-    def recover(self, place: Place, floor: int = 0) -> Recovered | None:
+    def recover(self, place: OpenPlace, floor: int = 0) -> Recovered | None:
         """Reads the newest valid state of a place; None when there is none of step ``floor`` or later.
 
         Raises SystemExit under a supervisor, UnusableError without one, when checkpoints exist and none can
@@ -263,7 +263,7 @@ class Session:
         self.tell("resumed", step=progress.step, epoch=progress.epoch, file=source, message=where)
 
     def _recover(self, store: Store, floor: int) -> Recovered | None:
-        tensors: dict[tuple[int, str], Tensor] = {}
+        tensors: dict[tuple[int, str], TensorValue] = {}
 
         def make_sink(entry: Entry) -> Callable[..., memoryview]:
             tensors.clear()
@@ -271,7 +271,7 @@ class Session:
 
             def sink(name: str, dtype: str, dims: tuple[int, ...], size: int, section: int) -> memoryview:
                 data = memoryview(bytearray(size))
-                tensors[section, name] = Tensor(dtype, dims, data)
+                tensors[section, name] = TensorValue(dtype, dims, data)
                 return data
 
             return sink
@@ -344,11 +344,11 @@ class Session:
             self._savers[wanted] = self._make_saver(settings, place)
         return self._savers[wanted]
 
-    def inline_saver(self, settings: Settings, place: Place) -> Saver:
+    def inline_saver(self, settings: Settings, place: OpenPlace) -> Saver:
         """A saver that makes the training wait, whatever the settings say."""
         return InlineSaver(self._committer(settings, place).commit, self._report)
 
-    def _make_saver(self, settings: Settings, place: Place) -> Saver:
+    def _make_saver(self, settings: Settings, place: OpenPlace) -> Saver:
         committer = self._committer(settings, place)
         if settings.asynchronous in (None, "mirror"):
             return InlineSaver(committer.commit, self._report)
@@ -356,7 +356,7 @@ class Session:
             return ThreadSaver(saver_process.ProcessCommit(committer, place.run_id), self._report)
         return ThreadSaver(committer.commit, self._report)
 
-    def _committer(self, settings: Settings, place: Place) -> Committer:
+    def _committer(self, settings: Settings, place: OpenPlace) -> Committer:
         rank = self.config.rank if self.config else 0
         return Committer(place.store, place.root, rank, settings.keep, place.sealing, self.world)
 

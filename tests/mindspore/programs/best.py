@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import mindspore as ms
 from mindspore import nn
 from mindspore.train import Metric, Model
-from small import Network, dataset
+from small import SmallNetwork, dataset
 
 KIND = sys.argv[1]
 SCORES = [0.3, 0.9, 0.5, 0.8, 0.1]
@@ -36,7 +36,7 @@ class Known(Metric):
         return next(self.given)
 
 
-network = Network()
+network = SmallNetwork()
 loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
 optimizer = nn.Adam(network.trainable_params(), 1e-2)
 if KIND == "custom":
@@ -61,7 +61,7 @@ else:
             callbacks = [monitor]
         model.fit(len(SCORES), dataset(), dataset(), callbacks=callbacks)
     else:
-        judge = Model(Network(), loss, metrics={"known": Known()}) if KIND == "other" else model
+        judge = Model(SmallNetwork(), loss, metrics={"known": Known()}) if KIND == "other" else model
         for number in range(len(SCORES)):
             model.train(1, dataset())
             if KIND == "changed":

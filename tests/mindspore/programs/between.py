@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 from mindspore.train import Accuracy, Callback, Model
-from small import At, Network, dataset
+from small import At, SmallNetwork, dataset
 
 KIND, DEATH, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 IS_NOISY = KIND in ("last step", "twice")
@@ -46,7 +46,7 @@ def noisy(row):
     return row + np.random.standard_normal(row.shape).astype(np.float32)
 
 
-network, loss = Network(), nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+network, loss = SmallNetwork(), nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
 model = Model(network, loss, nn.Adam(network.trainable_params(), 1e-2), metrics={"accuracy": Accuracy()})
 drawn = []
 fatal_call, fatal_step = (1, 8) if KIND == "last step" else (2, 5)

@@ -30,7 +30,7 @@ import numpy as np
 from mindspore import dataset as ds
 from mindspore import nn
 from mindspore.train import Callback, LossMonitor, Model
-from small import STEPS_PER_EPOCH, Network, model
+from small import STEPS_PER_EPOCH, SmallNetwork, model
 
 from resilient.worker.session.session import current
 
@@ -149,7 +149,7 @@ class Hooks(Callback):
             os.kill(os.getpid(), signal.SIGSTOP)
 
 
-class Long(Network):
+class Long(SmallNetwork):
     """The step after the newest one takes minutes, in C: Python's own handlers do not run meanwhile."""
 
     rounds = 0
@@ -195,7 +195,7 @@ class Announced(Callback):
 
 def train():
     """Trains; the cells whose parameters count."""
-    trained = model(Long() if KIND == "long_step" else Network())
+    trained = model(Long() if KIND == "long_step" else SmallNetwork())
     hooks = [LossMonitor(), Hooks()]
     if KIND.startswith("nan") and NOW:
         # The first epoch is read from a dataset of its own.

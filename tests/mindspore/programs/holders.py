@@ -21,7 +21,7 @@ from mindspore import nn, ops
 from mindspore.amp import DynamicLossScaler, all_finite
 from mindspore.experimental import optim
 from mindspore.train import Callback, EarlyStopping, History, Model, ReduceLROnPlateau
-from small import Network, dataset
+from small import SmallNetwork, dataset
 
 import resilient
 
@@ -180,5 +180,5 @@ def model():
     )
 
 
-networks = [Network(), Network()]
+networks = [SmallNetwork(), SmallNetwork()]
 {"loop": loop, "model": model}[KIND]()

@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 from mindspore.train import Accuracy, Callback, Model
-from small import Network, dataset
+from small import SmallNetwork, dataset
 
 FOLDER = Path(sys.argv[1])
 PLAIN = "plain" in sys.argv[2:]
@@ -123,7 +123,7 @@ Older = type("Older", (type("OldHooks", (Callback,), {name: noting(name) for nam
 ms.set_context(mode=ms.PYNATIVE_MODE)
 ms.set_seed(5)
 np.random.seed(5)
-network = Network()
+network = SmallNetwork()
 optimizer = nn.Adam(network.trainable_params(), 1e-2)
 loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
 model = Model(network, loss, optimizer, metrics={"accuracy": Accuracy()})

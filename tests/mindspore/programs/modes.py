@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import mindspore as ms
 from mindspore import nn
-from small import Network, dataset
+from small import SmallNetwork, dataset
 
 import resilient
 
@@ -20,7 +20,7 @@ FOLDER = Path(sys.argv[1])
 
 ms.set_context(mode=ms.PYNATIVE_MODE, jit_syntax_level=ms.LAX)
 ms.set_seed(5)
-network = Network()
+network = SmallNetwork()
 optimizer = nn.Adam(network.trainable_params(), 1e-2)
 loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
 

@@ -29,13 +29,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mindspore import nn  # noqa: E402
 from mindspore.train import Accuracy, Callback, Model  # noqa: E402
-from small import Network, dataset  # noqa: E402
+from small import SmallNetwork, dataset  # noqa: E402
 
 API = sys.argv[1]
 ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
-class Looking(Network):
+class Looking(SmallNetwork):
     """Looks while it computes."""
 
     def construct(self, x):

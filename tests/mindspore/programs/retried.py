@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import mindspore as ms
 from mindspore import nn
-from small import At, Network, dataset, model
+from small import At, SmallNetwork, dataset, model
 
 import resilient
 
@@ -54,7 +54,7 @@ if KIND == "model":
     trained = model()
     cells = [trained.train_network]
 else:
-    network, loss = Network(), nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+    network, loss = SmallNetwork(), nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
     optimizer = nn.Adam(network.trainable_params(), 1e-2)
     step_of = ms.value_and_grad(lambda x, y: loss(network(x), y), None, optimizer.parameters)
     cells = [network, optimizer]

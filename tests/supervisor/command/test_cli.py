@@ -10,7 +10,7 @@ from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, Best, KeepPolicy, SaveP
 from resilient.errors import UsageError
 from supervisor.command import cli
 from supervisor.command.cli import main, parse
-from supervisor.workers.workers import Program
+from supervisor.group.worker_processes import Program
 
 
 @pytest.fixture

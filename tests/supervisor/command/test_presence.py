@@ -24,7 +24,7 @@ from resilient.run.reseal import Rekey
 from resilient.run.rundir import RunDirectory
 from resilient.store import layout
 from resilient.store.opening import open_store
-from supervisor.saves.floor_keeper import FloorKeeper
+from supervisor.checkpointing.floor_keeper import FloorKeeper
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from resilient.store.entry import Draft
 from resilient.store.opening import open_store
 from supervisor.command.cli import main
 from supervisor.telling.console import Console
-from supervisor.verdict.ledger import Ledger, TrialFile, Whose
+from supervisor.verdict.ledger import LedgerOwner, TrialFile, TrialLedger
 
 STARTED = 9  # the status of the script: it was run
 KEY = b"\x01" * 32
@@ -234,23 +234,23 @@ def test_a_name_does_not_steer_the_terminal(capfd):
 def test_a_forged_ledger_is_not_believed(tmp_path):
     """States are set aside, and batches left out, on the word of the key alone; a training left in its middle
     is assumed. A ledger of an earlier version is read as long as the record is of one."""
-    forged = Ledger(origin=Origin((Shun(1, 9),), skipped=(3,)))
+    forged = TrialLedger(origin=Origin((Shun(1, 9),), skipped=(3,)))
     complaints = []
     TrialFile(tmp_path, World(), complaints.append).write(forged)
 
     def read(proven):
-        whose = Whose("", (KEY,), proven)
+        whose = LedgerOwner("", (KEY,), proven)
         return TrialFile(tmp_path, World(), complaints.append, whose=whose).read()
 
     assert read(proven=False) == forged
     assert complaints == []
-    assert read(proven=True) == Ledger(unfinished=True)
+    assert read(proven=True) == TrialLedger(unfinished=True)
     assert "not believed" in complaints.pop()
-    TrialFile(tmp_path, World(), complaints.append, whose=Whose("", (KEY,))).write(forged)
+    TrialFile(tmp_path, World(), complaints.append, whose=LedgerOwner("", (KEY,))).write(forged)
     assert read(proven=True) == forged
     path = tmp_path / "trials.json"
     path.write_text(path.read_text().replace("[3]", "[4]"))
-    assert read(proven=False) == Ledger(unfinished=True)
+    assert read(proven=False) == TrialLedger(unfinished=True)
 
 
 @pytest.mark.parametrize("keys", [(KEY,), ()], ids=["sealed", "plain"])
@@ -258,22 +258,22 @@ def test_the_ledger_of_another_run_is_not_believed(tmp_path, keys):
     """One of the same key, whatever it says: the run would leave out a batch of another one's. One that names
     no run is an earlier version's, which sealed none."""
     said = []
-    other = Ledger(origin=Origin(skipped=(6,)))
+    other = TrialLedger(origin=Origin(skipped=(6,)))
 
     def ledger(run_id, proven=True):
-        return TrialFile(tmp_path, World(), said.append, whose=Whose(run_id, keys, proven))
+        return TrialFile(tmp_path, World(), said.append, whose=LedgerOwner(run_id, keys, proven))
 
     ledger("other").write(other)
     assert ledger("other").read() == other
     for proven in (True, False):
-        assert ledger("mine", proven).read() == Ledger(unfinished=True)
+        assert ledger("mine", proven).read() == TrialLedger(unfinished=True)
         assert "is another run's" in said.pop()
     content = json.loads((tmp_path / "trials.json").read_text())
     bare = {name: value for name, value in content.items() if name not in ("run_id", "seal")}
     (tmp_path / "trials.json").write_text(json.dumps(bare))
     assert ledger("mine", proven=False).read() == other
     (tmp_path / "trials.json").write_text(json.dumps(record_seal.seal(bare, keys, "trials")))
-    assert ledger("mine").read() == (Ledger(unfinished=True) if keys else other)
+    assert ledger("mine").read() == (TrialLedger(unfinished=True) if keys else other)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"null", b"[]", b'{"format": 1}', b"\xff"])
@@ -283,14 +283,14 @@ def test_a_ledger_that_is_gone_or_junk_may_have_known_of_a_training(tmp_path, co
     said = []
 
     def read(**whose):
-        whose = Whose("mine", **whose)
+        whose = LedgerOwner("mine", **whose)
         return TrialFile(tmp_path, World(), said.append, whose=whose).read()
 
     if content is not None:
         (tmp_path / "trials.json").write_bytes(content)
-    assert read(has_saved=True) == read(has_saved=True, keys=(KEY,)) == Ledger(unfinished=True)
-    assert read() == read(keys=(KEY,), is_command=True) == Ledger()
-    assert read(keys=(KEY,)) == Ledger(unfinished=content is not None)
+    assert read(has_saved=True) == read(has_saved=True, keys=(KEY,)) == TrialLedger(unfinished=True)
+    assert read() == read(keys=(KEY,), is_command=True) == TrialLedger()
+    assert read(keys=(KEY,)) == TrialLedger(unfinished=content is not None)
     assert content != b"null" or "it is no JSON object" in said[0]
 
 
@@ -308,8 +308,8 @@ def test_no_script_is_complete_for_want_of_its_ledger(run, start, lose):
     elif lose == "gone":
         path.unlink()
     else:
-        other = Whose("another", (KEY,))
-        TrialFile(run, World(), print, whose=other).write(Ledger())
+        other = LedgerOwner("another", (KEY,))
+        TrialFile(run, World(), print, whose=other).write(TrialLedger())
     run.with_name("train.py").write_text("print(1)")
     for _ in range(2):
         status, said = start()

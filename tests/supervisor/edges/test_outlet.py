@@ -12,9 +12,9 @@ import threading
 import pytest
 
 from supervisor.edges.outlet import Outlet, outlets
-from supervisor.edges.write_queue import Scribe
+from supervisor.edges.write_queue import WriteQueue
+from supervisor.group.worker_output import OutputLog, OutputPump
 from supervisor.telling.console import Console
-from supervisor.workers.worker_output import Log, Pump
 
 DEADLINE_S = 30.0
 
@@ -102,7 +102,7 @@ def test_a_worker_waits_for_a_pipe_until_it_is_gone(pipe, tmp_path):
     outlet = Outlet(writing, limit_bytes=0)
     source, worker = os.pipe()
     log = tmp_path / "log"
-    pump = Pump(os.fdopen(source, "rb", 0), outlet, Log(log, pytest.fail))
+    pump = OutputPump(os.fdopen(source, "rb", 0), outlet, OutputLog(log, pytest.fail))
     pump.start()
     os.write(worker, b"a" * 1000)
     os.write(worker, b"b" * 1000)
@@ -128,12 +128,12 @@ def test_a_stuck_stream_does_not_hold_up_the_end(pipe):
 
 def test_a_log_whose_disk_does_not_answer_holds_up_nobody(tmp_path):
     """The worker's output is read all the same, and kept once the disk answers."""
-    scribe = Scribe()
+    write_queue = WriteQueue()
     source, worker = os.pipe()
-    log = Log(tmp_path / "log", pytest.fail, scribe)
-    os.kill(scribe.pid, signal.SIGSTOP)
+    log = OutputLog(tmp_path / "log", pytest.fail, write_queue)
+    os.kill(write_queue.pid, signal.SIGSTOP)
     try:
-        pump = Pump(os.fdopen(source, "rb", 0), Outlet(os.open(os.devnull, os.O_WRONLY)), log)
+        pump = OutputPump(os.fdopen(source, "rb", 0), Outlet(os.open(os.devnull, os.O_WRONLY)), log)
         pump.start()
         for _ in range(3):
             os.write(worker, b"x" * 60_000)
@@ -141,8 +141,8 @@ def test_a_log_whose_disk_does_not_answer_holds_up_nobody(tmp_path):
         pump.finish(DEADLINE_S)
         assert not pump.reading
     finally:
-        os.kill(scribe.pid, signal.SIGCONT)
-    assert scribe.close(DEADLINE_S) == ""
+        os.kill(write_queue.pid, signal.SIGCONT)
+    assert write_queue.close(DEADLINE_S) == ""
     assert (tmp_path / "log").read_bytes() == b"x" * 180_000
 
 

@@ -10,9 +10,9 @@ from resilient.config import KeepPolicy
 from resilient.host.world import World
 from supervisor.edges.question import Question
 from supervisor.edges.vitals import Vitals
-from supervisor.verdict.readiness import Kind, Lookout, Need, judge
+from supervisor.verdict.readiness import Need, ObstacleKind, ReadinessCheck, judge
 from supervisor.watching.disk_watch import DiskWatch
-from supervisor.watching.footprint import Footprint, Scales
+from supervisor.watching.footprint import Footprint, FootprintMeter
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def test_a_question_without_a_thread_is_lost_and_nobody_waits_for_it(no_threads)
 def test_without_threads_the_disk_is_asked_directly(no_threads, tmp_path):
     """A limit on processes is no dead disk: another attempt is launched, and a full disk is found as ever."""
     (tmp_path / "lock").touch()
-    lookout = Lookout(tmp_path)
+    lookout = ReadinessCheck(tmp_path)
     assert judge(lookout.look(), Need()) is None
-    assert judge(lookout.look(), Need(checkpoint_bytes=1 << 60)).kind is Kind.DISK
+    assert judge(lookout.look(), Need(checkpoint_bytes=1 << 60)).kind is ObstacleKind.DISK
     no_threads()
     assert judge(lookout.look(), Need()) is None
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_that_has_gone_is_not_measured(tmp_path):
 
 def test_without_threads_memory_is_weighed_the_next_time(no_threads):
     """It is no reason to end anything."""
-    scales = Scales(World().clock, lambda pids: Footprint(7, 5))
+    scales = FootprintMeter(World().clock, lambda pids: Footprint(7, 5))
     seen = Vitals("S", members=(1, 2), resident_bytes=100)
     assert scales.weigh(seen) is None
     no_threads()

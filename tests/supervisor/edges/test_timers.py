@@ -8,7 +8,7 @@ import selectors
 
 import pytest
 
-from chaos.clock import SteppedClock
+from chaos.stepped_clock import SteppedClock
 from supervisor.edges.timers import Timers
 
 

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from played import OPENED, committed, mirror_with
 from test_loop_lives import PlayedWorkers, Theatre
 
-from chaos.children import PlayedWorker
+from chaos.played_worker import PlayedWorker
 from resilient.config import KeepPolicy, Origin, Sealing, WorkerConfig
 from resilient.errors import LinkError
 from resilient.run import rundir
-from supervisor.loop.internal_errors import MOST_IN_A_ROW, Broken
-from supervisor.loop.machine import State
-from supervisor.saves import save_requests
-from supervisor.workers import workers
+from supervisor.checkpointing import save_requests
+from supervisor.group import worker_processes
+from supervisor.loop.internal_errors import MOST_IN_A_ROW, BrokenError
+from supervisor.loop.machine import SupervisorState
 
 KEPT_STEP = 7
 
@@ -93,7 +93,7 @@ def stage(folder):
 
 
 def kept_step(theatre):
-    return theatre.supervisor._commits.kept_step
+    return theatre.supervisor._save_requests.kept_step
 
 
 def events(theatre, name):
@@ -153,7 +153,7 @@ def test_no_message_of_a_worker_costs_it_its_life_or_its_memory(messages):
 
 PARTS = {
     "_judge": ["note", "judge", "begin", "standing", "journal", "give_up"],
-    "_commits": ["hear", "offer", "save_newer", "unsaved", "obstacle"],
+    "_save_requests": ["hear", "offer", "save_newer", "unsaved", "obstacle"],
     "_launcher": ["launch", "clear_away", "finish", "reap_orphans"],
     "_book": ["begin_attempt", "config", "note", "end"],
     "_next": ["launch"],
@@ -161,9 +161,9 @@ PARTS = {
     "_last_save": ["on_settled", "_is_held_up"],
     "_conclusion": ["draw"],
     "_watchman": ["begin", "look", "note", "evidence", "obstacle"],
-    "_hearing": ["hear", "understands"],
+    "_listeners": ["hear", "understands"],
     "_reactions": ["on_news", "heard"],
-    "_inquest": ["on_over", "on_spawn_failed", "hold"],
+    "_postmortem": ["on_over", "on_spawn_failed", "hold"],
     "_pause": ["begin", "_try"],
     "_rescue": ["obstacle_to_end", "obstacle"],
     "directory": ["write"],
@@ -185,7 +185,7 @@ def test_whatever_of_us_fails_what_is_in_memory_is_saved(tmp_path, monkeypatch, 
         fail(failing, method, fault, lasting=lasting)
         try:
             live_on(theatre)
-        except Broken as error:
+        except BrokenError as error:
             theatre.supervisor.break_down(error)
             assert theatre.supervisor.status == 70
             assert "traceback" in events(theatre, "broken")[0]
@@ -227,7 +227,7 @@ def await_commit(theatre):
     """The played saver answers from a thread of its own."""
     for _ in range(50):
         theatre.supervisor.step(0.0)
-        if theatre.supervisor.ended or not theatre.supervisor._commits.busy:
+        if theatre.supervisor.ended or not theatre.supervisor._save_requests.busy:
             return
         theatre.supervisor.step(0.1)
 
@@ -249,12 +249,12 @@ def test_a_timer_that_fails_is_set_again_and_given_up_in_the_end(tmp_path):
     with stage(tmp_path) as theatre:
         theatre.worker.die(-signal.SIGKILL)
         await_commit(theatre)
-        assert theatre.supervisor._helm.state is State.WAITING
+        assert theatre.supervisor._helm.state is SupervisorState.WAITING
         fail(theatre.supervisor._watchman, "obstacle", ValueError("bad"), lasting=True)
-        with pytest.raises(Broken):
+        with pytest.raises(BrokenError):
             theatre.pass_s(60)
         assert events(theatre, "mishap")[0]["what"] == "the timer machine"
-        theatre.supervisor.break_down(Broken())
+        theatre.supervisor.break_down(BrokenError())
         assert theatre.directory.open().status == rundir.FAILED
 
 
@@ -268,7 +268,7 @@ def test_a_source_that_fails_again_and_again_does_not_keep_the_loop_busy(tmp_pat
         )
         for _ in range(MOST_IN_A_ROW - 1):
             theatre.supervisor.step(0)
-        with pytest.raises(Broken):
+        with pytest.raises(BrokenError):
             theatre.supervisor.step(0)
 
 
@@ -280,7 +280,7 @@ def test_a_worker_that_saves_by_itself_is_believed(tmp_path):
             worker.say({"type": "saved", "step": 9, "file": "CKP"}),
             worker.die(143),
         )
-        theatre.supervisor.break_down(Broken())
+        theatre.supervisor.break_down(BrokenError())
         assert theatre.workers.committed == []
         assert events(theatre, "ended")[-1]["step"] == 9
 
@@ -292,8 +292,8 @@ def test_what_could_not_be_saved_in_the_end_is_named(tmp_path):
         def refuse(config, log):
             raise OSError("no more processes")
 
-        theatre.supervisor._farewell._spawn_saver = lambda config: refuse(config, None)
-        theatre.supervisor.break_down(Broken())
+        theatre.supervisor._emergency_save._spawn_saver = lambda config: refuse(config, None)
+        theatre.supervisor.break_down(BrokenError())
         assert "step 7 was left in memory, and could NOT be saved" in events(theatre, "ended")[-1]["lost"]
 
 
@@ -312,12 +312,12 @@ def test_a_packet_that_is_no_message_does_not_end_the_link(tmp_path):
 @pytest.mark.parametrize("why", ["it reads nothing", "too large"])
 def test_a_worker_that_cannot_be_told_what_to_do_is_none(monkeypatch, why):
     """It would wait for ever for its configuration: it is ended, and that is a start that has failed."""
-    monkeypatch.setattr(workers, "_CONFIG_S", 0.0)
+    monkeypatch.setattr(worker_processes, "_CONFIG_S", 0.0)
     rules = 100_000 if why == "it reads nothing" else 2_000_000
     origin = Origin(skipped=tuple(range(10**9, 10**9 + rules)))
     worker = MortalWorker()
     with pytest.raises(OSError, match="does not take its configuration"):
-        workers.tell(worker, WorkerConfig("run-1", Path("/run"), 0, origin=origin), [])
+        worker_processes.tell(worker, WorkerConfig("run-1", Path("/run"), 0, origin=origin), [])
     assert worker.signals == [signal.SIGKILL]
     assert worker.finished
 
@@ -386,8 +386,8 @@ def test_a_farewell_whose_parts_fail_as_well_ends_the_worker_all_the_same(tmp_pa
     """Nothing is known of the memory any more: the worker is asked to save by itself, and the end is said."""
     with stage(tmp_path) as theatre:
         worker = theatre.worker
-        fail(theatre.supervisor._commits, "leave", KeyError("x"), lasting=True)
-        theatre.supervisor.break_down(Broken())
+        fail(theatre.supervisor._save_requests, "leave", KeyError("x"), lasting=True)
+        theatre.supervisor.break_down(BrokenError())
         assert signal.SIGTERM in worker.signals
         assert events(theatre, "ended")[-1]["status"] == 70
 
@@ -401,7 +401,7 @@ def test_a_worker_that_does_not_end_is_killed_and_its_memory_saved(tmp_path):
             worker.signals.append(number),
             die() if number == signal.SIGKILL else None,
         )
-        theatre.supervisor._farewell._grace_s = 0.1
-        theatre.supervisor.break_down(Broken())
+        theatre.supervisor._emergency_save._grace_s = 0.1
+        theatre.supervisor.break_down(BrokenError())
         assert worker.signals == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL]
         assert theatre.workers.committed == [KEPT_STEP]

@@ -18,15 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from played import mirror_with
 
-from chaos.children import PlayedWorker
-from chaos.clock import SteppedClock
+from chaos.played_worker import PlayedWorker
+from chaos.stepped_clock import SteppedClock
 from resilient.config import SAVE_SIGNAL, KeepPolicy, Sealing, WorkerConfig
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory
 from resilient.wire.heartbeat import Heartbeat, Phase
-from supervisor.edges.journal import Journal
+from supervisor.edges.journal_writer import JournalWriter
 from supervisor.loop.loop import Supervisor
-from supervisor.loop.machine import State
+from supervisor.loop.machine import SupervisorState
 from supervisor.loop.plan import Plan
 from supervisor.telling.console import Console
 from supervisor.telling.story import Story
@@ -87,7 +87,7 @@ class Theatre:
         record = self.directory.open()
         config = WorkerConfig(run_id=record.run_id, directory=self.directory.root, seed=record.seed)
         story = Story(Console(quiet=True), self.clock, self.directory.root)
-        self.journal = Journal(self.directory.journal, self.clock, story.trouble)
+        self.journal = JournalWriter(self.directory.journal, self.clock, story.trouble)
         restart = RestartPolicy(BUDGET, WINDOW_S, min_s=1.0, max_s=4.0)
         plan = Plan(config, restart, GRACE_S, limits=Limits(20.0, GIGABYTE))
         self.supervisor = Supervisor(self.directory, plan, self.workers, story, self.journal, world)
@@ -247,8 +247,8 @@ def end(theatre):
 def judge(theatre):
     lines = [json.loads(line) for line in theatre.directory.journal.read_text().splitlines()]
     transitions = [line for line in lines if line["event"] == "transition"]
-    assert transitions[0]["of"] == State.NEW.value
-    assert transitions[-1]["to"] == State.ENDED.value
+    assert transitions[0]["of"] == SupervisorState.NEW.value
+    assert transitions[-1]["to"] == SupervisorState.ENDED.value
     assert all(a["to"] == b["of"] for a, b in itertools.pairwise(transitions))
     assert lines[-1]["event"] == "ended"
     # Each attempt is journalled, judged once, and collected unless the kernel holds it.

@@ -8,9 +8,9 @@ import pytest
 from played import OPENED, committed
 from test_loop_lives import PlayedWorkers, Theatre
 
-from chaos.children import PlayedWorker
+from chaos.played_worker import PlayedWorker
 from supervisor.edges import wakeup
-from supervisor.loop.machine import TABLE, Event, Machine, State
+from supervisor.loop.machine import TABLE, Machine, SupervisorEvent, SupervisorState
 
 
 class PlayedSavers(PlayedWorkers):
@@ -126,47 +126,56 @@ class Life(Theatre):
 
 
 LIVES = {
-    (State.NEW, Event.BEGIN): Life.new,
-    (State.RUNNING, Event.GROUP_FAILED): Life.fail,
-    (State.RUNNING, Event.GROUP_OVER): Life.finish,
-    (State.RUNNING, Event.HUNG): lambda life: life.pass_s(60),
-    (State.RUNNING, Event.TOO_LARGE): lambda life: (life.fatten(0), life.pass_s(2)),
-    (State.RUNNING, Event.STOP): Life.interrupt,
-    (State.WAITING, Event.BACKOFF_OVER): lambda life: life.pass_s(5),
-    (State.WAITING, Event.NOT_READY): lambda life: (life.fail_with_its_memory_unsaved(), life.pass_s(5)),
-    (State.WAITING, Event.HOPELESS): lambda life: (life.fail_with_its_memory_unsaved(), life.pass_s(700)),
-    (State.WAITING, Event.STOP): Life.interrupt,
-    (State.LOOKING, Event.MOTIONLESS): lambda life: life.pass_s(3),
-    (State.LOOKING, Event.MOVES): lambda life: (life.progress(2), life.pass_s(3)),
-    (State.LOOKING, Event.GROUP_FAILED): Life.fail,
-    (State.LOOKING, Event.GROUP_OVER): Life.finish,
-    (State.LOOKING, Event.STOP): Life.interrupt,
-    (State.REPLACING, Event.GROUP_FAILED): Life.fail,
-    (State.REPLACING, Event.GROUP_OVER): Life.finish,
-    (State.REPLACING, Event.GRACE_OVER): lambda life: life.pass_s(11),
-    (State.REPLACING, Event.STOP): Life.interrupt,
-    (State.CLEARING, Event.GROUP_FAILED): Life.fail,
-    (State.CLEARING, Event.GROUP_OVER): Life.finish,
-    (State.CLEARING, Event.GRACE_OVER): lambda life: life.pass_s(11),
-    (State.CLEARING, Event.HOPELESS): lambda life: life.pass_s(700),
-    (State.CLEARING, Event.STOP): Life.interrupt,
-    (State.STOPPING, Event.GROUP_OVER): Life.fail,
-    (State.STOPPING, Event.LATE): lambda life: life.pass_s(9),
-    (State.STOPPING, Event.GRACE_OVER): lambda life: life.pass_s(11),
-    (State.STOPPING, Event.INSIST): Life.interrupt,
-    (State.KILLING, Event.GROUP_OVER): Life.fail,
-    (State.KILLING, Event.GRACE_OVER): lambda life: life.pass_s(11),
-    (State.KILLING, Event.INSIST): Life.interrupt,
-    (State.SAVING, Event.SETTLED): Life.save,
-    (State.SAVING, Event.GRACE_OVER): lambda life: life.pass_s(200),
-    (State.SAVING, Event.STOP): Life.interrupt,
-    (State.SAVING, Event.INSIST): lambda life: (life.interrupt(), life.interrupt()),
-    (State.ENDED, Event.STOP): Life.finish_while_a_signal_comes,
-    (State.ENDED, Event.INSIST): Life.hear_both,
+    (SupervisorState.NEW, SupervisorEvent.BEGIN): Life.new,
+    (SupervisorState.RUNNING, SupervisorEvent.GROUP_FAILED): Life.fail,
+    (SupervisorState.RUNNING, SupervisorEvent.GROUP_OVER): Life.finish,
+    (SupervisorState.RUNNING, SupervisorEvent.HUNG): lambda life: life.pass_s(60),
+    (SupervisorState.RUNNING, SupervisorEvent.TOO_LARGE): lambda life: (life.fatten(0), life.pass_s(2)),
+    (SupervisorState.RUNNING, SupervisorEvent.STOP): Life.interrupt,
+    (SupervisorState.WAITING, SupervisorEvent.BACKOFF_OVER): lambda life: life.pass_s(5),
+    (SupervisorState.WAITING, SupervisorEvent.NOT_READY): lambda life: (
+        life.fail_with_its_memory_unsaved(),
+        life.pass_s(5),
+    ),
+    (SupervisorState.WAITING, SupervisorEvent.HOPELESS): lambda life: (
+        life.fail_with_its_memory_unsaved(),
+        life.pass_s(700),
+    ),
+    (SupervisorState.WAITING, SupervisorEvent.STOP): Life.interrupt,
+    (SupervisorState.LOOKING, SupervisorEvent.MOTIONLESS): lambda life: life.pass_s(3),
+    (SupervisorState.LOOKING, SupervisorEvent.MOVES): lambda life: (life.progress(2), life.pass_s(3)),
+    (SupervisorState.LOOKING, SupervisorEvent.GROUP_FAILED): Life.fail,
+    (SupervisorState.LOOKING, SupervisorEvent.GROUP_OVER): Life.finish,
+    (SupervisorState.LOOKING, SupervisorEvent.STOP): Life.interrupt,
+    (SupervisorState.REPLACING, SupervisorEvent.GROUP_FAILED): Life.fail,
+    (SupervisorState.REPLACING, SupervisorEvent.GROUP_OVER): Life.finish,
+    (SupervisorState.REPLACING, SupervisorEvent.GRACE_OVER): lambda life: life.pass_s(11),
+    (SupervisorState.REPLACING, SupervisorEvent.STOP): Life.interrupt,
+    (SupervisorState.CLEARING, SupervisorEvent.GROUP_FAILED): Life.fail,
+    (SupervisorState.CLEARING, SupervisorEvent.GROUP_OVER): Life.finish,
+    (SupervisorState.CLEARING, SupervisorEvent.GRACE_OVER): lambda life: life.pass_s(11),
+    (SupervisorState.CLEARING, SupervisorEvent.HOPELESS): lambda life: life.pass_s(700),
+    (SupervisorState.CLEARING, SupervisorEvent.STOP): Life.interrupt,
+    (SupervisorState.STOPPING, SupervisorEvent.GROUP_OVER): Life.fail,
+    (SupervisorState.STOPPING, SupervisorEvent.LATE): lambda life: life.pass_s(9),
+    (SupervisorState.STOPPING, SupervisorEvent.GRACE_OVER): lambda life: life.pass_s(11),
+    (SupervisorState.STOPPING, SupervisorEvent.INSIST): Life.interrupt,
+    (SupervisorState.KILLING, SupervisorEvent.GROUP_OVER): Life.fail,
+    (SupervisorState.KILLING, SupervisorEvent.GRACE_OVER): lambda life: life.pass_s(11),
+    (SupervisorState.KILLING, SupervisorEvent.INSIST): Life.interrupt,
+    (SupervisorState.SAVING, SupervisorEvent.SETTLED): Life.save,
+    (SupervisorState.SAVING, SupervisorEvent.GRACE_OVER): lambda life: life.pass_s(200),
+    (SupervisorState.SAVING, SupervisorEvent.STOP): Life.interrupt,
+    (SupervisorState.SAVING, SupervisorEvent.INSIST): lambda life: (life.interrupt(), life.interrupt()),
+    (SupervisorState.ENDED, SupervisorEvent.STOP): Life.finish_while_a_signal_comes,
+    (SupervisorState.ENDED, SupervisorEvent.INSIST): Life.hear_both,
 }
 """What makes each row happen, once a life is in its state."""
 
-BEFORE = {(State.ENDED, Event.STOP): State.RUNNING, (State.ENDED, Event.INSIST): State.WAITING}
+BEFORE = {
+    (SupervisorState.ENDED, SupervisorEvent.STOP): SupervisorState.RUNNING,
+    (SupervisorState.ENDED, SupervisorEvent.INSIST): SupervisorState.WAITING,
+}
 """A life that is over hears nothing, but for what came while it ended."""
 
 
@@ -184,7 +193,7 @@ def test_each_row_of_the_table_happens(tmp_path, monkeypatch, row):
     try:
         before = BEFORE.get(row, row[0])
         getattr(life, before.name.lower())()
-        assert before in (State.NEW, life.supervisor._helm.state)
+        assert before in (SupervisorState.NEW, life.supervisor._helm.state)
         LIVES[row](life)
         assert row in taken
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.clock import SteppedClock
+from chaos.stepped_clock import SteppedClock
 from supervisor.telling.console import Console
 from supervisor.telling.story import Story
 from supervisor.verdict.classify import KILLED, Incident

@@ -26,7 +26,7 @@ from supervisor.verdict.classify import (
     UNUSABLE,
     USAGE,
     Evidence,
-    Silence,
+    ReportedHang,
     classify,
 )
 
@@ -34,7 +34,7 @@ HELLO = {"hello": {}}
 RAISED = {"kind": "exception", "exception": "ValueError", "message": "loss is NAN", "step": 4}
 IN_USE = {"busy": {"error": "/run is in use: process 7 (python) holds its lock", "hint": "stop it"}}
 SECOND_IN_USE = {**HELLO, **IN_USE, "place": {"directory": "/first"}}
-SILENCE = Silence("step", 61.0, 60.0)
+SILENCE = ReportedHang("step", 61.0, 60.0)
 DEAD_CHILD = {**HELLO, "data_worker": {"how": "gone"}}
 DEAD_DATA_WORKER = (
     "[ERROR] MD(1,7f,python): [sig_handler.cc:556] SIGCHLDHandler] "

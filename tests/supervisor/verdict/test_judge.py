@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from chaos.clock import SteppedClock
-from chaos.disk import SimulatedDisk
 from chaos.disk_state import after_power_loss
-from chaos.entropy import SeededEntropy
+from chaos.seeded_entropy import SeededEntropy
+from chaos.simulated_disk import SimulatedDisk
+from chaos.stepped_clock import SteppedClock
 from resilient.config import Origin, Shun
 from resilient.host.world import World
-from supervisor.edges.journal import Journal
+from supervisor.edges.journal_writer import JournalWriter
 from supervisor.verdict.classify import EXCEPTION, FINISHED, MISMATCH, NOTHING_OLDER, Evidence
 from supervisor.verdict.judge import Judge
-from supervisor.verdict.ledger import Ledger, Poison, TrialFile
+from supervisor.verdict.ledger import Poison, TrialFile, TrialLedger
 from supervisor.verdict.restart import RestartPolicy
 
 RUN = Path("/run")
@@ -38,7 +38,7 @@ class Bench:
         world = World(files=self.disk, clock=SteppedClock(), entropy=SeededEntropy())
         self.complaints = []
         self.path = folder / "journal.jsonl"
-        journal = Journal(self.path, world.clock, self.complaints.append)
+        journal = JournalWriter(self.path, world.clock, self.complaints.append)
         self.file = TrialFile(RUN, world, self.complaints.append)
         self.judge = Judge(RestartPolicy(poison=poison), self.file, journal, world)
 
@@ -145,7 +145,7 @@ def test_who_gives_up_forgets_what_was_set_aside(bench):
     poisoned(bench)
     assert bench.file.read().origin.shunned
     assert bench.fail(3, raised(24)).delay_s is None
-    assert bench.file.read() == Ledger()
+    assert bench.file.read() == TrialLedger()
     assert bench.judge.origin == Origin()
 
 
@@ -155,7 +155,7 @@ def test_a_loss_that_was_not_finite_is_not_forgotten(bench):
     bench.fail(1, nan)
     bench.fail(2, nan)
     assert bench.fail(3, nan).delay_s is None
-    assert bench.file.read() == Ledger(origin=Origin(finite=True))
+    assert bench.file.read() == TrialLedger(origin=Origin(finite=True))
 
 
 def test_a_trial_is_on_disk_before_the_state_is_read(tmp_path):

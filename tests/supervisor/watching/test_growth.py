@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.watching.growth import Sample, Watching, forecast, measure, observe
+from supervisor.watching.growth import GrowthHistory, Sample, forecast, measure, observe
 
 GB = 10**9
 MINUTE_S = 60.0
@@ -22,7 +22,7 @@ def course(frees, owns=None, every_s=300.0):
 
 def warnings(samples, checkpoint_bytes=0, own_most_bytes=math.inf):
     """What is told at each sample."""
-    watching, told = Watching(), []
+    watching, told = GrowthHistory(), []
     for sample in samples:
         watching, text = observe(watching, sample, checkpoint_bytes, own_most_bytes)
         told.append(text)
@@ -83,7 +83,7 @@ def test_room_that_somebody_made_ends_the_trend():
     """What was measured before it says nothing any more: no alarm although the disk was filling."""
     frees = [20 * GB - i * GB for i in range(11)] + [500 * GB, 499 * GB, 498 * GB]
     assert [i for i, text in enumerate(warnings(course(frees))) if text] == [9]
-    watching = Watching()
+    watching = GrowthHistory()
     for sample in course(frees):
         watching, _ = observe(watching, sample, 0)
     assert [sample.free_bytes for sample in watching.samples] == frees[11:]
@@ -108,7 +108,7 @@ SAMPLES = st.lists(
 def test_any_course_of_things_can_be_watched(samples, checkpoint_bytes, own_most_bytes):
     """Clocks that jump and sizes out of nowhere: a time that is not negative, and never two warnings in a row
     of the same kind."""
-    watching = Watching()
+    watching = GrowthHistory()
     for sample in samples:
         before = watching
         watching, text = observe(watching, sample, checkpoint_bytes, own_most_bytes)
