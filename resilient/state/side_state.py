@@ -6,7 +6,7 @@ and put back before the first resumed step. In the document:
     "callbacks": [a holder, or null, ...]          in the order of the call's list (``state.holder``)
     "things":    [[key, a holder], ...]            what a loop was given, or what was seen in its script
     "clocks":    [wall clock, monotonic clock]     when it was captured
-    "ended":     {"t": 3, "length": 812}           the blob with both, as finished calls left them (``ended``)
+    "ended":     {"t": 3, "length": 812}           the blob with both, as ``finished_calls`` keeps them
 """
 
 from __future__ import annotations

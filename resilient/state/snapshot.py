@@ -12,7 +12,7 @@ that travels beside them as the container's ``extra``:
      "pipeline_draws": which of Python's and NumPy's global streams the data pipeline was seen to draw from,
      "evaluations": results of the evaluations between training calls, in order (null: run it again),
      "trail":       random streams after each finished call and each evaluation (trail.py),
-     "callbacks":   what callbacks hold, in the order of the call's list (belongings.py),
+     "callbacks":   what callbacks hold, in the order of the call's list (side_state.py),
      "things":      what a loop of the user's own was given beside its cells, "clocks" when that was,
      "ended":       both, as the finished calls have left them: where that lies (ended.py),
      "knobs":       hyperparameters that the script gave, by network (knobs.py),

@@ -12,8 +12,8 @@
     resilient key make FILE   makes a key; key id FILE tells which one it is
     resilient adopt FOLDER    makes a resumable run of what stock MindSpore or MindFormers has saved
 
-RUN is a run's directory (run.json is in it). One file a command; ``runs`` opens a run, ``console`` and
-``progress`` tell. Nothing here imports MindSpore or NumPy.
+RUN is a run's directory (run.json is in it). One file a command; ``opened_run`` opens a run,
+``command_line`` and ``progress`` tell. Nothing here imports MindSpore or NumPy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """resilient stop and save: a word to the supervisor that works on a run.
 
-The word is a signal, to the very process that holds the run's lock (``holder``). What came of it is read in
-the run's journal, from where it ended before the signal was sent.
+The word is a signal, to the very process that holds the run's lock (``lock_holder``). What came of it is read
+in the run's journal, from where it ended before the signal was sent.
 """
 
 from __future__ import annotations

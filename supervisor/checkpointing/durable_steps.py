@@ -1,4 +1,4 @@
-"""The shelf: what of a run is safe on disk, read from the disk itself.
+"""Which steps of a run are safe on disk, read from the disk itself.
 
 Messages may never have come, and files may have gone since: the last line names what lies there.
 """

@@ -101,7 +101,7 @@ def supervise(options: Options, console: Console) -> int:
 
 
 def _lock(directory: RunDirectory) -> FileLock:
-    """Takes the run. Waits for a dead supervisor's desk, which may still write; not for a living holder."""
+    """Takes the run. Waits for the writer process of a dead supervisor, but not for a living holder."""
     end_s = time.monotonic() + _LEFTOVER_S
     while True:
         try:

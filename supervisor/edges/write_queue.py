@@ -1,4 +1,4 @@
-"""The scribe: hands to the desk what is to be written into the run's directory, and never waits for it.
+"""The write queue: hands the writer process what the run's directory is to hold, and never waits for it.
 
 Journal, run.json, trials.json and the attempts' logs go this way, in the order in which they were given. A
 thread sends one order at a time and waits for its reply. If something must not happen before a write is on
@@ -122,9 +122,9 @@ class _Job:
 
 
 class WriteQueue:
-    """A pen that never waits for a disk. ``complain`` hears, once for each file, that it cannot be written.
+    """Never waits for a disk. ``complain`` hears, once for each file, that it cannot be written.
 
-    ``kept`` are descriptors that the desk's process is to have, too: the run's lock. Made before the
+    ``kept`` are descriptors that the writer process is to have, too: the run's lock. Made before the
     supervisor has threads: the process is forked.
     """
 
@@ -252,7 +252,7 @@ class WriteQueue:
         if self._link is not None:
             with contextlib.suppress(OSError):
                 self._link.sendall(WriteOrder(WriteOrderKind.REST, Path()).frame())
-            # The desk leaves then; or when both of these are closed.
+            # The writer process leaves then; or when both of these are closed.
             self._link.close()
             if self._replies is not None:
                 self._replies.close()
@@ -261,7 +261,7 @@ class WriteQueue:
         return ""
 
     def _hand_over(self) -> str:
-        """The desk does the rest by itself, whenever it can; it holds the run's lock until then."""
+        """The writer process does the rest by itself, whenever it can; it holds the run's lock until then."""
         jobs = [job for job in (self._flying, *self._waiting) if job is not None and job.order is not None]
         names = dict.fromkeys(job.order.path.name for job in jobs if job.order is not None)
         text = f"the disk of the run directory does not answer, {', '.join(names)} could not be written"
@@ -287,7 +287,7 @@ class WriteQueue:
         self._waiting_bytes += len(job.order.data) if job.order is not None else 0
         self._given += 1
         if self._thread is None:
-            thread = threading.Thread(target=self._work, name="scribe", daemon=True)
+            thread = threading.Thread(target=self._work, name="write-queue", daemon=True)
             try:
                 thread.start()
                 self._thread = thread

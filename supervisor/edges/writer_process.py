@@ -1,9 +1,9 @@
-"""The desk: where the supervisor's own writes to the run's directory are done, in a process of its own.
+"""The writer process: it does the supervisor's own writes to the run's directory.
 
 A file system that is frozen (``fsfreeze``, a snapshot) or whose server is dead holds everybody who writes to
 it, in a sleep that not even SIGKILL ends; a process cannot even be reaped while one of its threads sleeps so.
-So the supervisor forks a desk and sends it orders (``write_queue``). The desk has the run's lock as long as it
-lives: whatever it still has to write, nobody else works on the run until it is written.
+So the supervisor forks a writer process and sends it orders (``write_queue``). That process has the run's
+lock as long as it lives: whatever it still has to write, nobody else works on the run until it is written.
 
     order  <II length of the head, length of the data | head as JSON | data
     reply  <I  length                                 | JSON
@@ -258,7 +258,7 @@ def _words(error: OSError | StorageError) -> str:
 
 
 def fork(rest: int, kept: Collection[int] = ()) -> tuple[int, socket.socket]:
-    """A desk of its own: its pid, and the link to it. Of our descriptors it has those ``kept``, and ``rest``.
+    """A writer process: its pid, and the link to it. Of our descriptors it has those ``kept``, and ``rest``.
 
     Raises OSError where there can be none.
     """

@@ -66,7 +66,7 @@ class Program:
         return self.core_dumps or self.kind == "command"
 
     def argv(self, door: int = -1) -> list[str]:
-        """The command line of a worker; ``door`` lets a command into its group (see ``launch``)."""
+        """The command line of a worker; ``door`` lets a command into its group (see ``parent_death``)."""
         if self.kind == "command":
             start = isolated.command("supervisor.group.parent_death")
             return [*start, str(door), str(os.getpid()), *self.words]
@@ -195,8 +195,8 @@ class ProcessWorkers:
     """Starts real processes. ``complain`` hears what is wrong with keeping their output and input.
 
     ``find_groups`` tells where control groups can be made; without them the process table is read.
-    ``outlets`` are our stdout and stderr, ``stdin`` is the run's. ``write_queue`` writes their logs, in a process
-    that no sweep ends; ``wards`` end them if we are killed, in another one.
+    ``outlets`` are our stdout and stderr, ``stdin`` is the run's. ``write_queue`` writes their logs, in a
+    process that no sweep ends; ``wards`` end them if we are killed, in another one.
     """
 
     def __init__(

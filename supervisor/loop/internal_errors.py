@@ -1,9 +1,9 @@
 """Faults of ours inside the loop: contained where the run can do without what failed, and reported.
 
 A handler that raises takes no other one with it: the journal gets its traceback, the person one line, and
-the loop goes on. ``BrokenError`` is for the rest: the machine's own transition has failed, or the same thing has
-failed so often that going on would lead nowhere. Then the supervisor saves what is in memory, and ends
-(``emergency_save``).
+the loop continues. ``BrokenError`` is for the rest: the machine's own transition has failed, or the same
+thing has failed so often that nothing is gained by continuing. Then the supervisor saves what is in memory,
+and ends (``emergency_save``).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from supervisor.loop.reactions import Reactions
 
 
 class Reception:
-    """The launcher's audience: requests go to ``save_requests``, news to ``reactions``, an end to ``postmortem``."""
+    """Requests go to ``save_requests``, news to ``reactions``, an end to ``postmortem``."""
 
     def __init__(
         self,

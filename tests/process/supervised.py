@@ -110,7 +110,7 @@ class Supervised:
 
 
 def kill_with_desk(run: Supervised) -> None:
-    """Kills a supervisor together with its desk and its guardian: nobody is left to end what it leaves."""
+    """Kills a supervisor, its writer process and its guardian: nobody is left to end what it leaves."""
     ours = psutil.Process(run.process.pid)
     for child in ours.children():
         if child.cmdline() == ours.cmdline():

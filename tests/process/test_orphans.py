@@ -1,4 +1,4 @@
-"""A supervisor that was killed with its desk, and what it has left: nothing of it disturbs the next one."""
+"""A supervisor that was killed with its writer process leaves nothing that disturbs the next one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the supervisor's saver share: children that are played, and ears that remember."""
+"""What the tests of the supervisor's saver share: children that are played, and listeners that remember."""
 
 from __future__ import annotations
 
@@ -68,3 +68,15 @@ def asked_steps(child):
 
 def is_pinned(mirror, number):
     return mirror._is_pinned(number)
+
+
+def fail(part, method, fault, *, lasting):
+    """From now on, or once, calling this method fails."""
+    real = getattr(part, method)
+
+    def failing(*arguments, **named):
+        if not lasting:
+            setattr(part, method, real)
+        raise fault
+
+    setattr(part, method, failing)

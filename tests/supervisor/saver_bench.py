@@ -1,4 +1,4 @@
-"""A saver of the supervisor's between children that a test plays and ears that remember."""
+"""A saver of the supervisor's between children that a test plays and a listener that remembers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SaverBench:
         self.openings = []
         self.saver = SaverChild(self.children.spawn, self)
 
-    # The saver's ears
+    # The saver's listener
 
     def watch(self, child):
         self.watched.append(child)

@@ -107,7 +107,7 @@ class DatasetWorkerMonitor:
             os.close(theirs)
             return
         try:
-            threading.Thread(target=self._listen, name="resilient-lookout", daemon=True).start()
+            threading.Thread(target=self._listen, name="resilient-datasets", daemon=True).start()
         except RuntimeError:
             # No thread can be had: one that has died is found at the next boundary.
             signal.set_wakeup_fd(-1)
@@ -140,7 +140,7 @@ _monitor: DatasetWorkerMonitor | None = None
 
 
 def look_out(heartbeat: Heartbeat, tell: Callable[[str], None]) -> DatasetWorkerMonitor:
-    """The lookout of this process: its signals are the process's, so there is one."""
+    """The monitor of this process: its signals are the process's, so there is one."""
     global _monitor
     if _monitor is None:
         _monitor = DatasetWorkerMonitor(heartbeat, tell)

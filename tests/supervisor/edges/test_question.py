@@ -50,11 +50,11 @@ def test_a_question_without_a_thread_is_lost_and_nobody_waits_for_it(no_threads)
 def test_without_threads_the_disk_is_asked_directly(no_threads, tmp_path):
     """A limit on processes is no dead disk: another attempt is launched, and a full disk is found as ever."""
     (tmp_path / "lock").touch()
-    lookout = ReadinessCheck(tmp_path)
-    assert judge(lookout.look(), Need()) is None
-    assert judge(lookout.look(), Need(checkpoint_bytes=1 << 60)).kind is ObstacleKind.DISK
+    check = ReadinessCheck(tmp_path)
+    assert judge(check.look(), Need()) is None
+    assert judge(check.look(), Need(checkpoint_bytes=1 << 60)).kind is ObstacleKind.DISK
     no_threads()
-    assert judge(lookout.look(), Need()) is None
+    assert judge(check.look(), Need()) is None
 
 
 def test_without_threads_a_save_is_measured_the_next_time(no_threads, tmp_path):

@@ -34,7 +34,7 @@ def write_queue(complaints):
 
 @contextmanager
 def held(write_queue, tmp_path):
-    """The desk does nothing within it, as if its disk did not answer: somebody has stopped it."""
+    """The writer process does nothing within it, as if its disk did not answer: somebody has stopped it."""
     os.kill(write_queue.pid, signal.SIGSTOP)
     write_queue.append(WriteOrderKind.OUTPUT, tmp_path / "held", b"")
     end_s = time.monotonic() + DEADLINE_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from test_loop_faults import fail
+from played import fail
 
 from supervisor.group import worker_output
 

@@ -1,4 +1,4 @@
-"""Two that stay when the loop does not: the farewell hears on, the guardian remembers."""
+"""Two that stay when the loop does not: the emergency save hears on, the guardian remembers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from played import OPENED, committed, mirror_with
+from played import OPENED, committed, fail, mirror_with
 from test_loop_lives import PlayedWorkers, Theatre
 
 from chaos.played_worker import PlayedWorker
@@ -192,18 +192,6 @@ def test_whatever_of_us_fails_what_is_in_memory_is_saved(tmp_path, monkeypatch, 
         assert KEPT_STEP in theatre.workers.committed
         assert theatre.worker is None
         assert events(theatre, "ended")[-1]["status"] in (70, 75, 126)
-
-
-def fail(part, method, fault, *, lasting):
-    """From now on, or once, calling this method fails."""
-    real = getattr(part, method)
-
-    def failing(*arguments, **named):
-        if not lasting:
-            setattr(part, method, real)
-        raise fault
-
-    setattr(part, method, failing)
 
 
 def live_on(theatre):

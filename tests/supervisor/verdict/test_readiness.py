@@ -129,16 +129,16 @@ def test_a_directory_as_it_was(root):
 
 def test_a_directory_that_is_gone_moved_or_exchanged(root):
     """By the lock's own inode: another directory of the same name is another one."""
-    lookout = ReadinessCheck(root)
+    check = ReadinessCheck(root)
     os.rename(root, root.with_name("moved"))
-    assert judge(lookout.look(), Need()).kind is ObstacleKind.GONE
+    assert judge(check.look(), Need()).kind is ObstacleKind.GONE
     root.mkdir()
     (root / "lock").write_text("")
-    assert judge(lookout.look(), Need()).kind is ObstacleKind.REPLACED
+    assert judge(check.look(), Need()).kind is ObstacleKind.REPLACED
     (root / "lock").unlink()
     root.rmdir()
     os.rename(root.with_name("moved"), root)
-    assert judge(lookout.look(), Need()) is None, "it is back"
+    assert judge(check.look(), Need()) is None, "it is back"
 
 
 def test_where_nobody_makes_files(root, tmp_path):
@@ -169,15 +169,15 @@ def test_a_disk_that_does_not_answer_holds_nobody_up(root, monkeypatch):
     real = os.statvfs
     monkeypatch.setattr(readiness, "_PATIENCE_S", 0.05)
     monkeypatch.setattr(os, "statvfs", statvfs)
-    lookout = ReadinessCheck(root)
+    check = ReadinessCheck(root)
     for _ in range(3):
-        assert judge(lookout.look(), Need()).kind is ObstacleKind.SILENT
+        assert judge(check.look(), Need()).kind is ObstacleKind.SILENT
     assert len(asked) == 1
-    question = lookout._asked
+    question = check._asked
     answers.set()
     question.wait(30)
     assert question.is_answered
-    assert judge(lookout.look(), Need()) is None
+    assert judge(check.look(), Need()) is None
 
 
 def test_a_process_of_the_attempt_before_is_named(root):
