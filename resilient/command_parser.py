@@ -1,11 +1,25 @@
-"""--version: each command prints its own name and the version that is installed."""
+"""What our command lines share: bad usage is an error of ours, and --version."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, NoReturn
+
+from resilient.errors import UsageError
 
 _DISTRIBUTION = "resilient-run"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Bad usage has the exit status 64 here, argparse's own is 2. ``hint`` tells what helps."""
+
+    def __init__(self, *, hint: str = "", **more: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **more)
+        self._hint = hint or f"{self.prog} --help tells how"
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(message, hint=self._hint)
 
 
 class ShowVersion(argparse.Action):

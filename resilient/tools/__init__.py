@@ -22,11 +22,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from resilient.command_parser import ShowVersion
+from resilient.command_parser import CommandParser, ShowVersion
 from resilient.errors import EXIT_USAGE, BusyError, ResilientError, UsageError
 from resilient.host import core_dumps, python_warnings, standard_streams
 from resilient.tools import adopt, control, explain, export, key, ls, pin, rekey, status, verify
-from resilient.tools.command_line import EXIT_BAD, Parser, close_quietly, note, prepared
+from resilient.tools.command_line import EXIT_BAD, close_quietly, note, prepared
 
 _EPILOG = """\
 exit status: 0 all is well, 1 something is wrong with a checkpoint or a disk
@@ -76,8 +76,8 @@ def _run(argv: Sequence[str]) -> int:
         return command(options)
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="resilient",
         description="Looks at a run and its checkpoints, and works on them. COMMAND --help tells more.",
         epilog=_EPILOG,

@@ -10,9 +10,9 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from resilient.errors import UsageError
+from resilient.command_parser import CommandParser
 
 EXIT_BAD = 1
 
@@ -20,20 +20,10 @@ Commands = Any
 """What ``argparse.ArgumentParser.add_subparsers`` returns; its type has no public name."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Bad usage has the exit status 64 here, argparse's own is 2."""
-
-    def __init__(self, **more: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **more)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} --help tells how")
-
-
-def add_command(commands: Commands, name: str, function: Any, words: str, more: str) -> Parser:
+def add_command(commands: Commands, name: str, function: Any, words: str, more: str) -> CommandParser:
     """A command of ``resilient``: its parser, with ``--json``."""
     first = textwrap.fill(f"{words[0].upper()}{words[1:]}.", 79)
-    parser: Parser = commands.add_parser(name, help=words, description=f"{first}\n\n{more}")
+    parser: CommandParser = commands.add_parser(name, help=words, description=f"{first}\n\n{more}")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(function=function)
     return parser

@@ -7,12 +7,13 @@ import re
 from dataclasses import asdict
 from typing import Any
 
+from resilient.command_parser import CommandParser
 from resilient.errors import ResilientError, StorageError, UnusableError, UsageError
 from resilient.host.world import World
 from resilient.run.lock_holder import holder
 from resilient.run.rundir import RunDirectory
 from resilient.tools.account import Account, build
-from resilient.tools.command_line import Commands, Parser, add_command, say
+from resilient.tools.command_line import Commands, add_command, say
 from resilient.tools.journal_reader import JournalReader
 from resilient.tools.narrative import Present, advice, chapters, headline, newest, standing
 from resilient.tools.on_disk import look_at_disk
@@ -34,7 +35,7 @@ nothing; no key is needed.
 def add(commands: Commands) -> None:
     """The command."""
     words = "the story of a run: what happened, why, what was saved, what to do next"
-    parser: Parser = add_command(commands, "explain", run, words, _MORE)
+    parser: CommandParser = add_command(commands, "explain", run, words, _MORE)
     parser.add_argument("--attempt", type=int, metavar="N", help="only this attempt, in full")
     add_run(parser)
 

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from resilient.codec import keys
+from resilient.command_parser import CommandParser
 from resilient.config import ENC_MODES, Environment
 from resilient.errors import UsageError
 from resilient.host.directories import is_directory, is_there
-from resilient.tools.command_line import Commands, Parser, add_command, say
+from resilient.tools.command_line import Commands, add_command, say
 
 _MORE = """\
 A key file holds 32 bytes (16 for SM4-CBC) as hexadecimal digits, and only you
@@ -20,7 +21,7 @@ ls` shows which key each checkpoint was sealed with."""
 
 def add(commands: Commands) -> None:
     """The command and its parts."""
-    parser: Parser = commands.add_parser(
+    parser: CommandParser = commands.add_parser(
         "key", help="make a key; tell which key a file holds", description=_MORE
     )
     parts = parser.add_subparsers(dest="part", required=True, metavar="make|id")

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from resilient.codec import keys
+from resilient.command_parser import CommandParser
 from resilient.config import ENC_MODES, Environment, Sealing
 from resilient.errors import BusyError, KeySourceError, UnusableError, UsageError
 from resilient.host.directories import is_directory, is_there
@@ -28,7 +29,7 @@ from resilient.store import layout
 from resilient.store.entry import Entry
 from resilient.store.opening import open_store
 from resilient.store.store import Store
-from resilient.tools.command_line import Parser, count, note
+from resilient.tools.command_line import count, note
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,12 @@ def tell_locked(key_ids: Iterable[str | None]) -> None:
         )
 
 
-def add_run(parser: Parser) -> None:
+def add_run(parser: CommandParser) -> None:
     """The run, as the first word of a command."""
     parser.add_argument("run", metavar="RUN", help="the run's directory: run.json is in it")
 
 
-def add_keys(parser: Parser, prefix: str = "") -> None:
+def add_keys(parser: CommandParser, prefix: str = "") -> None:
     """The options that name the keys to open checkpoints with."""
     group = parser.add_argument_group(
         "keys", "Without any of these, your own key in ~/.config/resilient is tried."

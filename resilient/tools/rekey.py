@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from resilient.codec import keys
+from resilient.command_parser import CommandParser
 from resilient.config import ENC_MODES, Environment, Sealing
 from resilient.errors import StorageError, UnusableError, UsageError
 from resilient.run.floor import FloorFile
 from resilient.run.reseal import Rekey, Resealed
 from resilient.store import layout
 from resilient.tools import command_line
-from resilient.tools.command_line import EXIT_BAD, Commands, Parser, add_command, note, say
+from resilient.tools.command_line import EXIT_BAD, Commands, add_command, note, say
 from resilient.tools.opened_run import OpenedRun, add_keys, add_run, open_run
 from resilient.tools.progress import ProgressBar, watched
 
@@ -58,7 +59,7 @@ def add(commands: Commands) -> None:
     )
 
 
-def _add_new(parser: Parser) -> None:
+def _add_new(parser: CommandParser) -> None:
     group = parser.add_argument_group("the new key", "One of these four.")
     choice = group.add_mutually_exclusive_group(required=True)
     choice.add_argument("--key-file", metavar="F", help="the new key; `resilient key make F` makes one")

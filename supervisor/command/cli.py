@@ -15,9 +15,8 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-from resilient.command_parser import ShowVersion
+from resilient.command_parser import CommandParser, ShowVersion
 from resilient.config import (
     DEFAULT_KEEP,
     DEFAULT_SAVE,
@@ -77,13 +76,6 @@ exit status: 0 the run is complete, 64 bad usage, 65 checkpoints exist and none 
 by request (the same command resumes), 130 Ctrl-C before anything was launched; otherwise the script's
 own (128+N for signal N).
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """Bad usage has the exit status 64 here, argparse's own is 2."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint="resilient-run --help lists the options")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -178,13 +170,12 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
+        hint="resilient-run --help lists the options",
         prog="resilient-run",
         usage="resilient-run [OPTIONS] SCRIPT | -m MODULE | --no-python COMMAND  [ARGS...]",
         description="Runs a MindSpore training script so that no failure loses work.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     what = parser.add_argument_group("what to run")
     what.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
