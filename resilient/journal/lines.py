@@ -29,6 +29,7 @@ class _Field(NamedTuple):
 
 
 _FIELDS: dict[type[JournalEvent], tuple[_Field, ...]] = {}
+_WRITTEN: dict[type[JournalEvent], tuple[tuple[str, Any], ...]] = {}
 
 
 def _fields(kind: type[JournalEvent]) -> tuple[_Field, ...]:
@@ -39,6 +40,14 @@ def _fields(kind: type[JournalEvent]) -> tuple[_Field, ...]:
             _Field(field.name, _reader(hints[field.name]), field.default) for field in fields(kind)
         )
     return _FIELDS[kind]
+
+
+def _written(kind: type[JournalEvent]) -> tuple[tuple[str, Any], ...]:
+    """The names and defaults of the fields that are not written with the time."""
+    if kind not in _WRITTEN:
+        own = [field for field in _fields(kind) if field.name not in _STAMPS]
+        _WRITTEN[kind] = tuple((field.name, field.default) for field in own)
+    return _WRITTEN[kind]
 
 
 def _reader(hint: Any) -> Callable[[object], Any]:
@@ -66,12 +75,12 @@ def decode(line: bytes) -> JournalEvent | None:
 def content_of(event: JournalEvent) -> dict[str, Any]:
     """What an event says beside its word and its time, as it is written."""
     assert event.word, "an event of another version is not ours to write"
-    content = {}
-    for name, _, default in _fields(type(event)):
-        value = getattr(event, name)
-        if name not in _STAMPS and (default is MISSING or value != default):
-            content[name] = value
-    return content
+    own = vars(event)
+    return {
+        name: own[name]
+        for name, default in _written(type(event))
+        if default is MISSING or own[name] != default
+    }
 
 
 def told(word: str, content: Mapping[str, Any], attempt: int | None = None) -> WorkerEvent | None:
