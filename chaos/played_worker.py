@@ -7,10 +7,10 @@ import os
 import socket
 from collections.abc import Sequence
 from signal import SIGKILL
-from typing import Any
 
 from resilient.errors import LinkError
 from resilient.wire.link import Link
+from resilient.wire.messages import Message
 from supervisor.edges.vitals import Vitals
 
 _pids = itertools.count(100_000)
@@ -56,14 +56,14 @@ class PlayedWorker:
 
     # What the test plays
 
-    def hear(self) -> tuple[dict[str, Any], list[int]] | None:
+    def hear(self) -> tuple[Message, list[int]] | None:
         """The next message the child was sent; None when there is none, or the supervisor has let go."""
         try:
             return self.other.poll()
         except LinkError:
             return None
 
-    def say(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    def say(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         self.other.send(message, descriptors)
 
     def die(self, code: int = -SIGKILL) -> None:

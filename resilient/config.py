@@ -5,7 +5,6 @@ argv and environment → these dataclasses → constructors; nothing else looks 
 
 from __future__ import annotations
 
-import base64
 import math
 import os
 import signal
@@ -13,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from resilient.errors import UsageError
 
 ENC_MODES = ("AES-GCM", "AES-CBC", "SM4-CBC")
 LINK_FD_VARIABLE = "RESILIENT_LINK_FD"
@@ -89,18 +86,6 @@ class KeepPolicy:
         assert self.per_minutes is None or self.per_minutes > 0
         assert self.every_steps is None or self.every_steps > 0
 
-    def to_json(self) -> list[Any]:
-        """The policy as a JSON-able value."""
-        best = self.best
-        words = None if best is None else [best.count, best.by, best.direction]
-        return [self.max_count, self.per_minutes, self.every_steps, words]
-
-    @classmethod
-    def from_json(cls, value: Sequence[Any]) -> KeepPolicy:
-        """The inverse of :meth:`to_json`."""
-        max_count, per_minutes, every_steps, best = value
-        return cls(max_count, per_minutes, every_steps, None if best is None else Best(*best))
-
 
 @dataclass(frozen=True)
 class Sealing:
@@ -121,23 +106,6 @@ class Sealing:
     def __post_init__(self) -> None:
         assert (self.mode is None) == (self.key is None), "a mode needs a key, and a key a mode"
         assert self.mode is None or self.mode in ENC_MODES
-
-    def to_message(self) -> dict[str, Any]:
-        """The keys as JSON for the link. Never log it."""
-        return {
-            "mode": self.mode,
-            "key": _to_text(self.key),
-            "old_keys": [_to_text(key) for key in self.old_keys],
-        }
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Sealing:
-        """The inverse of :meth:`to_message`."""
-        return cls(
-            mode=message["mode"],
-            key=_to_bytes(message["key"]),
-            old_keys=tuple(base64.b64decode(key) for key in message["old_keys"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -255,60 +223,6 @@ class WorkerConfig:
     take_from_script: tuple[str, ...] = ()
     extend: bool = False
 
-    def to_message(self) -> dict[str, Any]:
-        """The configuration as one JSON-able message for the link. Holds the key: never log it."""
-        return {
-            "type": "config",
-            "run_id": self.run_id,
-            "directory": str(self.directory),
-            "seed": self.seed,
-            "attempt": self.attempt,
-            "rank": self.rank,
-            "world_size": self.world_size,
-            "save": [self.save.every_steps, self.save.every_s],
-            "keep": self.keep.to_json(),
-            **self.sealing.to_message(),
-            "accepted": list(self.accepted),
-            "saved_in": list(self.saved_in),
-            "may_begin_anew": self.may_begin_anew,
-            "mirror": [self.mirror.on, self.mirror.every, self.mirror.slots],
-            "origin": self.origin.to_json(),
-            "take_from_script": list(self.take_from_script),
-            "extend": self.extend,
-        }
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> WorkerConfig:
-        """The inverse of :meth:`to_message`. Raises UsageError for the message of another version."""
-        try:
-            return cls._of(message)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(
-                "resilient was exchanged for another version while the supervisor of this run was at work",
-                hint="stop the run, then run the same command again: it resumes",
-            ) from error
-
-    @classmethod
-    def _of(cls, message: Mapping[str, Any]) -> WorkerConfig:
-        return cls(
-            run_id=message["run_id"],
-            directory=Path(message["directory"]),
-            seed=message["seed"],
-            attempt=message["attempt"],
-            rank=message["rank"],
-            world_size=message["world_size"],
-            save=SavePolicy(*message["save"]),
-            keep=KeepPolicy.from_json(message["keep"]),
-            accepted=tuple(message["accepted"]),
-            saved_in=tuple(message["saved_in"]),
-            may_begin_anew=message["may_begin_anew"],
-            mirror=MirrorPolicy(*message["mirror"]),
-            sealing=Sealing.from_message(message),
-            origin=Origin.from_json(message["origin"]),
-            take_from_script=tuple(message["take_from_script"]),
-            extend=message["extend"],
-        )
-
 
 @dataclass(frozen=True)
 class Environment:
@@ -334,11 +248,3 @@ class Environment:
 def forget_link() -> None:
     """Takes the link out of the environment: children of the script are no workers of the supervisor."""
     os.environ.pop(LINK_FD_VARIABLE, None)
-
-
-def _to_text(key: bytes | None) -> str | None:
-    return None if key is None else base64.b64encode(key).decode("ascii")
-
-
-def _to_bytes(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)

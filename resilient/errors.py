@@ -19,6 +19,7 @@ ResilientError
 │   └── MirrorFullError   there is no memory for what has grown: leave it out
 ├── LinkError             the other side of the link is gone: do without it
 │   └── NonsenseError     one message made no sense: leave it out, and go on listening
+│       └── OtherVersionError  the other side is of another version: end, and say so
 ├── TooLargeError         a message is too large for the link: shorten it
 └── StalledError          the other side of the link lives and does not read: try later
 """
@@ -144,7 +145,25 @@ class LinkError(ResilientError):
 
 
 class NonsenseError(LinkError):
-    """A message on the link made no sense. The link itself is as it was."""
+    """A message on the link made no sense. The link itself is as it was.
+
+    ``of`` is the class of the message, where its word was understood: its sender may wait for an answer.
+    """
+
+    def __init__(self, message: str, *, of: type | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.of = of
+
+
+class OtherVersionError(NonsenseError):
+    """The other side of the link speaks another protocol: it is of another version of ours."""
+
+    def __init__(self, *, of: type | None = None) -> None:
+        super().__init__(
+            "resilient was exchanged for another version while the supervisor of this run was at work",
+            of=of,
+            hint="stop the run, then run the same command again: it resumes",
+        )
 
 
 class TooLargeError(ResilientError):

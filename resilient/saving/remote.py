@@ -1,11 +1,7 @@
 """The worker's side of the saver: what it asks the supervisor to have committed, and what it hears.
 
-    worker → supervisor      store     where checkpoints go, how many stay, the script's own key
-                             mirror    with a descriptor: from now on this is the rank's mirror
-                             save      commit this slot
-                             mirror_off   nothing more: the worker commits by itself
-    supervisor → worker      opened    the store is ready, or the error
-                             done      what became of a save
+    worker → supervisor      OpenStore, TakeMirror, SaveSlot, DropMirror
+    supervisor → worker      StoreOpened, SaveDone
 
 One save is under way at a time. Only the main thread receives. When the supervisor is gone, LinkError.
 """
@@ -16,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -27,6 +23,15 @@ from resilient.host.shared_memory import SharedMemory
 from resilient.saving.in_process import Saver
 from resilient.wire.heartbeat import Heartbeat
 from resilient.wire.link import Link
+from resilient.wire.messages import (
+    DropMirror,
+    Message,
+    OpenStore,
+    SaveDone,
+    SaveSlot,
+    StoreOpened,
+    TakeMirror,
+)
 from resilient.wire.mirror import Mirror, Slot
 
 _LOOK_S = 1.0
@@ -58,30 +63,23 @@ class RemoteSaver:
 
     def open(self, directory: Path, keep: KeepPolicy, sealing: Sealing) -> None:
         """Waits until the saver has opened this store. Raises StorageError when it cannot, LinkError."""
-        self._link.send(
-            {
-                "type": "store",
-                "directory": str(directory),
-                "keep": keep.to_json(),
-                "sealing": sealing.to_message(),
-            }
-        )
-        while (answer := self._link.receive()[0])["type"] != "opened":
+        self._link.send(OpenStore(directory, keep, sealing))
+        while not isinstance(answer := self._link.receive()[0], StoreOpened):
             self._hear(answer)
-        if answer["error"]:
-            raise StorageError(str(answer["error"]))
+        if answer.error:
+            raise StorageError(answer.error)
 
     def leave(self) -> None:
         """From now on this process commits by itself. Raises LinkError."""
         self.wait()
-        self._link.send({"type": "mirror_off"})
+        self._link.send(DropMirror())
 
     def hand_over(self, mirror: Mirror) -> bool:
         """Tells which mirror is the rank's from now on. Raises LinkError."""
         if mirror is not self._theirs:
             memory = _memory(mirror)
             try:
-                self._link.send({"type": "mirror"}, [memory.descriptor])
+                self._link.send(TakeMirror(), [memory.descriptor])
             finally:
                 # It is mapped here, and open there: what is not open no script can close.
                 memory.close()
@@ -91,8 +89,7 @@ class RemoteSaver:
     def ask(self, wanted: PendingCommit, epoch: int, apart: Mirror | None) -> None:
         """Has a pinned slot committed: of the rank's mirror, or of one ``apart``. Raises LinkError."""
         assert not self._flying
-        why = {"epoch": epoch, "reason": wanted.reason, "failure": wanted.failure}
-        message = {"type": "save", **wanted.slot.to_message(), **why}
+        message = SaveSlot(wanted.slot, epoch, wanted.reason, wanted.failure)
         self._link.send(message, [] if apart is None else [_memory(apart).descriptor])
         self._flying = True
 
@@ -126,10 +123,10 @@ class RemoteSaver:
             looks = looks + 1 if received is None and _is_stopped(os.getppid()) else 0
         return self._succeeded and not self._flying
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        if message["type"] == "done":
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, SaveDone):
             self._flying = False
-            self._succeeded = not message["error"]
+            self._succeeded = not message.error
 
 
 @dataclass(frozen=True)

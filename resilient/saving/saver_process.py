@@ -1,11 +1,11 @@
 """The saver: a process of its own that commits slots of mirrors, with neither mindspore nor numpy.
 
     training process, or supervisor                saver
-      config (the key is in it)               ─►     opens the store
-      open?                                   ─►     takes the rank's lock, cleans up after the dead
-                                              ◄─     opened, or the error
-      commit, with the mirror's descriptor    ─►     maps the slot, commits it, keeps retention
-                                              ◄─     saved, or the error
+      Configure (the key is in it)            ─►     opens the store
+      TakeOver                                ─►     takes the rank's lock, cleans up after the dead
+                                              ◄─     SaverReady, or the error
+      CommitSlot, with the mirror             ─►     maps the slot, commits it, keeps retention
+                                              ◄─     SlotCommitted, or the error
 
 Under ``resilient-run`` the saver is the supervisor's child and outlives the worker (``saves.saver_child``).
 With ``async_save='process'`` and no supervisor it is the training's child and holds the lock itself. It keeps
@@ -22,16 +22,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import tenacity
 
 from resilient import isolated
 from resilient.config import WorkerConfig
-from resilient.errors import BusyError, LinkError, MirrorError, ResilientError, TooLargeError
+from resilient.errors import BusyError, LinkError, MirrorError, NonsenseError, ResilientError
 from resilient.host import core_dumps, python_warnings
 from resilient.host.descriptors import out_of_reach
 from resilient.host.files import FileLock, Files
@@ -43,9 +42,16 @@ from resilient.store import layout
 from resilient.store.opening import open_store
 from resilient.store.weights import remove_temporaries
 from resilient.wire.link import Link
-from resilient.wire.mirror import Mirror, Slot
-from resilient.wire.parts import MOST_BYTES
-from resilient.wire.shorten import fitting
+from resilient.wire.messages import (
+    CommitSlot,
+    Configure,
+    Message,
+    SaverAnswer,
+    SaverReady,
+    SlotCommitted,
+    TakeOver,
+)
+from resilient.wire.mirror import Mirror
 
 _LOCK_S = 60.0  # a worker whose supervisor has died commits by itself, and then ends
 _OWNER_BYTES = 64
@@ -95,14 +101,15 @@ class ProcessCommit:
         mirror, slot = slots.mirror_of(snapshot, self._config.run_id, self._config.rank)
         try:
             assert isinstance(mirror.memory, SharedMemory)
-            why = {"reason": snapshot.reason, "failure": snapshot.failure, "hurry": True}
-            link.send({"type": "commit", **slot.to_message(), **why}, [mirror.memory.descriptor])
+            order = CommitSlot(slot, snapshot.reason, snapshot.failure, hurry=True)
+            link.send(order, [mirror.memory.descriptor])
         finally:
             mirror.close()
         answer, _ = link.receive()
-        path = Path(answer["path"]) if answer["path"] else None
-        remarks, generation = tuple(answer["remarks"]), answer["generation"]
-        return Saved(snapshot, answer["seconds"], path, answer["error"], remarks, generation)
+        if not isinstance(answer, SlotCommitted):
+            raise LinkError(getattr(answer, "error", "it has answered something else"))
+        path = Path(answer.path) if answer.path else None
+        return Saved(snapshot, answer.seconds, path, answer.error, answer.remarks, answer.generation)
 
     def _start(self) -> Link:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -110,7 +117,7 @@ class ProcessCommit:
             command = [*COMMAND, str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._link = Link.from_fd(out_of_reach(ours.detach()))
-        self._link.send(self._config.to_message())
+        self._link.send(Configure(self._config))
         return self._link
 
     def close(self) -> None:
@@ -139,16 +146,27 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     link = Link.from_fd(int(sys.argv[1]))
     with contextlib.suppress(LinkError):
-        config, _ = link.receive()
-        saver = SaverProcess(WorkerConfig.from_message(config), World())
-        while True:
-            message, descriptors = link.receive()
-            answer = saver.answer(message, descriptors)
-            try:
-                link.send(answer)
-            except TooLargeError:
-                # Its commit is done: the asker must hear of that, if not of each remark.
-                link.send(fitting(answer, MOST_BYTES))
+        try:
+            order, _ = link.receive()
+        except NonsenseError as error:
+            # Another version of ours is installed by now.
+            link.send(SaverReady(error=str(error), lasting=True))
+            return
+        if isinstance(order, Configure):
+            _serve(link, SaverProcess(order.config, World()))
+
+
+def _serve(link: Link, saver: SaverProcess) -> None:
+    """Answers one order after the other. Raises LinkError at the end of the link."""
+    while True:
+        try:
+            order, descriptors = link.receive()
+        except NonsenseError as error:
+            kind = SaverReady if error.of is TakeOver else SlotCommitted
+            link.send(kind(error=str(error), lasting=True))
+            continue
+        # However many remarks there are: a commit that is done must be heard of, and the link cuts them.
+        link.send(saver.answer(order, descriptors))
 
 
 class SaverProcess:
@@ -169,26 +187,27 @@ class SaverProcess:
         )
         self._committer = Committer(store, config.directory, config.rank, config.keep, config.sealing, world)
 
-    def answer(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
-        """The answer to one message. Never raises: whoever asked must not wait for ever."""
+    def answer(self, order: Message, descriptors: Sequence[int]) -> SaverAnswer:
+        """The answer to one order. Never raises: the other side waits for it."""
         unused = list(descriptors)
         try:
-            if message["type"] == "open":
-                return self.open()
-            if message["type"] == "commit" and unused:
-                return self.commit(message, unused.pop(0))
+            if isinstance(order, TakeOver):
+                return self.take_over()
+            if isinstance(order, CommitSlot) and unused:
+                return self.commit(order, unused.pop(0))
             raise LinkError("the saver opens its store, and commits what comes with the request")
         except Exception as error:  # noqa: BLE001 - told to the other side, which decides
             text = str(error) if isinstance(error, ResilientError) else f"{type(error).__name__}: {error}"
             # Memory that makes no sense does not come to any by being sent again.
             lasting = isinstance(error, (LinkError, MirrorError))
-            return {"type": message["type"], **_outcome(0.0, "", text, ()), "lasting": lasting}
+            kind = SaverReady if isinstance(order, TakeOver) else SlotCommitted
+            return kind(error=text, lasting=lasting)
         finally:
             # It lives as long as the run: what nobody takes must not add up.
             for descriptor in unused:
                 os.close(descriptor)
 
-    def open(self) -> dict[str, Any]:
+    def take_over(self) -> SaverReady:
         """Takes the rank's lock, so that nobody else commits here, and cleans up after the dead."""
         root, rank, files = self._config.directory, self._config.rank, self._world.files
         files.make_directory(root)
@@ -196,25 +215,26 @@ class SaverProcess:
         recovery = self._committer.store.recover()
         for folder in (layout.network_directory(root, rank), layout.trainable_directory(root, rank)):
             remove_temporaries(files, folder)
-        aside = [
-            f"set aside in {layout.quarantine_directory(root)}: {found}" for found in recovery.quarantined
-        ]
-        return {"type": "open", **_outcome(0.0, "", "", aside)}
+        aside = layout.quarantine_directory(root)
+        return SaverReady(remarks=tuple(f"set aside in {aside}: {found}" for found in recovery.quarantined))
 
-    def commit(self, message: Mapping[str, Any], descriptor: int) -> dict[str, Any]:
+    def commit(self, order: CommitSlot, descriptor: int) -> SlotCommitted:
         """Commits one slot of the mirror behind a descriptor."""
         mirror = Mirror.of(descriptor)
         try:
-            _be_polite(not message["hurry"])
-            slot = Slot.from_message(message)
-            reason, failure = message["reason"], message["failure"]
-            saved = self._committer.commit(slots.snapshot(mirror, slot, reason, failure=failure))
+            _be_polite(not order.hurry)
+            snapshot = slots.snapshot(mirror, order.slot, order.reason, failure=order.failure)
+            saved = self._committer.commit(snapshot)
         finally:
             mirror.close()
-        path = str(saved.path) if saved.path else ""
-        outcome = _outcome(saved.seconds, path, saved.error, saved.remarks)
-        epoch, generation = saved.snapshot.epoch, saved.generation
-        return {"type": "commit", "epoch": epoch, "generation": generation, **outcome}
+        return SlotCommitted(
+            error=saved.error,
+            remarks=tuple(saved.remarks),
+            path=str(saved.path) if saved.path else "",
+            epoch=saved.snapshot.epoch,
+            generation=saved.generation,
+            seconds=saved.seconds,
+        )
 
 
 def take_lock(files: Files, path: Path, wait_s: float | None = None) -> FileLock:
@@ -243,10 +263,6 @@ def _holder(files: Files, path: Path) -> tuple[int, str]:
         return pid, f"process {pid} ({psutil.Process(pid).name()})"
     except (FileNotFoundError, ResilientError, ValueError, OverflowError, psutil.Error):
         return 0, "another process"
-
-
-def _outcome(seconds: float, path: str, error: str, remarks: Sequence[str]) -> dict[str, Any]:
-    return {"path": path, "error": error, "seconds": seconds, "remarks": list(remarks)}
 
 
 def _be_polite(polite: bool) -> None:

@@ -1,15 +1,16 @@
 """The link between a supervisor and a worker: one ``SOCK_SEQPACKET`` socket pair.
 
-One JSON message per packet, with its ``type``; file descriptors travel beside it (``SCM_RIGHTS``). A message
-that is too large for a packet goes in several (``parts``), its descriptors with the last one. A packet is
-whole or absent, and each part names its message: two threads may send at once, and a process killed in the
-middle of a send leaves nothing that could be taken for a message.
+One message of the vocabulary (``wire/messages.py``) per packet; file descriptors travel beside it
+(``SCM_RIGHTS``). It is encoded and decoded here: everybody else has values. A message that is too large for a
+packet goes in several (``parts``), its descriptors with the last one. A packet is whole or absent, and each
+part names its message: two threads may send at once, and a process killed in the middle of a send leaves
+nothing that could be taken for a message.
 
 What goes wrong is one of four errors, since it leads to four decisions:
 
     LinkError       the other side is gone: do without it
     NonsenseError   one message made no sense: leave it out, and go on listening
-    TooLargeError   this message is too large for any link: shorten it
+    TooLargeError   this message is too large for any link, and not because of its texts, which are cut
     StalledError    the other side lives and does not read: try later
 """
 
@@ -17,25 +18,22 @@ from __future__ import annotations
 
 import array
 import contextlib
-import json
 import os
 import select
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from resilient.errors import LinkError, NonsenseError, StalledError
 from resilient.host.descriptors import identity
 from resilient.wire import parts
+from resilient.wire.messages import Message
+from resilient.wire.packing import decode, encode
 
 LIMIT_BYTES = 64 * 1024
 """The size of a packet."""
 
 LIMIT_DESCRIPTORS = 4
-
-GONE = "gone"
-"""How a process of a dataset died is not known: MindSpore's handler has reaped it already."""
 
 _DESCRIPTOR_BYTES = array.array("i").itemsize
 
@@ -62,9 +60,13 @@ class Link:
         return self._socket.fileno()
 
     def send(
-        self, message: Mapping[str, Any], descriptors: Sequence[int] = (), patience_s: float | None = None
+        self,
+        message: Message,
+        descriptors: Sequence[int] = (),
+        patience_s: float | None = None,
+        limit_bytes: int = parts.MOST_BYTES,
     ) -> None:
-        """Sends one message.
+        """Sends one message; its texts are cut, with a mark, where it has more than ``limit_bytes``.
 
         Raises TooLargeError; LinkError when the other side is gone; StalledError when that has read nothing
         for ``patience_s`` (by default this waits for ever). The receiver drops the parts of a message that
@@ -72,7 +74,7 @@ class Link:
         """
         self._demand_ours()
         end_s = None if patience_s is None else time.monotonic() + patience_s
-        *first, last = parts.split(json.dumps(message).encode(), LIMIT_BYTES)
+        *first, last = parts.split(encode(message, limit_bytes), LIMIT_BYTES)
         for part in first:
             self._send(part, (), end_s)
         self._send(last, descriptors, end_s)
@@ -93,13 +95,13 @@ class Link:
             except OSError as error:
                 raise LinkError(f"the other side of the link is gone: {error}") from error
 
-    def receive(self) -> tuple[dict[str, Any], list[int]]:
+    def receive(self) -> tuple[Message, list[int]]:
         """Waits for one message and its descriptors. Raises LinkError at the end, and NonsenseError."""
         while True:
             if (received := self._take()) is not None:
                 return received
 
-    def _take(self) -> tuple[dict[str, Any], list[int]] | None:
+    def _take(self) -> tuple[Message, list[int]] | None:
         """Waits for a packet: a message, or None for a part of one that is not complete yet."""
         self._demand_ours()
         try:
@@ -117,13 +119,13 @@ class Link:
                         os.close(descriptor)
         return None if message is None else (message, descriptors)
 
-    def _assemble(self, data: bytes, flags: int) -> dict[str, Any] | None:
+    def _assemble(self, data: bytes, flags: int) -> Message | None:
         if not data:
             raise LinkError("the other side of the link is gone")
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise NonsenseError("a message on the link was cut off")
         whole = self._unfinished.add(data) if parts.is_part(data) else data
-        return None if whole is None else _parse(whole)
+        return None if whole is None else decode(whole)
 
     def _receive(self) -> tuple[bytes, Sequence[tuple[int, int, bytes]], int]:
         space_bytes = socket.CMSG_SPACE(LIMIT_DESCRIPTORS * _DESCRIPTOR_BYTES)
@@ -136,22 +138,22 @@ class Link:
             data, beside, flags, _ = self._socket.recvmsg(*limits)
         return data, beside, flags
 
-    def poll(self, timeout_s: float = 0.0) -> tuple[dict[str, Any], list[int]] | None:
+    def poll(self, timeout_s: float = 0.0) -> tuple[Message, list[int]] | None:
         """A message that is there, or comes in time; None for none. Raises as :meth:`receive` does."""
         while self._is_ready(select.POLLIN, timeout_s):
             if (received := self._take()) is not None:
                 return received
         return None
 
-    def wait(self, kind: str, timeout_s: float) -> bool:
-        """Waits for a message of this type, and drops it; False when it did not come in time.
+    def wait(self, kind: type[Message], timeout_s: float) -> bool:
+        """Waits for a message of this class, and drops it; False when it did not come in time.
 
         Others that come before it are dropped as well. Raises as :meth:`receive` does.
         """
         end_s = time.monotonic() + timeout_s
         while self._is_ready(select.POLLIN, max(0.0, end_s - time.monotonic())):
             received = self._take()
-            if received is not None and received[0]["type"] == kind:
+            if received is not None and isinstance(received[0], kind):
                 return True
         return False
 
@@ -189,13 +191,3 @@ def _descriptors(beside: Sequence[tuple[int, int, bytes]]) -> list[int]:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             found.frombytes(content[: len(content) - len(content) % _DESCRIPTOR_BYTES])
     return list(found)
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise NonsenseError(f"a message on the link is no JSON: {type(error).__name__}") from error
-    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        raise NonsenseError("a message on the link has no type")
-    return message

@@ -34,10 +34,10 @@ import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from resilient.errors import MirrorError, NoSlotError
 from resilient.host.shared_memory import PAGE_BYTES, Memory, SharedMemory
+from resilient.wire.bounds import Count
 
 ALIGNMENT_BYTES = 64
 META_BYTES = 4 * 1024 * 1024
@@ -137,20 +137,9 @@ def _is_sensible(layout: MirrorLayout) -> bool:
 class Slot:
     """One complete slot as it was seen: which one, its place in the order, and the step it holds."""
 
-    number: int
-    sequence: int
-    step: int
-
-    def to_message(self) -> dict[str, int]:
-        """As JSON for the link."""
-        return {"slot": self.number, "sequence": self.sequence, "step": self.step}
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Slot:
-        """The inverse of :meth:`to_message`. Raises MirrorError."""
-        if not all(is_count(message.get(name)) for name in ("slot", "sequence", "step")):
-            raise MirrorError("a message names no slot")
-        return cls(message["slot"], message["sequence"], message["step"])
+    number: Count
+    sequence: Count
+    step: Count
 
 
 class Mirror:

@@ -2,20 +2,17 @@
 
 A supervisor that is frozen (SIGSTOP, a suspended shell) does not read, and one day the link is full. The
 training must not stand still for that, least of all when it is about to fail: the outbox keeps what it cannot
-send, and sends it as soon as it can. A message that is too large for any link is cut, with a mark.
+send, and sends it as soon as it can.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
 
-from resilient.errors import LinkError, StalledError, TooLargeError
+from resilient.errors import LinkError, StalledError
 from resilient.wire.link import Link
-from resilient.wire.parts import MOST_BYTES
-from resilient.wire.shorten import fitting
+from resilient.wire.messages import Message, Warned
 
 PATIENCE_S = 10.0
 """For a supervisor that lives and does not read."""
@@ -30,11 +27,11 @@ class Outbox:
         self._link = link
         # A handler may come in the middle of a send of the same thread.
         self._lock = threading.RLock()
-        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._waiting: deque[Message] = deque()
         self._left_out = 0
         self._is_stalled = False
 
-    def tell(self, message: Mapping[str, Any]) -> None:
+    def tell(self, message: Message) -> None:
         """Sends a message, behind those that wait. Never raises for what the other side does.
 
         It waits for a supervisor that does not read, but not once more for one that has not read the last
@@ -58,7 +55,7 @@ class Outbox:
                 # Taken out first: a handler that comes meanwhile sends what is behind it, and not the same.
                 message = self._waiting.popleft()
                 try:
-                    self._send(message, patience_s)
+                    self._link.send(message, patience_s=patience_s)
                 except StalledError:
                     self._waiting.appendleft(message)
                     raise
@@ -70,14 +67,8 @@ class Outbox:
             # Nobody is there who could hear of it.
             self._waiting.clear()
 
-    def _send(self, message: Mapping[str, Any], patience_s: float) -> None:
-        try:
-            self._link.send(message, patience_s=patience_s)
-        except TooLargeError:
-            self._link.send(fitting(message, MOST_BYTES), patience_s=patience_s)
-
     def _own_up(self) -> None:
         if self._left_out:
             count, self._left_out = self._left_out, 0
             text = f"the supervisor did not listen for a while: {count} messages to it were left out"
-            self.tell({"type": "warning", "text": text})
+            self.tell(Warned(text))

@@ -20,7 +20,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
@@ -30,12 +30,28 @@ import psutil
 
 from resilient import isolated
 from resilient.config import Environment, WorkerConfig, forget_link
-from resilient.errors import EXIT_USAGE, LinkError, MirrorError, UsageError
+from resilient.errors import (
+    EXIT_USAGE,
+    LinkError,
+    MirrorError,
+    NonsenseError,
+    OtherVersionError,
+    UsageError,
+)
 from resilient.host import python_warnings
 from resilient.host.descriptors import out_of_reach
 from resilient.policy.settings import Settings
 from resilient.wire.heartbeat import Heartbeat, Phase, ScriptEnd
 from resilient.wire.link import Link
+from resilient.wire.messages import (
+    Configure,
+    Hello,
+    ProcessReplaced,
+    ScriptEnded,
+    StandBy,
+    StandbyReady,
+    UsageRefused,
+)
 from resilient.wire.mirror import Mirror
 from resilient.worker import children, shadows
 from resilient.worker.process import exec_notice, signals, stacks
@@ -72,26 +88,31 @@ def _begin_session() -> Session:
     forget_link()
     _die_with_parent()
     link = Link.from_fd(out_of_reach(descriptor))
-    message, descriptors = link.receive()
-    if message["type"] == "stand_by":
-        _prepare(link)
-        message, descriptors = link.receive()
+    config, descriptors = _configuration(link)
     # A supervisor that died before we asked for its signal sends none, but its end of the link is closed
     # then. One that lives says nothing before it is asked.
     link.poll()
     shared = _shared(descriptors)
-    session = sessions.begin(Session(_config(message, link), link, shared=shared))
-    session.tell("hello", pid=os.getpid())
+    session = sessions.begin(Session(config, link, shared=shared))
+    session.tell(Hello(os.getpid()))
     return session
 
 
-def _config(message: Mapping[str, Any], link: Link) -> WorkerConfig:
+def _configuration(link: Link) -> tuple[WorkerConfig, list[int]]:
+    """Waits for the configuration, as a standby where it is to be one, and what comes beside it."""
     try:
-        return WorkerConfig.from_message(message)
-    except UsageError as error:
-        # Another attempt would be of that version, too.
-        link.send({"type": "usage", "error": str(error.args[0]), "hint": error.hint})
-        raise
+        message, descriptors = link.receive()
+        if isinstance(message, StandBy):
+            _prepare(link)
+            message, descriptors = link.receive()
+        if not isinstance(message, Configure):
+            raise NonsenseError("the supervisor's first message is no configuration")
+    except NonsenseError as error:
+        # Both sides are of one installation. Another attempt would be of that version, too.
+        other = error if isinstance(error, OtherVersionError) else OtherVersionError()
+        link.send(UsageRefused(str(other.args[0]), other.hint))
+        raise other from error
+    return message.config, descriptors
 
 
 def _prepare(link: Link) -> None:
@@ -100,7 +121,7 @@ def _prepare(link: Link) -> None:
     isolated.give_back_path()
     importlib.import_module("mindspore")
     importlib.import_module("resilient.worker.call.model_calls")
-    link.send({"type": "standing_by", "memory_bytes": psutil.Process().memory_info().rss})
+    link.send(StandbyReady(psutil.Process().memory_info().rss))
 
 
 def _shared(descriptors: Sequence[int]) -> SharedPages:
@@ -176,7 +197,7 @@ class _ScriptRun:
 
     def _tell_replaced(self, program: str) -> None:
         """This process is about to become another program; "" takes that back."""
-        self._session.tell("replaced", program=program)
+        self._session.tell(ProcessReplaced(program))
         if program:
             self._session.warn(exec_notice.NOTHING_IS_SAVED.format(program=program))
         self._session.flush()
@@ -199,7 +220,7 @@ class _ScriptRun:
         ended = ScriptEnd.ENDED | (ScriptEnd.COMPLETE if complete else ScriptEnd.NONE)
         trained = ScriptEnd.TRAINED if self._session.has_trained else ScriptEnd.NONE
         self._heartbeat.end(ended | trained)
-        self._session.tell("finished", complete=complete, status=status)
+        self._session.tell(ScriptEnded(complete, status))
         self._session.flush()
 
     def _on_numpy(self, numpy: Any) -> None:

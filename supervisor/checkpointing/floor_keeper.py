@@ -7,12 +7,12 @@ lags behind, or is not there at all, only asks less of the next start.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from resilient.errors import ResilientError
 from resilient.run.floor import FloorFile, Height, Heights, folder_of, merged
+from resilient.wire.messages import CheckpointSaved, WorkerNews
 
 _CLOSE_S = 2.0
 
@@ -48,14 +48,13 @@ class FloorKeeper:
         """Begins to write, on a thread: not before the supervisor has forked what it forks."""
         self._wake()
 
-    def hear(self, message: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+    def hear(self, message: WorkerNews, warn: Callable[[str], None]) -> None:
         """Takes note of a checkpoint that was reported as saved; ``warn`` hears, once, what is wrong here."""
-        generation, directory = message.get("generation"), message.get("directory")
-        if message["type"] != "saved" or not (generation and isinstance(directory, str)):
+        if not isinstance(message, CheckpointSaved) or not message.generation:
             return
-        height = Height(int(generation), int(message["step"]), str(message["file"]))
+        height = Height(message.generation, message.step, message.file)
         with self._changed:
-            self._heights = merged(self._heights, {folder_of(self._root, Path(directory)): height})
+            self._heights = merged(self._heights, {folder_of(self._root, Path(message.directory)): height})
             self._dirty = True
         self._wake()
         if self._trouble and not self._told:

@@ -1,6 +1,6 @@
 """Commits for the workers: answers their requests, and saves the mirror they leave behind.
 
-The loop hands over the messages that are about saving, and hears in plain messages how each save ended.
+The loop hands over the messages that are about saving, and hears as a worker's news how each save ended.
 One of the requests holds a key: none of them is journalled.
 """
 
@@ -14,14 +14,29 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from resilient.config import KeepPolicy, Sealing, WorkerConfig
-from resilient.errors import LinkError, MirrorError
+from resilient.config import WorkerConfig
+from resilient.errors import LinkError, MirrorError, NonsenseError
 from resilient.host.shared_memory import SharedMemory
 from resilient.wire.link import LIMIT_BYTES
+from resilient.wire.messages import (
+    CheckpointSaved,
+    DropMirror,
+    Message,
+    OpenStore,
+    Said,
+    SaveDone,
+    SaveFailed,
+    SaveSlot,
+    SavingRequest,
+    StoreOpened,
+    TakeMirror,
+    Warned,
+    WorkerNews,
+    WorkerOrder,
+)
 from resilient.wire.mirror import Mirror, Slot
-from resilient.wire.shorten import fitting
 from supervisor.checkpointing.saver_child import CommitOutcome, CommitRequest, SaverChild, SavingMeans
 from supervisor.group.worker_processes import Worker
 from supervisor.verdict.deadline import CommitCost
@@ -30,13 +45,13 @@ from supervisor.verdict.standing import Standing
 
 _TEMPORARY = re.compile(r"/\.([^/]+)\.[0-9a-f]{16}\.tmp\b")
 # A worker that asks for these waits for the answer.
-_ANSWERS = {"store": "opened", "save": "done"}
+_ANSWERS: Mapping[type, type[StoreOpened | SaveDone]] = {OpenStore: StoreOpened, SaveSlot: SaveDone}
 
 
 class SaveListener(Protocol):
     """Hears how each save has ended."""
 
-    def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
+    def heard(self, worker: Worker | None, message: WorkerNews) -> None:
         """``message`` is about a save that this worker has asked for; None when none did."""
         ...
 
@@ -63,12 +78,6 @@ class SaveRequests:
         self._failed: CommitOutcome | None = None
         self._hopeless: CommitRequest | None = None
         self._last_s: float | None = None
-        self._requests: Mapping[str, Callable[[Worker, Mapping[str, Any], list[int]], None]] = {
-            "store": self._open,
-            "mirror": self._hold,
-            "mirror_off": self._let_go,
-            "save": self._save,
-        }
 
     @property
     def busy(self) -> bool:
@@ -91,30 +100,48 @@ class SaveRequests:
         mirror = self._saver.mirror
         return CommitCost(self._last_s, mirror.layout.data_bytes if mirror is not None else 0)
 
-    def hear(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> bool:
-        """Does what a worker asks for; False when the message is about something else.
+    def hear(self, worker: Worker, message: Said, descriptors: list[int]) -> bool:
+        """Does what a worker asks for; False when the message is about something else, or makes no sense.
 
         The descriptors are closed in any case, but for what is kept.
         """
-        request = self._requests.get(message["type"])
         unused = list(descriptors)
         try:
-            if request is not None:
-                request(worker, message, unused)
+            if isinstance(message, SavingRequest):
+                self._do(worker, message, unused)
+            elif isinstance(message, NonsenseError):
+                self._answer_error(worker, message.of, str(message))
         except Exception as error:  # noqa: BLE001 - the asker must not wait for ever
-            self._refuse(worker, message["type"], error)
+            self._refuse(worker, message, error)
         finally:
             _close(unused)
-        return request is not None
+        return isinstance(message, SavingRequest)
 
-    def _refuse(self, worker: Worker, kind: str, error: Exception) -> None:
+    def _do(self, worker: Worker, request: SavingRequest, descriptors: list[int]) -> None:
+        """Does what is asked for, and takes from ``descriptors`` what it keeps."""
+        match request:
+            case OpenStore():
+                self._open(worker, request)
+            case TakeMirror():
+                self._saver.hold(descriptors.pop(0))
+            case DropMirror():
+                self._saver.let_mirror_go()
+                self._saver.close_when_idle()
+            case SaveSlot():
+                self._save(worker, request, descriptors)
+
+    def _refuse(self, worker: Worker, message: Said, error: Exception) -> None:
         """A request made no sense. Of what it said nothing is repeated: there may be a key in it."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}"
-        text = f"a request ({kind}) of the training made no sense: {type(error).__name__} ({place})"
-        self._listener.heard(worker, {"type": "warning", "text": text})
-        if kind in _ANSWERS:
-            answer(worker, {"type": _ANSWERS[kind], "error": text})
+        word = message.word if isinstance(message, Message) else "?"
+        text = f"a request ({word}) of the training made no sense: {type(error).__name__} ({place})"
+        self._listener.heard(worker, Warned(text))
+        self._answer_error(worker, type(message), text)
+
+    def _answer_error(self, worker: Worker, kind: type | None, text: str) -> None:
+        if kind is not None and kind in _ANSWERS:
+            answer(worker, _ANSWERS[kind](text))
 
     def offer(self, standing: Standing) -> list[int]:
         """The memory that the next attempt resumes from, if it may."""
@@ -189,42 +216,29 @@ class SaveRequests:
         self._saver.close()
         self._saver.let_mirror_go()
 
-    # Requests. Each takes from ``descriptors`` what it keeps.
-
-    def _open(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
-        """A worker hands the committing over to the saver. The message holds a key: it goes no further."""
+    def _open(self, worker: Worker, request: OpenStore) -> None:
+        """A worker hands the committing over to the saver. The request holds a key: it goes no further."""
         config = replace(
-            self._config,
-            directory=Path(message["directory"]),
-            keep=KeepPolicy.from_json(message["keep"]),
-            sealing=Sealing.from_message(message["sealing"]),
+            self._config, directory=request.directory, keep=request.keep, sealing=request.sealing
         )
 
         def opened(error: str, remarks: tuple[str, ...]) -> None:
             for remark in remarks:
-                self._listener.heard(worker, {"type": "warning", "text": remark})
-            answer(worker, {"type": "opened", "error": error})
+                self._listener.heard(worker, Warned(remark))
+            answer(worker, StoreOpened(error))
 
         self._saver.open(config, opened)
 
-    def _hold(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
-        self._saver.hold(descriptors.pop(0))
-
-    def _let_go(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
-        self._saver.let_mirror_go()
-        self._saver.close_when_idle()
-
-    def _save(self, worker: Worker, message: Mapping[str, Any], descriptors: list[int]) -> None:
-        """A worker asks for a commit, of its mirror or of memory that comes with the message."""
-        slot, epoch = Slot.from_message(message), int(message["epoch"])
-        why = str(message["reason"]), bool(message["failure"])
+    def _save(self, worker: Worker, request: SaveSlot, descriptors: list[int]) -> None:
+        """A worker asks for a commit, of its mirror or of memory that comes with the request."""
         apart = Mirror.of(descriptors.pop(0)) if descriptors else None
         mirror = apart or self._saver.mirror
         if mirror is None:
-            answer(worker, {"type": "done", "error": "there is no mirror"})
+            answer(worker, SaveDone("there is no mirror"))
             return
         try:
-            self._saver.commit(CommitRequest(mirror, slot, epoch, *why, worker))
+            save = CommitRequest(mirror, request.slot, request.epoch, request.reason, request.failure, worker)
+            self._saver.commit(save)
         except MirrorError:
             if apart is not None:
                 apart.close()
@@ -248,31 +262,39 @@ class SaveRequests:
         save = outcome.save
         self._failed = outcome if outcome.error else None
         self._hopeless = save if outcome.lasting else self._hopeless
-        message: dict[str, Any] = {"type": "saved", "step": save.slot.step, "reason": save.reason}
-        if outcome.error:
-            message.update(type="save_failed", error=outcome.error)
-            if save.worker is None:
-                message.update(left_behind=True)
-        else:
-            self._last_s = outcome.seconds
-            message.update(epoch=outcome.epoch, file=outcome.file, seconds=round(outcome.seconds, 3))
-            message.update(directory=outcome.directory, generation=outcome.generation)
-        self._listener.heard(save.worker, message)
+        self._last_s = self._last_s if outcome.error else outcome.seconds
+        self._listener.heard(save.worker, _news(outcome))
         for remark in outcome.remarks:
-            self._listener.heard(save.worker, {"type": "warning", "text": remark})
+            self._listener.heard(save.worker, Warned(remark))
         if save.worker is not None:
-            answer(save.worker, {"type": "done", "error": outcome.error})
+            answer(save.worker, SaveDone(outcome.error))
 
     def settled(self) -> None:
         """Nothing is being saved any more."""
         self._on_settled()
 
 
-def answer(worker: Worker, message: Mapping[str, Any]) -> None:
+def answer(worker: Worker, answer: WorkerOrder) -> None:
     """Tells a worker something; one that has died does not hear it. Raises StalledError."""
     with contextlib.suppress(LinkError, OSError):
         # The worker waits for this; we do not wait for the worker.
-        worker.link.send(fitting(message, LIMIT_BYTES), patience_s=0.0)
+        worker.link.send(answer, patience_s=0.0, limit_bytes=LIMIT_BYTES)
+
+
+def _news(outcome: CommitOutcome) -> CheckpointSaved | SaveFailed:
+    """How the journal and the person hear of a commit."""
+    save = outcome.save
+    if outcome.error:
+        return SaveFailed(save.slot.step, outcome.error, save.reason, left_behind=save.worker is None)
+    return CheckpointSaved(
+        step=save.slot.step,
+        epoch=outcome.epoch,
+        file=outcome.file,
+        reason=save.reason,
+        seconds=round(outcome.seconds, 3),
+        directory=outcome.directory,
+        generation=outcome.generation,
+    )
 
 
 def _close(descriptors: list[int]) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from resilient.config import WorkerConfig
 from resilient.errors import LinkError, MirrorError, StalledError
 from resilient.host.shared_memory import SharedMemory
+from resilient.wire.messages import CommitSlot, Message, SaverOrder, SaverReady, SlotCommitted, TakeOver
 from resilient.wire.mirror import Mirror, Slot
 from supervisor.group.worker_processes import Worker, end
 
@@ -65,37 +66,6 @@ class SavingMeans:
     mirror: Mirror | None
     child: Worker | None
     flying: CommitRequest | None
-
-
-@dataclass(frozen=True)
-class _SaverAnswer:
-    """An answer of the child. ``epoch`` is None where it names none."""
-
-    kind: str
-    error: str
-    path: str
-    remarks: tuple[str, ...]
-    epoch: int | None
-    seconds: float
-    lasting: bool
-    generation: int
-
-    @classmethod
-    def read(cls, message: Mapping[str, Any]) -> _SaverAnswer:
-        """Raises LinkError for what is no answer."""
-        try:
-            return cls(
-                message["type"],
-                str(message["error"] or ""),
-                str(message["path"] or ""),
-                tuple(map(str, message["remarks"])),
-                int(message["epoch"]) if "epoch" in message else None,
-                float(message["seconds"]),
-                bool(message.get("lasting")),
-                int(message.get("generation") or 0),
-            )
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise LinkError(f"the saver's answer makes no sense: {type(error).__name__}") from error
 
 
 class SaverListener(Protocol):
@@ -285,7 +255,7 @@ class SaverChild:
                 end(child)
             self._give_up(f"the saver cannot be started: {error}")
             return
-        self._post({"type": "open"})
+        self._post(TakeOver())
 
     def _send(self) -> None:
         if self.child is None:
@@ -293,11 +263,11 @@ class SaverChild:
         if self._ready and self._flying is not None:
             self._post(_request(self._flying), [_descriptor(self._flying.mirror)])
 
-    def _post(self, message: Mapping[str, Any], descriptors: list[int] | None = None) -> None:
+    def _post(self, order: SaverOrder, descriptors: list[int] | None = None) -> None:
         if self.child is None:
             return
         try:
-            self.child.link.send(message, descriptors or [], patience_s=0.0)
+            self.child.link.send(order, descriptors or [], patience_s=0.0)
         except LinkError:
             # One that has died is found by its end, and asked for again.
             pass
@@ -305,21 +275,20 @@ class SaverChild:
             # So does one that does not read: what it has in hand is asked of another one.
             self.child.signal(signal.SIGKILL)
 
-    def _hear(self, message: Mapping[str, Any]) -> None:
+    def _hear(self, answer: Message) -> None:
         """Raises LinkError for what answers nothing that was asked."""
-        answer, save = _SaverAnswer.read(message), self._flying
-        if answer.kind == "open":
-            self._hear_open(answer)
+        save = self._flying
+        if isinstance(answer, SaverReady):
+            self._hear_ready(answer)
             return
-        if save is None:
+        if save is None or not isinstance(answer, SlotCommitted):
             raise LinkError("the saver answers what nobody has asked")
-        epoch = save.epoch if answer.epoch is None else answer.epoch
         self._land(
             CommitOutcome(
                 save,
                 Path(answer.path).name if answer.path else "",
                 answer.error,
-                epoch,
+                answer.epoch or save.epoch,
                 answer.seconds,
                 answer.remarks,
                 answer.lasting,
@@ -328,7 +297,7 @@ class SaverChild:
             )
         )
 
-    def _hear_open(self, answer: _SaverAnswer) -> None:
+    def _hear_ready(self, answer: SaverReady) -> None:
         if answer.error:
             self.close()
             self._give_up(answer.error, lasting=answer.lasting)
@@ -383,11 +352,9 @@ class SaverChild:
         self._retired = [mirror for mirror in self._retired if id(mirror) in needed]
 
 
-def _request(save: CommitRequest) -> dict[str, Any]:
+def _request(save: CommitRequest) -> CommitSlot:
     # A failure's state is wanted at once; while the training runs, its own reading comes first.
-    hurry = save.failure or save.worker is None
-    why = {"reason": save.reason, "failure": save.failure, "hurry": hurry}
-    return {"type": "commit", **save.slot.to_message(), **why}
+    return CommitSlot(save.slot, save.reason, save.failure, hurry=save.failure or save.worker is None)
 
 
 def _descriptor(mirror: Mirror) -> int:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from resilient.wire.heartbeat import Beat, Heartbeat, ScriptEnd
+from resilient.wire.messages import (
+    Hello,
+    PlaceOpened,
+    ProcessReplaced,
+    Resumed,
+    Resuming,
+    SaveFailed,
+    ScriptEnded,
+    StepNews,
+    WorkerNews,
+)
+from supervisor.group.last_words import LastWords
 from supervisor.group.worker_processes import Worker
 
 
@@ -25,27 +34,22 @@ class Attempt:
         self.step = 0
         self.resumed_step = 0
         self.failed_step = 0
-        self.saved: Mapping[str, Any] | None = None
         self.is_mute = False
-        self._told: dict[str, Mapping[str, Any]] = {}
+        self._told = LastWords()
         self._sent: set[int] = set()
         self._codes: dict[int, int] = {}
 
-    def hear(self, message: Mapping[str, Any]) -> None:
+    def hear(self, message: WorkerNews) -> None:
         """Takes note of a worker's message."""
-        kind = message["type"]
-        self._told[kind] = message
-        step = message.get("step")
-        if not isinstance(step, int):
+        self._told = self._told.plus(message)
+        if not isinstance(message, StepNews):
             return
-        if kind in ("resuming", "resumed") and not self.progressed:
+        if isinstance(message, Resuming | Resumed) and not self.progressed:
             # Of several states that are tried the last one counts, and it may be an older one.
-            self.step = self.resumed_step = step
-        if kind == "save_failed":
-            self.failed_step = max(self.failed_step, step)
-        self.step = max(self.step, step)
-        if kind == "saved":
-            self.saved = message
+            self.step = self.resumed_step = message.step
+        if isinstance(message, SaveFailed):
+            self.failed_step = max(self.failed_step, message.step)
+        self.step = max(self.step, message.step)
 
     def fall_mute(self) -> bool:
         """A worker of it lives and has no link any more; whether that is news."""
@@ -74,26 +78,27 @@ class Attempt:
     @property
     def speaks(self) -> bool:
         """Whether its workers are ours, and have said so; any other command does not know our signals."""
-        return "hello" in self._told
+        return Hello in self._told
 
     @property
     def was_replaced(self) -> bool:
         """Whether the script has replaced its own process by another program, which does not speak to us."""
-        return bool(self._told.get("replaced", {}).get("program"))
+        replaced = self._told.of(ProcessReplaced)
+        return replaced is not None and bool(replaced.program)
 
     @property
     def has_ended_unheard(self) -> bool:
         """Whether its script has come to an end that no message has told of."""
-        return "finished" not in self._told and bool(self.heartbeat.outcome & ScriptEnd.ENDED)
+        return ScriptEnded not in self._told and bool(self.heartbeat.outcome & ScriptEnd.ENDED)
 
     @property
-    def told(self) -> Mapping[str, Mapping[str, Any]]:
-        """The last message of each type; how one has ended that could not say it stands in its heartbeat."""
+    def told(self) -> LastWords:
+        """What it has said; how one has ended that could not say it stands in its heartbeat."""
         if not self.has_ended_unheard:
             return self._told
         outcome = self.heartbeat.outcome
-        found = {"finished": {"type": "finished", "complete": bool(outcome & ScriptEnd.COMPLETE)}}
-        return {**self._told, **found, **({"place": {}} if outcome & ScriptEnd.TRAINED else {})}
+        told = self._told.plus(ScriptEnded(complete=bool(outcome & ScriptEnd.COMPLETE), status=0))
+        return told.plus(PlaceOpened("")) if outcome & ScriptEnd.TRAINED else told
 
     @property
     def sent(self) -> frozenset[int]:

@@ -8,19 +8,17 @@ from __future__ import annotations
 import contextlib
 import selectors
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Protocol
 
 from resilient.config import WorkerConfig
 from resilient.errors import LinkError, NonsenseError
 from resilient.host.clock import Clock
 from resilient.run.rundir import RunDirectory
 from resilient.wire.heartbeat import Heartbeat
+from resilient.wire.messages import Said
 from supervisor.group.attempt import Attempt
 from supervisor.group.standby import Standby
 from supervisor.group.worker_processes import Worker, Workers, end, tell
-
-NONSENSE = "nonsense"
-"""The type of what stands in the place of a message that made no sense; ``text`` says why."""
 
 _MESSAGES_AT_ONCE = 200
 
@@ -28,8 +26,8 @@ _MESSAGES_AT_ONCE = 200
 class GroupListener(Protocol):
     """Hears of a group."""
 
-    def on_message(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
-        """A worker has said something."""
+    def on_message(self, worker: Worker, message: Said, descriptors: list[int]) -> None:
+        """A worker has said something, or what made no sense."""
         ...
 
     def on_silence(self, worker: Worker) -> None:
@@ -172,7 +170,7 @@ class Launcher:
             received = worker.link.poll()
         except NonsenseError as error:
             # The link is as it was: whatever that was, the worker may be waiting for an answer to the next.
-            self._hearer.on_message(worker, {"type": NONSENSE, "text": str(error)}, [])
+            self._hearer.on_message(worker, error, [])
             return True
         if received is not None:
             self._hearer.on_message(worker, *received)

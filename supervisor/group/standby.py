@@ -11,11 +11,11 @@ import contextlib
 import selectors
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from resilient.config import WorkerConfig
 from resilient.errors import LinkError, NonsenseError
 from resilient.host.memory import available_bytes
+from resilient.wire.messages import Said
 from supervisor.group.worker_processes import Worker, end
 
 _LEAST_FREE_BYTES = 2 * 1024**3
@@ -23,13 +23,13 @@ _LEAST_FREE_BYTES = 2 * 1024**3
 
 
 class Standby:
-    """At most one standby. ``tell`` hears events for the journal, ``warn`` what the person ought to know."""
+    """At most one standby. ``tell`` hears what it says, ``warn`` what the person ought to know."""
 
     def __init__(
         self,
         spawn: Callable[[WorkerConfig, Path], Worker],
         selector: selectors.BaseSelector,
-        tell: Callable[[dict[str, Any]], None],
+        tell: Callable[[Said], None],
         warn: Callable[[str], None],
     ) -> None:
         self._spawn = spawn
@@ -91,9 +91,9 @@ class Standby:
         try:
             while self._worker is not None and (received := self._worker.link.poll()) is not None:
                 self._tell(received[0])
-        except NonsenseError:
+        except NonsenseError as error:
             # It may be of use all the same; the rest is heard in the next round.
-            return
+            self._tell(error)
         except LinkError:
             if self._worker is not None:
                 self._selector.unregister(self._worker.link)

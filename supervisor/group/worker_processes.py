@@ -30,6 +30,7 @@ from resilient.errors import LinkError, StalledError, TooLargeError
 from resilient.host import core_dumps
 from resilient.host.cgroup import ControlGroup, ControlGroups
 from resilient.wire.link import Link
+from resilient.wire.messages import Configure, StandBy
 from supervisor.edges import reaping, vitals
 from supervisor.edges.outlet import Outlet
 from supervisor.edges.vitals import Vitals
@@ -240,7 +241,7 @@ class ProcessWorkers:
         worker = self._start(config, log, waits=True)
         self._wards.add(worker.pid)
         with contextlib.suppress(LinkError):
-            worker.link.send({"type": "stand_by"})
+            worker.link.send(StandBy())
         return worker
 
     def _start(
@@ -365,7 +366,7 @@ def _send_config(worker: Worker, config: WorkerConfig, descriptors: Sequence[int
     try:
         with contextlib.suppress(LinkError):
             # One that has died already is found by its end.
-            worker.link.send(config.to_message(), descriptors, patience_s=_CONFIG_S)
+            worker.link.send(Configure(config), descriptors, patience_s=_CONFIG_S)
     except (StalledError, TooLargeError) as error:
         end(worker)
         raise OSError(f"it does not take its configuration: {error}") from error

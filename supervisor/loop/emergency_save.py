@@ -12,22 +12,29 @@ import contextlib
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from resilient.config import WorkerConfig
 from resilient.errors import EXIT_BROKEN, LinkError, NonsenseError
 from resilient.host.shared_memory import SharedMemory
 from resilient.journal.events import StepSaved, SupervisorBroken, SupervisorEnded
 from resilient.journal.lines import told
+from resilient.wire.messages import (
+    CheckpointSaved,
+    CommitSlot,
+    Message,
+    SaverAnswer,
+    SlotCommitted,
+    TakeOver,
+    WorkerNews,
+)
 from resilient.wire.mirror import Mirror, Slot
 from supervisor.checkpointing.save_requests import SaveRequests
 from supervisor.checkpointing.saver_child import SavingMeans
 from supervisor.edges.journal_writer import JournalWriter
 from supervisor.group.worker_processes import Worker, end
 from supervisor.loop.internal_errors import traceback_of, words_of
-from supervisor.loop.vocabulary import flaw
 from supervisor.telling.story import Story
 
 _KILLED_S = 5.0
@@ -94,11 +101,10 @@ class EmergencySave:
             with contextlib.suppress(Exception):
                 worker.signal(number)
         for message in _until_its_end(worker, self._grace_s):
-            if not flaw(message):
-                if event := told(message["type"], message):
-                    self._journal.write(event)
-                if message["type"] == "saved":
-                    self._safe_step = max(self._safe_step, message["step"])
+            if isinstance(message, WorkerNews) and (event := told(message.word, vars(message))):
+                self._journal.write(event)
+            if isinstance(message, CheckpointSaved):
+                self._safe_step = max(self._safe_step, message.step)
         if worker.reap() is None:
             worker.signal(signal.SIGKILL)
             _wait([worker.end_fd], time.monotonic() + _KILLED_S)
@@ -107,7 +113,7 @@ class EmergencySave:
         """Waits for a saver, which leaves when it has done what it has in hand."""
         with contextlib.suppress(Exception):
             for answer in _until_its_end(child, patience_s):
-                if answer["type"] == "commit" and legacy.flying is not None:
+                if isinstance(answer, SlotCommitted) and legacy.flying is not None:
                     self._note(legacy.flying.slot, answer)
         # One that a disk holds would hold the lock as well.
         with contextlib.suppress(Exception):
@@ -123,46 +129,47 @@ class EmergencySave:
             return f"the saver cannot be started: {error}"
         try:
             answer = _have_committed(saver, legacy.mirror, slot, time.monotonic() + commit_s)
-            self._note(slot, answer)
-            return str(answer["error"])
+            if isinstance(answer, SlotCommitted):
+                self._note(slot, answer)
+            return answer.error
         except Exception as error:  # noqa: BLE001 - the last line says it
             return words_of(error)
         finally:
             end(saver)
 
-    def _note(self, slot: Slot, answer: Mapping[str, Any]) -> None:
+    def _note(self, slot: Slot, answer: SlotCommitted) -> None:
         """A commit is over."""
-        if answer["path"]:
+        if answer.path:
             self._safe_step = max(self._safe_step, slot.step)
-            file = Path(answer["path"]).name
-            self._journal.write(StepSaved(slot.step, answer.get("epoch"), file, _REASON))
+            file = Path(answer.path).name
+            self._journal.write(StepSaved(slot.step, answer.epoch, file, _REASON))
 
 
-def _have_committed(saver: Worker, mirror: Mirror, slot: Slot, end_s: float) -> dict[str, Any]:
+def _have_committed(saver: Worker, mirror: Mirror, slot: Slot, end_s: float) -> SaverAnswer:
     """Has a saver open its store and commit a slot: its last answer."""
     assert isinstance(mirror.memory, SharedMemory)
-    saver.link.send({"type": "open"})
-    opened = _answer(saver, end_s)
-    if opened["error"]:
-        return opened
-    why = {"reason": _REASON, "failure": True, "hurry": True}
-    saver.link.send({"type": "commit", **slot.to_message(), **why}, [mirror.memory.descriptor])
+    saver.link.send(TakeOver())
+    ready = _answer(saver, end_s)
+    if ready.error:
+        return ready
+    order = CommitSlot(slot, _REASON, failure=True, hurry=True)
+    saver.link.send(order, [mirror.memory.descriptor])
     return _answer(saver, end_s)
 
 
-def _answer(saver: Worker, end_s: float) -> dict[str, Any]:
+def _answer(saver: Worker, end_s: float) -> SaverAnswer:
     """Waits for a saver's answer; one of our own where there is none in time."""
     while time.monotonic() < end_s:
         _wait([saver.link.fileno()], end_s)
         received = None
         with contextlib.suppress(NonsenseError):
             received = saver.link.poll()
-        if received is not None:
+        if received is not None and isinstance(received[0], SaverAnswer):
             return received[0]
-    return {"error": "the saver did not answer in time", "path": ""}
+    return SaverAnswer("the saver did not answer in time")
 
 
-def _until_its_end(worker: Worker, patience_s: float) -> Iterator[dict[str, Any]]:
+def _until_its_end(worker: Worker, patience_s: float) -> Iterator[Message]:
     """The messages of a process until it ends, or the patience does."""
     end_s = time.monotonic() + patience_s
     is_over = False
@@ -178,7 +185,7 @@ def _until_its_end(worker: Worker, patience_s: float) -> Iterator[dict[str, Any]
             _wait([worker.end_fd], end_s)
 
 
-def _said(worker: Worker) -> Iterator[dict[str, Any]]:
+def _said(worker: Worker) -> Iterator[Message]:
     """The messages that have come from a process so far. Raises LinkError at the end of its link."""
     while True:
         try:

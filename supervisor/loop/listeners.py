@@ -5,16 +5,22 @@ Each hears by itself: when one of them fails over a message, the others have hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from resilient.errors import NonsenseError, OtherVersionError
 from resilient.journal.events import LinkLost, StandbyWaits, WarningGiven
 from resilient.journal.lines import told
+from resilient.wire.messages import (
+    Message,
+    Said,
+    StandbyReady,
+    UnknownMessage,
+    UsageRefused,
+    WorkerNews,
+)
 from supervisor.edges.journal_writer import JournalWriter
 from supervisor.group.attempt import Attempt
-from supervisor.group.launcher import NONSENSE
 from supervisor.loop.internal_errors import InternalErrors
-from supervisor.loop.vocabulary import flaw
 from supervisor.telling.story import Story
 from supervisor.verdict.judge import Judge
 from supervisor.watching.watchman import Watchman
@@ -38,21 +44,28 @@ class Listeners:
         self._internal_errors = internal_errors
         self._refused: set[str] = set()
 
-    def understands(self, message: Mapping[str, Any]) -> bool:
-        """Whether a message makes sense; one that does not is reported, once for each way not to."""
-        wrong = str(message.get("text")) if message["type"] == NONSENSE else flaw(message)
-        if wrong and wrong not in self._refused:
+    def news_in(self, message: Said) -> WorkerNews | None:
+        """The news in what a worker has said; None for what is none, which is reported once for each kind."""
+        if isinstance(message, WorkerNews):
+            return message
+        if isinstance(message, OtherVersionError):
+            return UsageRefused(str(message.args[0]), message.hint)
+        wrong = str(message)
+        if not isinstance(message, NonsenseError):
+            wrong = f"{_name(message)} is nothing that this version hears from a training"
+        if wrong not in self._refused:
             self._refused.add(wrong)
             text = f"a message of the training made no sense, and was left out: {wrong}"
             self._journal.write(WarningGiven(text))
             self._story.trouble(text)
-        return not wrong
+        return None
 
-    def standby(self, message: Mapping[str, Any]) -> None:
+    def standby(self, message: Said) -> None:
         """A standby has said something."""
-        if self.understands(message):
-            self._journal.write(StandbyWaits(message.get("memory_bytes")))
-            self._story.standby(message)
+        news = self.news_in(message)
+        if isinstance(news, StandbyReady):
+            self._journal.write(StandbyWaits(news.memory_bytes))
+            self._story.standby(news)
 
     def tell_mute(self, attempt: Attempt) -> None:
         """A worker says nothing more, and lives."""
@@ -63,12 +76,11 @@ class Listeners:
         """Notes what heartbeat and disk say that a mute worker has done (see ``Judge.found``)."""
         self._judge.found(step, on_disk)
 
-    def hear(self, message: Mapping[str, Any], attempt: Attempt | None, react: Callable[[], None]) -> None:
+    def hear(self, message: WorkerNews, attempt: Attempt | None, react: Callable[[], None]) -> None:
         """Takes note of a message; of a worker that lives it is one of this ``attempt``.
 
         ``react`` is called as soon as the judge has written down what must be on disk first.
         """
-        kind = message["type"]
         steps: list[Callable[[], None]] = [
             lambda: self._judge.note(message, alive=attempt is not None),
             react,
@@ -79,11 +91,15 @@ class Listeners:
         if attempt is not None:
             steps.insert(0, lambda: attempt.hear(message))
         for step in steps:
-            with self._internal_errors.contained(f"a message ({kind[:40]})"):
+            with self._internal_errors.contained(f"a message ({message.word})"):
                 step()
 
-    def _write_down(self, message: Mapping[str, Any], attempt: Attempt | None) -> None:
-        """Journals what a worker has said; a word that is no event's is of another version, and left out."""
-        event = told(message["type"], message, attempt.number if attempt is not None else None)
+    def _write_down(self, message: WorkerNews, attempt: Attempt | None) -> None:
+        """Journals what a worker has said, where it is an event of the run."""
+        event = told(message.word, vars(message), attempt.number if attempt is not None else None)
         if event is not None:
             self._journal.write(event)
+
+
+def _name(message: Message) -> str:
+    return repr(message.name) if isinstance(message, UnknownMessage) else message.word

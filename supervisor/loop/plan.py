@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resilient.config import Origin, WorkerConfig
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory, RunRecord
+from resilient.wire.messages import CheckpointSaved, KeepsIn, WorkerNews
 from supervisor.verdict.ledger import LedgerOwner, TrialFile
 from supervisor.verdict.restart import RestartPolicy
 from supervisor.watching.watchman import Limits
@@ -29,7 +30,7 @@ class Plan:
     grace_s: float
     standby: bool = False
     limits: Limits = Limits()
-    hear_saved: Callable[[Mapping[str, Any]], None] = lambda message: None
+    hear_saved: Callable[[WorkerNews], None] = lambda message: None
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     proven: bool = True
     has_saved: bool = False
@@ -57,14 +58,14 @@ class Plan:
         )
 
 
-def changes(record: RunRecord, message: Mapping[str, Any]) -> dict[str, Any]:
+def changes(record: RunRecord, message: WorkerNews) -> dict[str, Any]:
     """The fields of the run's record that change with what a worker, or a saver, tells.
 
     Once a checkpoint is acknowledged, the run starts from zero only if the user accepts that.
     """
     changed: dict[str, Any] = {}
-    if message["type"] == "keeps_in" and message["directory"] not in record.checkpoints:
-        changed["checkpoints"] = (*record.checkpoints, message["directory"])
-    if message["type"] == "saved" and not record.saved:
+    if isinstance(message, KeepsIn) and message.directory not in record.checkpoints:
+        changed["checkpoints"] = (*record.checkpoints, message.directory)
+    if isinstance(message, CheckpointSaved) and not record.saved:
         changed["saved"] = True
     return changed

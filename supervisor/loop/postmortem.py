@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from supervisor.group.attempt import Attempt
+from supervisor.group.last_words import LastWords
 from supervisor.loop.crew import Crew
 from supervisor.loop.helm import Helm
 from supervisor.loop.instruments import Instruments
@@ -87,7 +88,7 @@ class Postmortem:
             judge.judge(evidence, stopping=stopping)
         except Exception as error:  # noqa: BLE001 - its end alone is judged
             self._internal_errors.note("the judgment of an attempt", error)
-            judge.judge(replace(evidence, told={}, log_end="", kernel=""), stopping=stopping)
+            judge.judge(replace(evidence, told=LastWords(), log_end="", kernel=""), stopping=stopping)
 
 
 def _bare(attempt: Attempt, code: int | None) -> Evidence:

@@ -5,10 +5,9 @@ The record of the run changes, the worker is answered, a standby is prepared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
+from resilient.wire.messages import FirstStep, ResumeRecorded, Resuming, Said, WorkerNews
 from supervisor.checkpointing.save_requests import answer
 from supervisor.edges.journal_writer import JournalWriter
 from supervisor.group.launcher import Launcher
@@ -31,22 +30,21 @@ class Reactions:
         self._listeners = listeners
         self._launcher = launcher
 
-    def on_news(self, worker: Worker, message: Mapping[str, Any]) -> None:
+    def on_news(self, worker: Worker, message: Said) -> None:
         """A worker has said something of itself, if it makes sense."""
-        if self._listeners.understands(message):
-            self.heard(worker, message)
+        if news := self._listeners.news_in(message):
+            self.heard(worker, news)
 
-    def heard(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
+    def heard(self, worker: Worker | None, message: WorkerNews) -> None:
         """Takes note of what a worker has said, or (None) of what is said of one that lives no more."""
         attempt = self._launcher.attempt if worker in self._launcher.group else None
         self._listeners.hear(message, attempt, lambda: self._react(worker, message))
 
-    def _react(self, worker: Worker | None, message: Mapping[str, Any]) -> None:
-        kind = message["type"]
-        if kind == "resuming" and worker is not None:
+    def _react(self, worker: Worker | None, message: WorkerNews) -> None:
+        if isinstance(message, Resuming) and worker is not None:
             # The worker waits for that, and not we: the disk may not answer.
-            self._journal.writer.after(partial(answer, worker, {"type": "recorded"}))
-        elif kind == "progress" and self._helm.state is SupervisorState.RUNNING:
+            self._journal.writer.after(partial(answer, worker, ResumeRecorded()))
+        elif isinstance(message, FirstStep) and self._helm.state is SupervisorState.RUNNING:
             # The first step is complete: the start is over.
             self._prepare_standby()
         self._book.note(message)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from resilient.wire.messages import Said
 from supervisor.checkpointing.save_requests import SaveRequests
 from supervisor.group.worker_processes import Worker
 from supervisor.loop.internal_errors import InternalErrors
@@ -29,7 +28,7 @@ class Reception:
         self._postmortem = postmortem
         self._internal_errors = internal_errors
 
-    def on_message(self, worker: Worker, message: dict[str, Any], descriptors: list[int]) -> None:
+    def on_message(self, worker: Worker, message: Said, descriptors: list[int]) -> None:
         """A worker has said something: about saving, or about itself."""
         with self._internal_errors.contained("a message"):
             if not self._save_requests.hear(worker, message, descriptors):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from resilient.config import Origin, WorkerConfig
 from resilient.errors import StorageError
 from resilient.run import rundir
 from resilient.run.rundir import RunDirectory
+from resilient.wire.messages import WorkerNews
 from supervisor.loop.plan import Plan, changes
 
 
@@ -46,7 +47,7 @@ class RunBook:
         """The configuration that a standby starts with; None where the run has none."""
         return self._plan.worker if self._plan.standby else None
 
-    def note(self, message: Mapping[str, Any]) -> None:
+    def note(self, message: WorkerNews) -> None:
         """Takes note of what a worker, or a saver, tells; so does who keeps it outside of the directory."""
         if changed := changes(self._record, message):
             self._update(**changed)

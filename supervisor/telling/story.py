@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from resilient.host.clock import Clock
+from resilient.wire.messages import (
+    CheckpointSaved,
+    Remarked,
+    Resumed,
+    SaveFailed,
+    StandbyReady,
+    Warned,
+    WorkerNews,
+)
 from supervisor.group.attempt import Attempt
 from supervisor.telling.console import Console
 from supervisor.verdict.classify import FINAL, NOTHING_OLDER, NUMERICAL, Incident
@@ -41,50 +48,48 @@ class Story:
         self._held_up = ""
         self._console.say(f"attempt {attempt.number} started (process {attempt.workers[0].pid})")
 
-    def message(self, message: Mapping[str, Any]) -> None:
+    def message(self, message: WorkerNews) -> None:
         """A worker has said something, or something is said of its saves."""
-        kind = message["type"]
-        if kind == "resumed":
-            self._console.say(str(message.get("message")))
-        elif kind == "remark":
-            self._console.say(str(message.get("text")))
-        elif kind == "warning":
-            self._console.warn(f"warning: {message.get('text')}")
-        elif kind == "saved":
-            self._saved(message)
-        elif kind == "save_failed":
-            self._save_failed(message)
+        match message:
+            case Resumed():
+                self._console.say(message.message)
+            case Remarked(text):
+                self._console.say(text)
+            case Warned(text):
+                self._console.warn(f"warning: {text}")
+            case CheckpointSaved():
+                self._saved(message)
+            case SaveFailed():
+                self._save_failed(message)
 
-    def _save_failed(self, message: Mapping[str, Any]) -> None:
+    def _save_failed(self, message: SaveFailed) -> None:
         self._failed_saves += 1
         now_s = self._clock.monotonic()
         if self._failure_told_s is not None and now_s - self._failure_told_s < _APART_S:
             return
         self._failure_told_s = now_s
         goes_on = "earlier checkpoints are intact, and it stays in memory"
-        if not message.get("left_behind"):
+        if not message.left_behind:
             goes_on = "the training goes on, earlier checkpoints are intact, the next save tries again"
-        self._console.warn(f"saving step {message.get('step')} FAILED: {message.get('error')}; {goes_on}")
+        self._console.warn(f"saving step {message.step} FAILED: {message.error}; {goes_on}")
 
-    def _saved(self, message: Mapping[str, Any]) -> None:
+    def _saved(self, message: CheckpointSaved) -> None:
         now_s = self._clock.monotonic()
         recent = self._save_told_s is not None and now_s - self._save_told_s < _APART_S
         if self._failed_saves:
             times = "once" if self._failed_saves == 1 else f"{self._failed_saves} times"
             self._console.say(f"saving works again, after it failed {times}")
             self._failed_saves, self._failure_told_s, recent = 0, None, False
-        if message.get("reason") == "schedule" and recent:
+        if message.reason == "schedule" and recent:
             return
         self._save_told_s = now_s
-        why = {"schedule": "", "end": " (end of training)"}.get(
-            str(message.get("reason")), f" ({message.get('reason')})"
-        )
-        where = f"step {message.get('step')} of epoch {message.get('epoch')}"
-        self._console.say(f"saved {where}{why} as {message.get('file')}")
+        why = {"schedule": "", "end": " (end of training)"}.get(message.reason, f" ({message.reason})")
+        where = f"step {message.step} of epoch {message.epoch}"
+        self._console.say(f"saved {where}{why} as {message.file}")
 
-    def standby(self, message: Mapping[str, Any]) -> None:
+    def standby(self, message: StandbyReady) -> None:
         """A standby is ready."""
-        size = f"{message.get('memory_bytes', 0) / 1e6:.0f} MB"
+        size = f"{message.memory_bytes / 1e6:.0f} MB"
         self._console.say(f"a standby waits, to take over at once ({size} of memory)")
 
     def restarting(

@@ -9,12 +9,25 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from resilient.errors import EXIT_UNUSABLE, EXIT_USAGE
-from resilient.wire.link import GONE
+from resilient.wire.messages import (
+    GONE,
+    CheckpointsUnusable,
+    DataProcessDied,
+    ExceptionLeft,
+    Hello,
+    NothingOlder,
+    PlaceBusy,
+    PlaceOpened,
+    ProcessReplaced,
+    RefusalNews,
+    ScriptEnded,
+    ScriptMismatch,
+    UsageRefused,
+)
+from supervisor.group.last_words import LastWords
 
 FINISHED = "finished"
 LEFT_EARLY = "left early"
@@ -83,8 +96,8 @@ class Evidence:
     """Everything that was seen of an attempt.
 
     ``returncode`` is subprocess's: the exit status, or minus the signal's number; None when the worker
-    could not be started, and ``error`` then says why. ``told`` holds the worker's last message of each
-    type. ``sent`` are the signals that we sent it. ``progressed`` tells whether it completed a step;
+    could not be started, and ``error`` then says why. ``told`` is what the worker has
+    said. ``sent`` are the signals that we sent it. ``progressed`` tells whether it completed a step;
     ``step`` is the newest completed one, ``phase`` what it was doing last. ``silence`` is set where it hung,
     ``too_large_bytes`` where it took more memory than it may. ``oom_kills`` counts what the kernel has
     killed for memory meanwhile, in our group, ``kernel`` is what its log says about the worker's process,
@@ -94,7 +107,7 @@ class Evidence:
     """
 
     returncode: int | None
-    told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    told: LastWords = field(default_factory=LastWords)
     sent: frozenset[int] = frozenset()
     progressed: bool = False
     error: str = ""
@@ -112,7 +125,7 @@ class Evidence:
     @property
     def leaves_unfinished(self) -> bool:
         """The same of the attempts up to this one."""
-        if "place" not in self.told:
+        if PlaceOpened not in self.told:
             return self.unfinished
         return self.phase in _IN_TRAINING and not _is_complete(self.told)
 
@@ -165,17 +178,17 @@ def classify(evidence: Evidence) -> Incident:
         cause = f"the worker could not be started: {evidence.error}"
         return Incident(SPAWN_FAILED, cause, 126, True, "free memory or processes, or see `ulimit -a`")
     for kind, message, status in _REFUSALS:
-        if message in told:
-            hint = str(told[message].get("hint") or "")
-            return Incident(kind, str(told[message].get("error")), status, True, hint)
-    if "busy" in told and ("place" not in told or told.get("incident", {}).get("exception") == "BusyError"):
+        if (refusal := told.of(message)) is not None:
+            return Incident(kind, refusal.error, status, True, refusal.hint)
+    busy, left = told.of(PlaceBusy), told.of(ExceptionLeft)
+    if busy and (PlaceOpened not in told or (left and left.exception == "BusyError")):
         # The script may have caught it, and whatever it did then without a place, it was no training.
-        cause, hint = str(told["busy"].get("error")), str(told["busy"].get("hint") or "")
-        return _make(evidence, BUSY, cause, hint, "another process has the lock of the checkpoints")
+        why = "another process has the lock of the checkpoints"
+        return _make(evidence, BUSY, busy.error, busy.hint, why)
     if code == 0 and _is_complete(told):
         # Whatever we were about to do to it.
         return _clean_exit(evidence)
-    if "data_worker" in told and code < 0 and (evidence.silence or -code not in evidence.sent):
+    if DataProcessDied in told and code < 0 and (evidence.silence or -code not in evidence.sent):
         # It has waited for that process until it was killed: by itself, or as one that hangs.
         how = f"it was ended by {_signal_name(-code)}"
         cause = _dead_data_worker(evidence)
@@ -190,11 +203,11 @@ def classify(evidence: Evidence) -> Incident:
     return _signalled(evidence, -code) if code < 0 else _failed(evidence, code)
 
 
-_REFUSALS = (
-    (UNUSABLE, "unusable", EXIT_UNUSABLE),
-    (NOTHING_OLDER, "nothing_older", 1),
-    (MISMATCH, "mismatch", EXIT_UNUSABLE),
-    (USAGE, "usage", EXIT_USAGE),
+_REFUSALS: tuple[tuple[str, type[RefusalNews], int], ...] = (
+    (UNUSABLE, CheckpointsUnusable, EXIT_UNUSABLE),
+    (NOTHING_OLDER, NothingOlder, 1),
+    (MISMATCH, ScriptMismatch, EXIT_UNUSABLE),
+    (USAGE, UsageRefused, EXIT_USAGE),
 )
 
 _HINTS = {
@@ -216,7 +229,7 @@ _HINTS = {
 def _make(evidence: Evidence, kind: str, cause: str, hint: str, *why: str) -> Incident:
     code = evidence.returncode
     assert code is not None
-    words = _bodily(evidence)
+    words, left = _bodily(evidence), evidence.told.of(ExceptionLeft)
     return Incident(
         kind,
         cause,
@@ -226,7 +239,7 @@ def _make(evidence: Evidence, kind: str, cause: str, hint: str, *why: str) -> In
         evidence.step,
         evidence.phase,
         (*why, *words),
-        str(evidence.told.get("incident", {}).get("traceback") or ""),
+        left.traceback if left is not None else "",
     )
 
 
@@ -242,21 +255,23 @@ def _bodily(evidence: Evidence) -> list[str]:
     return seen
 
 
-def _replacement(told: Mapping[str, Mapping[str, Any]]) -> str:
+def _replacement(told: LastWords) -> str:
     """The program that the script has replaced its own process by; "" for none."""
-    return str(told.get("replaced", {}).get("program") or "")
+    replaced = told.of(ProcessReplaced)
+    return replaced.program if replaced is not None else ""
 
 
-def _is_complete(told: Mapping[str, Mapping[str, Any]]) -> bool:
-    return bool(told.get("finished", {}).get("complete"))
+def _is_complete(told: LastWords) -> bool:
+    ended = told.of(ScriptEnded)
+    return ended is not None and ended.complete
 
 
 def _clean_exit(evidence: Evidence) -> Incident:
     told = evidence.told
     # A command that does not speak to us (--no-python) is over when it says so by its status. So is one that
     # a script has become.
-    if ("hello" not in told and evidence.mute) or _is_complete(told) or _replacement(told):
-        if evidence.unfinished and "place" not in told:
+    if (Hello not in told and evidence.mute) or _is_complete(told) or _replacement(told):
+        if evidence.unfinished and PlaceOpened not in told:
             cause = "the script has ended without the training that an earlier attempt has left in its middle"
             return Incident(MISMATCH, cause, EXIT_UNUSABLE, True, _HINTS[MISMATCH])
         return Incident(FINISHED, "finished", 0, step=evidence.step)
@@ -280,19 +295,18 @@ def _signalled(evidence: Evidence, number: int) -> Incident:
 
 
 def _failed(evidence: Evidence, code: int) -> Incident:
-    incident = evidence.told.get("incident")
-    if incident is None or incident.get("kind") not in (EXCEPTION, "interrupt"):
+    left = evidence.told.of(ExceptionLeft)
+    if left is None or left.kind not in (EXCEPTION, "interrupt"):
         return _make(
             evidence, EXITED, f"exited with status {code}", _HINTS[EXITED], "no exception left the script"
         )
-    first_line = str(incident.get("message", "")).strip().splitlines()[:1]
-    what = ": ".join([str(incident.get("exception")), *first_line])
-    if (cause := _dead_data_worker(evidence)) and incident.get("exception") == "RuntimeError":
+    what = ": ".join([left.exception, *left.message.strip().splitlines()[:1]])
+    if (cause := _dead_data_worker(evidence)) and left.exception == "RuntimeError":
         return _make(evidence, DATA_WORKER, cause, _HINTS[DATA_WORKER], f"it raised {what}")
-    if incident.get("loss_finite") is False:
+    if left.loss_finite is False:
         why = "the last loss was not finite"
         return _make(evidence, NUMERICAL, what, _HINTS[NUMERICAL], why)
-    if incident.get("exception") in ("FloatingPointError", "OverflowError"):
+    if left.exception in ("FloatingPointError", "OverflowError"):
         return _make(evidence, NUMERICAL, what, _HINTS[NUMERICAL], "the exception says so")
     return _make(evidence, EXCEPTION, what, _HINTS[EXCEPTION], "the exception left the script")
 
@@ -316,7 +330,8 @@ _DESCRIBED = {signal.strsignal(number): number.name for number in signal.Signals
 
 def _dead_data_worker(evidence: Evidence) -> str:
     """The words of the worker, or of MindSpore's log, on a process of the dataset's that has died."""
-    how = str(evidence.told.get("data_worker", {}).get("how") or "")
+    died = evidence.told.of(DataProcessDied)
+    how = died.how if died is not None else ""
     if how in ("", GONE) and (found := _DATA_WORKER_DIED.search(evidence.log_end)) is not None:
         how = f"status {found[2]}" if found[2] else _DESCRIBED.get(found[1], found[1])
     if not how:

@@ -6,13 +6,12 @@ told, and each judgment is written into the journal, and the ledger onto disk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from resilient.config import Origin
 from resilient.host.world import World
 from resilient.journal.events import AttemptJudged, StateShunned, StepPoisoned
+from resilient.wire.messages import CheckpointSaved, FirstStep, Resumed, Resuming, WorkerNews
 from supervisor.edges.journal_writer import JournalWriter
 from supervisor.verdict import ledger as trials
 from supervisor.verdict.classify import FINISHED, NOTHING_OLDER, NUMERICAL, Evidence, Incident, classify
@@ -77,19 +76,17 @@ class Judge:
         """An attempt is being launched."""
         self._attempt = attempt
 
-    def note(self, message: Mapping[str, Any], *, alive: bool) -> None:
+    def note(self, message: WorkerNews, *, alive: bool) -> None:
         """Takes note of a message about the run: by a worker that is ``alive``, or about one that is not."""
-        kind, step = message["type"], message.get("step")
-        if not isinstance(step, int):
-            return
-        if kind == "resuming":
-            self._keep(trials.begin(self._history.ledger, step, str(message.get("file"))))
-        elif kind == "resumed":
-            self._resumed(step, str(message.get("file")))
-        elif kind == "progress":
-            self._keep(trials.good(self._history.ledger))
-        elif kind == "saved" and (alive or self._may_use(step)):
-            self._history = replace(self._history, durable_step=max(step, self.durable_step))
+        match message:
+            case Resuming(step, file):
+                self._keep(trials.begin(self._history.ledger, step, file))
+            case Resumed(step=step, file=file):
+                self._resumed(step, file)
+            case FirstStep():
+                self._keep(trials.good(self._history.ledger))
+            case CheckpointSaved(step) if alive or self._may_use(step):
+                self._history = replace(self._history, durable_step=max(step, self.durable_step))
 
     def _resumed(self, step: int, source: str) -> None:
         """A newer state on disk than the one that was read is spoilt or damaged: it counts for nothing."""

@@ -7,11 +7,10 @@ says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from resilient.config import KeepPolicy
 from resilient.host import cgroup, kernel_log
@@ -19,6 +18,7 @@ from resilient.host.world import World
 from resilient.journal.events import HangFound, MemoryExceeded
 from resilient.run.rundir import RunDirectory
 from resilient.store import layout
+from resilient.wire.messages import CheckpointSaved, ExceptionLeft, PlaceOpened, WorkerNews
 from supervisor.edges.question import Question
 from supervisor.edges.vitals import Vitals
 from supervisor.edges.writer_process import try_to_make
@@ -100,12 +100,12 @@ class Watchman:
         policy = HangPolicy(self._limits.hang_s)
         self._liveness = Liveness(attempt.heartbeat, policy, self._vitals, self._clock.monotonic())
 
-    def note(self, message: Mapping[str, Any]) -> None:
+    def note(self, message: WorkerNews) -> None:
         """Hears what is told of the run."""
-        if message["type"] == "place":
-            self._place = Path(str(message["directory"]))
-        elif message["type"] == "saved" and self._attempt is not None:
-            self.disk.saved(layout.checkpoint_directory(self._place, 0), str(message.get("file")))
+        if isinstance(message, PlaceOpened):
+            self._place = Path(message.directory)
+        elif isinstance(message, CheckpointSaved) and self._attempt is not None:
+            self.disk.saved(layout.checkpoint_directory(self._place, 0), message.file)
 
     # While it lives
 
@@ -185,7 +185,7 @@ class Watchman:
     def evidence(self, attempt: Attempt, code: int | None = None) -> Evidence:
         """What was seen of a group that is over; ``code`` is how, where it cannot be reaped."""
         beat = attempt.look()
-        incident = attempt.told.get("incident", {})
+        incident = attempt.told.of(ExceptionLeft)
         worker = attempt.workers[0]
         return Evidence(
             returncode=attempt.code if code is None else code,
@@ -194,7 +194,7 @@ class Watchman:
             sent=attempt.sent,
             progressed=attempt.progressed,
             step=attempt.step,
-            phase=str(incident.get("phase") or beat.phase.name.lower()),
+            phase=(incident.phase if incident is not None else "") or beat.phase.name.lower(),
             silence=_silence(self._hang),
             too_large_bytes=self._too_large_bytes,
             oom_kills=max(0, (cgroup.oom_kills() or 0) - self._oom_kills),

@@ -15,6 +15,7 @@ from resilient.host.descriptors import identity, out_of_reach
 from resilient.host.files import DiskFiles
 from resilient.host.mapping import map_shared
 from resilient.wire.link import Link
+from resilient.wire.messages import Hello
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_link_whose_number_is_another_file_writes_nothing_into_it(pair, tmp_pa
     link = Link.from_fd(ours.detach())
     with open(tmp_path / "file", "wb") as file:
         os.dup2(file.fileno(), number)
-    for use in (lambda: link.send({"type": "hello"}), link.receive, link.poll):
+    for use in (lambda: link.send(Hello(1)), link.receive, link.poll):
         with pytest.raises(LinkError):
             use()
     link.close()

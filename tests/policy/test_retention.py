@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from resilient.config import Best, KeepPolicy, WorkerConfig
 from resilient.policy.retention import kept
+from resilient.wire.messages import Configure
+from resilient.wire.packing import decode, encode
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ def test_two_copies_of_one_state_count_once():
 def test_a_policy_travels_whole(policy):
     """A worker is told the very policy that the command line asked for."""
     config = WorkerConfig("run", "/run", 1, keep=policy)
-    assert WorkerConfig.from_message(config.to_message()).keep == policy
+    assert decode(encode(Configure(config))).config.keep == policy
 
 
 @pytest.mark.parametrize("text", ["accuracy", "", ":max", "accuracy:best", "loss:"])

@@ -16,6 +16,7 @@ from slots import rank_mirror, write
 from supervised import DEADLINE_S
 
 from resilient.wire.link import Link
+from resilient.wire.messages import CommitSlot, Configure, TakeOver
 
 
 class SpawnedSaver:
@@ -37,12 +38,11 @@ class SpawnedSaver:
         self.link = Link(ours)
         self.mirror = rank_mirror(size_bytes, slots)
         if config is not None:
-            self.link.send(config.to_message())
+            self.link.send(Configure(config))
 
     def opened(self):
         """Has the store opened, and waits for that."""
-        answer = self.ask({"type": "open"})
-        assert answer["error"] == ""
+        assert self.ask(TakeOver()).error == ""
         return self
 
     def ask(self, message, *descriptors):
@@ -52,9 +52,8 @@ class SpawnedSaver:
     def request(self, step, **why):
         """Writes the boundary of a step into the mirror, and asks for its commit."""
         slot = write(self.mirror, step)
-        values = {"type": "commit", "reason": "schedule", "failure": False, "hurry": True}
-        message = {**values, **slot.to_message(), **why}
-        self.link.send(message, [self.mirror.memory.descriptor])
+        values = {"reason": "schedule", "failure": False, "hurry": True}
+        self.link.send(CommitSlot(slot, **{**values, **why}), [self.mirror.memory.descriptor])
 
     def commit(self, step, **why):
         self.request(step, **why)

@@ -20,11 +20,12 @@ TRAINING = """
     import ctypes, os, signal, sys, time
     from resilient.wire.heartbeat import Phase
     from resilient.worker.session.session import current
+    from resilient.wire.messages import FirstStep
     me = current()
     attempt = me.config.attempt
     def step(number):
         me.shared.heartbeat.beat(Phase.STEP, number)
-        me.tell("progress", step=number)
+        me.tell(FirstStep(number))
 """
 """The beginning of a script that beats and tells as a training does, wherever it calls ``step``."""
 

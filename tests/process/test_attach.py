@@ -16,6 +16,7 @@ import pytest
 from resilient.config import LINK_FD_VARIABLE, WorkerConfig
 from resilient.errors import EXIT_USAGE
 from resilient.wire.link import Link
+from resilient.wire.messages import Configure
 
 pytestmark = pytest.mark.process
 
@@ -221,7 +222,7 @@ def test_a_worker_whose_supervisor_died_before_it_began_runs_nothing(tmp_path):
     write(tmp_path, script="print('running')")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link = Link(ours)
-    link.send(WorkerConfig(run_id="r", directory=tmp_path, seed=1).to_message())
+    link.send(Configure(WorkerConfig(run_id="r", directory=tmp_path, seed=1)))
     link.close()
     with theirs:
         environment = {**os.environ, LINK_FD_VARIABLE: str(theirs.fileno())}
@@ -238,15 +239,25 @@ def test_a_worker_whose_supervisor_died_before_it_began_runs_nothing(tmp_path):
     assert "the other side of the link is gone" in done.stderr
 
 
-def test_a_worker_of_another_version_says_so(supervise):
-    """The supervisor's configuration lacks what the code on disk needs by now: one line says what to do,
+OTHER_VERSIONS = {
+    "protocol": "workers.Configure = partial(Configure, protocol=PROTOCOL + 1)",
+    "field": "known = shape(WorkerConfig); known._write = [one for one in known._write if one[0] != 'seed']",
+}
+
+
+@pytest.mark.parametrize("difference", OTHER_VERSIONS)
+def test_a_worker_of_another_version_says_so(supervise, difference):
+    """The supervisor's configuration is not what the code on disk needs by now: one line says what to do,
     after one attempt, and no traceback comes."""
-    older = """
+    older = f"""
 import sys
+from functools import partial
 from resilient.config import WorkerConfig
+from resilient.wire.encoding import shape
+from resilient.wire.messages import PROTOCOL, Configure
 from supervisor.command import cli
-whole = WorkerConfig.to_message
-WorkerConfig.to_message = lambda self: {k: v for k, v in whole(self).items() if k != "extend"}
+from supervisor.group import worker_processes
+{OTHER_VERSIONS[difference]}
 sys.exit(cli.main())
 """
     run = supervise("print('running')", program=("-c", older))

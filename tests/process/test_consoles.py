@@ -23,7 +23,7 @@ DIES_ONCE = """
     attempt = current().config.attempt
     os.write(1, b"attempt %d works\\n" % attempt)
     os.write(2, b"attempt %d complains\\n" % attempt)
-    current().tell("progress", step=attempt)
+    current().tell_step(attempt)
     if attempt == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -17,6 +17,7 @@ from resilient.codec.keys import manifest_key
 from resilient.config import Sealing, WorkerConfig
 from resilient.saving import saver_process
 from resilient.wire.link import Link
+from resilient.wire.messages import Configure, TakeOver
 
 pytestmark = pytest.mark.process
 
@@ -104,9 +105,9 @@ def test_a_saver_that_crashes_leaves_none_either(tmp_path, monkeypatch):
         )
     link = Link(ours)
     sealing = Sealing("AES-GCM", KEY)
-    link.send(WorkerConfig(run_id="r", directory=tmp_path / "run", seed=1, sealing=sealing).to_message())
-    link.send({"type": "open"})
-    assert link.receive()[0]["error"] == ""
+    link.send(Configure(WorkerConfig(run_id="r", directory=tmp_path / "run", seed=1, sealing=sealing)))
+    link.send(TakeOver())
+    assert link.receive()[0].error == ""
     assert limit(saver.pid) == "1"
     saver.send_signal(signal.SIGSEGV)
     assert saver.wait(DEADLINE_S) == -signal.SIGSEGV

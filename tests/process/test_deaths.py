@@ -220,8 +220,9 @@ def test_a_state_that_takes_everything_down_is_set_aside(supervise):
     script = (
         TRAINING
         + """
-    me.tell("resuming", step=24, file="CKP-3_4.ckpt")
-    assert me.link.wait("recorded", 10), "it was not written down"
+    from resilient.wire.messages import ResumeRecorded, Resuming
+    me.tell(Resuming(24, "CKP-3_4.ckpt"))
+    assert me.link.wait(ResumeRecorded, 10), "it was not written down"
     print(me.config.origin.allows(24, {"attempt": 1}), flush=True)
     if attempt < 3: time.sleep(1000)
     """

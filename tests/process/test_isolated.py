@@ -14,6 +14,7 @@ from resilient import isolated
 from resilient.config import Sealing, WorkerConfig
 from resilient.saving import saver_process
 from resilient.wire.link import Link
+from resilient.wire.messages import Configure, TakeOver
 from supervisor.group.worker_processes import ProcessWorkers, Program
 
 pytestmark = pytest.mark.process
@@ -56,11 +57,11 @@ def tell_and_end(command, config):
     with theirs, subprocess.Popen([*command, str(theirs.fileno())], pass_fds=[theirs.fileno()]) as process:
         theirs.close()
         link = Link(ours)
-        link.send(config.to_message())
-        link.send({"type": "open"})
+        link.send(Configure(config))
+        link.send(TakeOver())
         answer, _ = link.receive()
         link.close()
-    return answer["error"], process.returncode
+    return answer.error, process.returncode
 
 
 def test_what_lies_in_the_working_directory_is_not_imported(folder):
@@ -71,8 +72,8 @@ def test_what_lies_in_the_working_directory_is_not_imported(folder):
     assert tell_and_end(saver_process.COMMAND, config) == ("", 0)
     workers = ProcessWorkers(Program("command", ("true",)), print, lambda: None)
     saver = workers.spawn_saver(config, folder / "saver.log")
-    saver.link.send({"type": "open"})
-    assert saver.link.receive()[0]["error"] == ""
+    saver.link.send(TakeOver())
+    assert saver.link.receive()[0].error == ""
     saver.link.close()
     assert saver._process.wait(60) == 0
     assert subprocess.run([*isolated.command("resilient.tools"), "ls", "run"]).returncode == 0
@@ -141,8 +142,8 @@ def test_modules_of_ours_that_come_later_import_what_we_do(tmp_path):
         base64="own = 'base64'",
         script="""
             import base64, sys
-            sys.modules.pop("resilient.config")
-            import resilient.config as later
+            sys.modules.pop("resilient.wire.encoding")
+            import resilient.wire.encoding as later
             print(base64.own, hasattr(later.base64, "b64encode"), sys.modules["base64"] is base64)
         """,
     )

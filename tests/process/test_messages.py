@@ -52,7 +52,7 @@ def test_a_worker_does_not_wait_for_ever_for_a_frozen_supervisor(supervise):
     run = supervise(
         WITHOUT_PATIENCE
         + "    step(1); print('ready', os.getpid())\n    while not os.path.exists('go'): time.sleep(0.02)\n"
-        + "    for n in range(800): me.tell('remark', text=str(n) + 'x' * 1000)\n"
+        + "    for n in range(800): me.remark(str(n) + 'x' * 1000)\n"
         + "    raise ValueError('bad')\n",
         "--max-restarts",
         "0",

@@ -10,6 +10,8 @@ from saver_process import SpawnedSaver
 from slots import config_of
 from supervised import DEADLINE_S
 
+from resilient.wire.messages import TakeOver
+
 pytestmark = pytest.mark.process
 
 
@@ -56,7 +58,7 @@ def test_a_saver_says_what_is_in_its_way(tmp_path, name, kind):
     make(tmp_path / name, kind)
     saver = SpawnedSaver(config_of(tmp_path))
     try:
-        error = saver.ask({"type": "open"})["error"]
+        error = saver.ask(TakeOver()).error
         assert name in error
         assert "move it away" in error
         assert saver.end() == (0, "")

@@ -14,14 +14,14 @@ LEFT_BEHIND = f"""
     sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
     from slots import rank_mirror, write
     from resilient.config import KeepPolicy, Sealing
+    from resilient.wire.messages import OpenStore, SaveDone, SaveSlot, StoreOpened, TakeMirror
     folder = me.config.directory / "checkpoint" / "rank_0"
 
     def hand_over():
         mirror = rank_mirror()
-        me.tell("store", directory=str(me.config.directory), keep=KeepPolicy().to_json(),
-                sealing=Sealing().to_message())
-        assert me.link.wait("opened", 30)
-        me.link.send({{"type": "mirror"}}, [mirror.memory.descriptor])
+        me.tell(OpenStore(me.config.directory, KeepPolicy(), Sealing()))
+        assert me.link.wait(StoreOpened, 30)
+        me.link.send(TakeMirror(), [mirror.memory.descriptor])
         write(mirror, 24)
         step(24)
         return mirror
@@ -34,9 +34,8 @@ LEFT_BEHIND = f"""
         folder.write_text("in the way")
 
     def ask_for_a_save():
-        slot = mirror.newest()
-        me.tell("save", **slot.to_message(), epoch=1, reason="schedule", failure=False)
-        assert me.link.wait("done", 30)
+        me.tell(SaveSlot(mirror.newest(), epoch=1, reason="schedule", failure=False))
+        assert me.link.wait(SaveDone, 30)
 
     if attempt == 1:
         mirror = hand_over()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import json
 import os
 import random
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -22,6 +25,7 @@ from resilient.host.files import DiskFiles
 from resilient.host.shared_memory import SharedMemory
 from resilient.saving.saver_process import ProcessCommit
 from resilient.store import layout
+from resilient.wire.messages import CommitSlot, SlotCommitted, TakeOver
 
 pytestmark = pytest.mark.process
 
@@ -49,9 +53,9 @@ def test_it_commits_slots(start, tmp_path):
     saver = start().opened()
     for step in range(1, 6):
         answer = saver.commit(step)
-        assert (answer["type"], answer["error"], answer["epoch"]) == ("commit", "", 1)
-        assert answer["seconds"] > 0
-        assert Path(answer["path"]).is_file()
+        assert (type(answer), answer.error, answer.epoch) == (SlotCommitted, "", 1)
+        assert answer.seconds > 0
+        assert Path(answer.path).is_file()
         assert committed_steps(tmp_path)[-1] == step
     assert saver.end() == (0, "")
     assert committed_steps(tmp_path) == [1, 2, 3, 4, 5]
@@ -62,14 +66,14 @@ def test_retention_is_kept(start, tmp_path):
     """The newest stay, as the worker has said."""
     saver = start(config_of(tmp_path, keep=KeepPolicy(max_count=2))).opened()
     for step in range(1, 6):
-        assert saver.commit(step)["remarks"] == []
+        assert saver.commit(step).remarks == ()
     assert committed_steps(tmp_path) == [4, 5]
 
 
 def test_a_failure_s_checkpoint_has_its_name(start, tmp_path):
     """What is saved for a dead worker is called a breakpoint, and made for a failure."""
     answer = start().opened().commit(3, reason="killed", failure=True)
-    assert answer["path"].endswith("_breakpoint.ckpt")
+    assert answer.path.endswith("_breakpoint.ckpt")
     (entry,) = store_of(tmp_path).entries()
     assert (entry.manifest.reason, entry.manifest.failure) == ("killed", True)
 
@@ -88,8 +92,7 @@ def test_no_key_is_seen_from_outside(start):
     saver = start().opened()
     folder = Path(f"/proc/{saver.process.pid}")
     seen = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
-    sealing = GCM.to_message()
-    assert sealing["key"].encode() not in seen
+    assert base64.b64encode(GCM.key) not in seen
     assert GCM.key not in seen
     assert GCM.key.hex().encode() not in seen
 
@@ -102,7 +105,7 @@ def test_signals_for_the_training_are_not_for_it(start, tmp_path, number):
     saver = start().opened()
     for step in (1, 2):
         saver.process.send_signal(number)
-        assert saver.commit(step)["error"] == ""
+        assert saver.commit(step).error == ""
     assert saver.end() == (0, "")
     assert committed_steps(tmp_path) == [1, 2]
 
@@ -129,41 +132,45 @@ def test_nonsense_is_answered_and_the_next_request_served(start, tmp_path):
     before = saver.descriptors()
     zeros = os.memfd_create("zeros")
     os.ftruncate(zeros, 2**16)
-    slot = {"slot": 0, "sequence": 1, "step": 1}
-    why = {"type": "commit", "reason": "schedule", "failure": False, "hurry": True}
-    for message, descriptors in [
+    ours = saver.mirror.memory.descriptor
+    order = {"type": "commit", "slot": {"number": 0, "sequence": 1, "step": 1}, "reason": "schedule"}
+    order |= {"failure": False, "hurry": True}
+    for content, descriptors in [
         ({"type": "dance"}, []),
         ({"type": "dance"}, [zeros, zeros]),
         ({"type": "commit"}, []),
-        ({"type": "commit"}, [saver.mirror.memory.descriptor]),
-        ({**why, **slot}, []),
-        ({**why, **slot}, [zeros]),
-        ({**why, **slot}, [saver.mirror.memory.descriptor]),
-        ({**why, **slot, "slot": 10**6}, [saver.mirror.memory.descriptor]),
+        ({"type": "commit"}, [ours]),
+        (order, []),
+        (order, [zeros]),
+        (order, [ours]),
+        ({**order, "slot": {"number": 10**6, "sequence": 1, "step": 1}}, [ours]),
+        ({**order, "slot": 3}, [ours]),
+        ([], []),
     ]:
-        answer = saver.ask(message, *descriptors)
-        assert answer["type"] == message["type"]
-        assert answer["error"]
-        assert answer["path"] == ""
+        socket.send_fds(saver._socket, [json.dumps(content).encode()], descriptors)
+        answer, _ = saver.link.receive()
+        assert isinstance(answer, SlotCommitted)
+        assert answer.error
+        assert answer.path == ""
     os.close(zeros)
     assert saver.descriptors() == before
-    assert saver.commit(1)["error"] == ""
+    assert saver.commit(1).error == ""
     assert committed_steps(tmp_path) == [1]
 
 
 def test_the_rank_s_lock_is_held_by_one_and_the_next_waits(start, tmp_path):
     """A second saver opens its store once the first has ended, however it ended; two never commit."""
     first = start().opened()
-    assert first.commit(1)["error"] == ""
+    assert first.commit(1).error == ""
     second = start()
-    second.link.send({"type": "open"})
+    second.link.send(TakeOver())
     wait_until(second.has_read_all, "the second one is asked for the lock")
     assert second.link.poll() is None
-    assert first.commit(2)["error"] == ""
+    assert first.commit(2).error == ""
     assert second.link.poll() is None
     first.kill()
-    assert second.link.receive()[0]["error"] == ""
-    assert second.commit(3)["error"] == ""
+    assert second.link.receive()[0].error == ""
+    assert second.commit(3).error == ""
     assert committed_steps(tmp_path) == [1, 2, 3]
 
 
@@ -175,7 +182,7 @@ def test_killed_at_any_point_it_leaves_a_store_that_recovers(start, tmp_path, se
     for _ in range(4):
         saver = start(size_bytes=4 * 1024 * 1024).opened()
         step += 1
-        assert saver.commit(step)["error"] == ""
+        assert saver.commit(step).error == ""
         acknowledged.append(step)
         began = time.monotonic()
         step += 1
@@ -193,7 +200,7 @@ def test_killed_at_any_point_it_leaves_a_store_that_recovers(start, tmp_path, se
         assert set(found) <= set(range(1, step + 1))
     saver = start().opened()
     assert temporaries(tmp_path) == []
-    assert saver.commit(step + 1)["error"] == ""
+    assert saver.commit(step + 1).error == ""
     assert set(acknowledged) < set(committed_steps(tmp_path))
 
 
@@ -205,9 +212,9 @@ def test_a_killed_saver_s_commit_is_made_by_its_successor(start, tmp_path):
     first.kill()
     second = start().opened()
     slot = first.mirror.newest()
-    why = {"type": "commit", "reason": "killed", "failure": True, "hurry": True}
-    answer = second.ask({**why, **slot.to_message()}, first.mirror.memory.descriptor)
-    assert answer["error"] == ""
+    order = CommitSlot(slot, "killed", failure=True, hurry=True)
+    answer = second.ask(order, first.mirror.memory.descriptor)
+    assert answer.error == ""
     assert committed_steps(tmp_path)[-1] == 1
     assert temporaries(tmp_path) == []
 
@@ -227,10 +234,10 @@ def test_it_stays_small(start, tmp_path):
     config = config_of(tmp_path, keep=KeepPolicy(max_count=1))
     saver = start(config, size_bytes=20 * 1024 * 1024).opened()
     for step in range(1, 11):
-        assert saver.commit(step)["error"] == ""
+        assert saver.commit(step).error == ""
     early, open_early = saver.status("VmRSS"), saver.descriptors()
     for step in range(11, 51):
-        assert saver.commit(step)["error"] == ""
+        assert saver.commit(step).error == ""
     late = saver.status("VmRSS")
     assert late < 60 * 1024
     assert late < early + 4 * 1024
@@ -248,7 +255,7 @@ def test_a_mirror_that_has_grown_is_not_kept(start):
         saver.mirror = type(saver.mirror).make(
             saver.mirror.layout, 2, SharedMemory.create, saver.mirror.meta_bytes
         )
-        assert saver.commit(step)["error"] == ""
+        assert saver.commit(step).error == ""
     assert saver.status("VmSize") < before + 8 * 1024
 
 

@@ -18,7 +18,7 @@ STEPS = """
     import os, signal, sys, time
     from resilient.worker.session.session import current
     attempt = current().config.attempt
-    current().tell("progress", step=10 * attempt)
+    current().tell_step(10 * attempt)
 """
 
 
@@ -326,15 +326,17 @@ def test_a_run_whose_last_state_is_not_on_disk_is_not_complete(supervise):
     """
     tell = (
         "from resilient.worker.session.session import current\n"
-        "current().tell({what!r}, step={step}, error='no space')\n"
+        "from resilient.wire.messages import CheckpointSaved\n"
+        "def tell_saved(step):\n"
+        "    current().tell(CheckpointSaved(step, 1, 'CKP', 'schedule', 0.1, '/nowhere', 0))\n"
     )
-    script = tell.format(what="saved", step=4) + tell.format(what="save_failed", step=9)
+    script = tell + "tell_saved(4)\ncurrent().tell_failed_save(9, 'no space')\n"
     run = supervise(script)
     assert run.end() == 75
     assert "step 9 could NOT be saved; nothing was saved yet" in run.err().splitlines()[-1]
     assert record(run)["status"] == "stopped"
     # What this script says of its saves is not on disk: somebody has to say that this is no loss.
-    again = supervise(script + tell.format(what="saved", step=9), "--accept-rollback")
+    again = supervise(script + "tell_saved(9)\n", "--accept-rollback")
     assert again.end() == 0
     assert "saving works again, after it failed once" in again.err()
     assert record(again)["status"] == "complete"
@@ -343,7 +345,7 @@ def test_a_run_whose_last_state_is_not_on_disk_is_not_complete(supervise):
 def test_failing_saves_do_not_flood_the_console(supervise):
     """One line for many failures in a row; the journal has each of them."""
     script = "from resilient.worker.session.session import current\n"
-    script += "for step in range(1, 51): current().tell('save_failed', step=step, error='no space')\n"
+    script += "for step in range(1, 51): current().tell_failed_save(step, 'no space')\n"
     run = supervise(script)
     run.end()
     assert run.err().count("FAILED: no space") == 1

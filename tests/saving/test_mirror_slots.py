@@ -33,11 +33,11 @@ from resilient.saving import slots
 from resilient.saving.in_process import InlineSaver
 from resilient.saving.saver_process import SaverProcess
 from resilient.saving.slots import Header, mirror_of
+from resilient.wire.messages import CommitSlot, SaveDone, SaverReady, SlotCommitted, TakeOver, UnknownMessage
 from resilient.wire.mirror import Mirror, Slot
 from resilient.worker.process.shared_pages import recover_from
 
 SEALINGS = [Sealing(), Sealing("AES-GCM", KEY), Sealing("AES-CBC", KEY), Sealing("SM4-CBC", KEY[:16])]
-WHY = {"type": "commit", "reason": "schedule", "failure": False, "hurry": True}
 
 
 def as_read(records):
@@ -47,7 +47,8 @@ def as_read(records):
 
 def asked(mirror, slot, **why):
     """What a saver is sent to commit a slot."""
-    return {**WHY, **slot.to_message(), **why}, [os.dup(mirror.memory.descriptor)]
+    values = {"reason": "schedule", "failure": False, "hurry": True, **why}
+    return CommitSlot(slot, **values), [os.dup(mirror.memory.descriptor)]
 
 
 # Headers
@@ -217,8 +218,8 @@ def test_a_slot_becomes_the_checkpoint_that_the_training_would_have_made(tmp_pat
     mirror, slot = mirror_of(snapshot, RUN_ID, 0)
     saver = SaverProcess(config_of(tmp_path / "saver", sealing=sealing), World())
     answer = saver.answer(*asked(mirror, slot, reason=snapshot.reason, failure=failure))
-    assert (answer["error"], answer["remarks"], answer["epoch"]) == ("", [], 1)
-    assert Path(answer["path"]).name == reports[0].path.name
+    assert (answer.error, answer.remarks, answer.epoch) == ("", (), 1)
+    assert Path(answer.path).name == reports[0].path.name
     stores = [store_of(tmp_path / place, sealing) for place in ("inline", "saver")]
     ours, theirs = (store.entries() for store in stores)
     assert [entry.name for entry in ours] == [entry.name for entry in theirs]
@@ -234,7 +235,7 @@ def test_weights_files_equal_those_that_the_training_would_have_made(tmp_path):
     committer_of(tmp_path / "inline", Sealing()).commit(snapshot)
     mirror, slot = mirror_of(snapshot, RUN_ID, 0)
     saver = SaverProcess(config_of(tmp_path / "saver", sealing=Sealing()), World())
-    assert saver.answer(*asked(mirror, slot))["remarks"] == []
+    assert saver.answer(*asked(mirror, slot)).remarks == ()
     for place in ("inline", "saver"):
         (found,) = (tmp_path / place / "checkpoint_network").rglob("*.ckpt")
         files.append((found.name, found.read_bytes()))
@@ -284,8 +285,8 @@ def commit_disturbed(directory, when):
 def test_a_slot_that_is_written_again_meanwhile_is_no_checkpoint(tmp_path, what):
     """From the data file's first byte to its last: an error is told, and nothing is left of it."""
     answer = commit_disturbed(tmp_path, lambda now, path: now == what and ".ckpt" in path.name)
-    assert "written again" in answer["error"]
-    assert answer["path"] == ""
+    assert "written again" in answer.error
+    assert answer.path == ""
     assert store_of(tmp_path).entries() == []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -293,7 +294,7 @@ def test_a_slot_that_is_written_again_meanwhile_is_no_checkpoint(tmp_path, what)
 def test_a_slot_that_is_written_again_afterwards_is_a_checkpoint(tmp_path):
     """Once all of it has been read, what becomes of the slot no longer matters."""
     answer = commit_disturbed(tmp_path, lambda now, path: now == "sync" and ".manifest" in path.name)
-    assert answer["error"] == ""
+    assert answer.error == ""
     store = store_of(tmp_path)
     (entry,) = store.entries()
     assert content_of(store, entry)[0][0][-1] == b"\x01" * 24
@@ -305,8 +306,8 @@ def test_weights_of_a_slot_that_is_written_again_are_not_kept(tmp_path, what):
     answer = commit_disturbed(
         tmp_path, lambda now, path: now == what and "checkpoint_network" in path.as_posix()
     )
-    assert answer["error"] == ""
-    assert [remark for remark in answer["remarks"] if "written again" in remark]
+    assert answer.error == ""
+    assert [remark for remark in answer.remarks if "written again" in remark]
     assert [path for path in (tmp_path / "checkpoint_network").rglob("*") if path.is_file()] == []
 
 
@@ -317,20 +318,19 @@ def test_a_slot_that_was_written_again_before_is_refused(tmp_path):
     write(mirror, 2)
     write(mirror, 3)
     answer = SaverProcess(config_of(tmp_path), World()).answer(*asked(mirror, slot))
-    assert answer["error"]
+    assert answer.error
     assert store_of(tmp_path).entries() == []
 
 
 @pytest.mark.parametrize(
     ("message", "count"),
     [
-        ({"type": "commit"}, 0),
-        ({"type": "commit"}, 1),
-        (WHY, 1),
-        ({**WHY, "slot": 9, "sequence": 1, "step": 1}, 1),
-        ({**WHY, "slot": -1, "sequence": 1, "step": 1}, 2),
-        ({"type": "nonsense", "x": []}, 2),
-        ({"type": "open"}, 3),
+        (CommitSlot(Slot(0, 1, 1), "x", failure=False, hurry=True), 0),
+        (CommitSlot(Slot(9, 1, 1), "x", failure=False, hurry=True), 1),
+        (CommitSlot(Slot(-1, 1, 1), "x", failure=False, hurry=True), 2),
+        (UnknownMessage("nonsense"), 2),
+        (SaveDone(""), 1),
+        (TakeOver(), 3),
     ],
     ids=str,
 )
@@ -341,8 +341,9 @@ def test_requests_without_sense_are_answered_and_leak_nothing(tmp_path, message,
     write(mirror, 1)
     before = descriptors()
     answer = saver.answer(message, [os.dup(mirror.memory.descriptor) for _ in range(count)])
-    assert answer["type"] == message["type"]
-    assert bool(answer["error"]) == (message["type"] != "open")
+    opens = isinstance(message, TakeOver)
+    assert isinstance(answer, SaverReady if opens else SlotCommitted)
+    assert bool(answer.error) != opens
     if saver._lock is not None:
         saver._lock.release()
     assert descriptors() == before
@@ -354,10 +355,13 @@ def test_a_memory_that_is_no_mirror_is_an_answer(tmp_path):
     before = descriptors()
     reading, writing = os.pipe()
     os.close(writing)
-    assert "no memory" in saver.answer({**WHY, **Slot(0, 1, 1).to_message()}, [reading])["error"]
+    assert (
+        "no memory"
+        in saver.answer(CommitSlot(Slot(0, 1, 1), "x", failure=False, hurry=True), [reading]).error
+    )
     assert descriptors() == before
     mirror = rank_mirror()
-    assert saver.answer(*asked(mirror, write(mirror, 1)))["error"] == ""
+    assert saver.answer(*asked(mirror, write(mirror, 1))).error == ""
 
 
 def test_many_commits_leave_no_descriptor_and_no_memory(tmp_path):
@@ -366,7 +370,7 @@ def test_many_commits_leave_no_descriptor_and_no_memory(tmp_path):
     before = descriptors()
     for step in range(1, 6):
         mirror, slot = mirror_of(snapshot_of(step), RUN_ID, 0)
-        assert saver.answer(*asked(mirror, slot))["error"] == ""
+        assert saver.answer(*asked(mirror, slot)).error == ""
         mirror.close()
         del mirror
         assert descriptors() == before

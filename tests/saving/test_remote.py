@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from slots import GCM, descriptors, rank_mirror, write
 
-from resilient.config import KeepPolicy, Sealing
+from resilient.config import KeepPolicy
 from resilient.errors import LinkError, StorageError
 from resilient.saving import remote
 from resilient.saving.remote import RemoteSaver
 from resilient.wire.link import Link
+from resilient.wire.messages import DropMirror, OpenStore, SaveDone, SaveSlot, StoreOpened, TakeMirror
 from resilient.wire.mirror import Slot
 
 KEEP = KeepPolicy(max_count=3)
@@ -60,21 +61,18 @@ def test_a_store_is_opened_and_waited_for(ends):
     saver, supervisor = ends
     slot = Slot(0, 1, 1)
     saver.ask(Wanted(slot), 1, None)
-    supervisor.send({"type": "done", "error": ""})
-    supervisor.send({"type": "opened", "error": ""})
+    supervisor.send(SaveDone(""))
+    supervisor.send(StoreOpened(""))
     saver.open(Path("/run"), KEEP, GCM)
     assert not saver.busy
     _, (message, _) = heard(supervisor)
-    assert message["type"] == "store"
-    assert Path(message["directory"]) == Path("/run")
-    assert KeepPolicy.from_json(message["keep"]) == KEEP
-    assert Sealing.from_message(message["sealing"]) == GCM
+    assert message == OpenStore(Path("/run"), KEEP, GCM)
 
 
 def test_a_store_that_cannot_be_opened_is_an_error_of_the_disk(ends):
     """The supervisor's words are the reason."""
     saver, supervisor = ends
-    supervisor.send({"type": "opened", "error": "locked by another process"})
+    supervisor.send(StoreOpened("locked by another process"))
     with pytest.raises(StorageError, match="locked by another"):
         saver.open(Path("/run"), KEEP, GCM)
 
@@ -86,9 +84,9 @@ def test_a_mirror_is_handed_over_once(ends):
     inodes = inode(first), inode(second)
     saver.hand_over(first)
     saver.hand_over(first)
-    assert heard(supervisor) == [({"type": "mirror"}, [inodes[0]])]
+    assert heard(supervisor) == [(TakeMirror(), [inodes[0]])]
     saver.hand_over(second)
-    assert heard(supervisor) == [({"type": "mirror"}, [inodes[1]])]
+    assert heard(supervisor) == [(TakeMirror(), [inodes[1]])]
     assert first.memory.descriptor == second.memory.descriptor == -1, "what is mapped needs none"
 
 
@@ -118,23 +116,10 @@ def test_a_save_is_asked_for_and_its_answer_heard(ends):
     assert saver.wait()
     for error, succeeded in (("", True), ("disk full", False)):
         saver.ask(Wanted(Slot(1, 5, 9), "end"), 2, None)
-        assert heard(supervisor) == [
-            (
-                {
-                    "type": "save",
-                    "slot": 1,
-                    "sequence": 5,
-                    "step": 9,
-                    "epoch": 2,
-                    "reason": "end",
-                    "failure": False,
-                },
-                [],
-            )
-        ]
+        assert heard(supervisor) == [(SaveSlot(Slot(1, 5, 9), 2, "end", failure=False), [])]
         saver.listen()
         assert saver.busy
-        supervisor.send({"type": "done", "error": error})
+        supervisor.send(SaveDone(error))
         assert saver.busy
         assert saver.wait() == succeeded
         assert not saver.busy
@@ -147,8 +132,8 @@ def test_an_answer_is_heard_without_waiting(ends):
     saver.ask(Wanted(Slot(0, 1, 1)), 1, None)
     saver.listen()
     assert saver.busy
-    supervisor.send({"type": "something of a later version"})
-    supervisor.send({"type": "done", "error": ""})
+    supervisor._socket.send(b'{"type": "something of a later version"}')
+    supervisor.send(SaveDone(""))
     saver.listen()
     assert not saver.busy
 
@@ -170,10 +155,10 @@ def test_leaving_waits_for_what_is_being_saved(ends):
     """The lock is asked back only when the saver has done what it was asked for."""
     saver, supervisor = ends
     saver.ask(Wanted(Slot(0, 1, 1)), 1, None)
-    supervisor.send({"type": "done", "error": ""})
+    supervisor.send(SaveDone(""))
     saver.leave()
     assert not saver.busy
-    assert [message["type"] for message, _ in heard(supervisor)] == ["save", "mirror_off"]
+    assert [type(message) for message, _ in heard(supervisor)] == [SaveSlot, DropMirror]
 
 
 def test_without_a_supervisor_every_question_is_an_error(ends):
@@ -201,7 +186,7 @@ def test_a_worker_that_fails_does_not_wait_for_a_supervisor_that_was_stopped(end
     monkeypatch.setattr(os, "getppid", lambda: child.pid)
     try:
         saver.ask(Wanted(Slot(0, 1, 1)), 1, None)
-        slow = threading.Timer(0.5, supervisor.send, [{"type": "done", "error": ""}])
+        slow = threading.Timer(0.5, supervisor.send, [SaveDone("")])
         slow.start()
         assert saver.wait_while_awake()
         saver.ask(Wanted(Slot(0, 1, 1)), 1, None)

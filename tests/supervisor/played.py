@@ -7,15 +7,15 @@ import os
 from slots import rank_mirror, write
 
 from chaos.played_worker import PlayedWorker
+from resilient.wire.messages import CommitSlot, SaverReady, SlotCommitted
 
-OPENED = {"type": "open", "path": "", "error": "", "seconds": 0.0, "remarks": []}
+OPENED = SaverReady()
 
 
 def committed(step, error="", **more):
     """What a saver answers to a commit."""
     path = "" if error else f"/run/checkpoint/rank_0/step_{step}.ckpt"
-    values = {"type": "commit", "path": path, "error": error, "seconds": 0.5, "remarks": [], "epoch": 1}
-    return {**values, **more}
+    return SlotCommitted(error, path=path, **{"seconds": 0.5, "epoch": 1, **more})
 
 
 class Children:
@@ -61,8 +61,8 @@ def asked_steps(child):
         message, descriptors = received
         for descriptor in descriptors:
             os.close(descriptor)
-        if message["type"] == "commit":
-            steps.append(message["step"])
+        if isinstance(message, CommitSlot):
+            steps.append(message.slot.step)
     return steps
 
 

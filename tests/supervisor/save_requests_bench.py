@@ -11,16 +11,12 @@ from slots import GCM, config_of, write
 
 from chaos.played_worker import PlayedWorker
 from resilient.config import KeepPolicy, Sealing
+from resilient.wire.messages import OpenStore, SaveSlot, StoreOpened, TakeMirror
 from supervisor.checkpointing.save_requests import SaveRequests
 from supervisor.verdict.standing import Standing
 
 RUN = config_of(Path("/run"), sealing=Sealing(), attempt=1)
-STORE = {
-    "type": "store",
-    "directory": "/run/there",
-    "keep": KeepPolicy(max_count=3).to_json(),
-    "sealing": GCM.to_message(),
-}
+STORE = OpenStore(Path("/run/there"), KeepPolicy(max_count=3), GCM)
 
 
 class SaveRequestsBench:
@@ -35,19 +31,24 @@ class SaveRequestsBench:
         self.save_requests = SaveRequests(RUN, self.children.spawn, self.selector, self, self.settled)
 
     def heard(self, worker, message):
-        self.said.append((worker, dict(message)))
+        self.said.append((worker, message))
 
     def settled(self):
         self.settlings += 1
 
     def ask(self, message, *mirrors):
         """The worker asks, as the loop hands it over."""
-        copies = [os.dup(mirror.memory.descriptor) for mirror in mirrors]
-        assert self.save_requests.hear(self.worker, message, copies)
+        assert self.hand_over(message, *mirrors)
+
+    def hand_over(self, said, *mirrors):
+        """Something that came over the worker's link; whether it was taken for a request."""
+        return self.save_requests.hear(
+            self.worker, said, [os.dup(mirror.memory.descriptor) for mirror in mirrors]
+        )
 
     def save(self, slot, *mirrors, **why):
-        values = {"type": "save", **slot.to_message(), "epoch": 1, "reason": "schedule", "failure": False}
-        self.ask({**values, **why}, *mirrors)
+        values = {"epoch": 1, "reason": "schedule", "failure": False}
+        self.ask(SaveSlot(slot, **{**values, **why}), *mirrors)
 
     def answer(self, message):
         """The child answers, and the loop's selector finds out."""
@@ -75,17 +76,17 @@ class SaveRequestsBench:
         """How far the run has come, with this step on disk."""
         return Standing(durable_step, self.save_requests.kept_step, usable)
 
-    def types(self):
-        return [message["type"] for _, message in self.said]
+    def kinds(self):
+        return [type(message) for _, message in self.said]
 
     def get_ready(self):
         """The worker's store is open, and its mirror with the steps 1, 2, 3 handed over."""
         self.ask(STORE)
         self.answer(OPENED)
         self.mirror, _ = mirror_with()
-        self.ask({"type": "mirror"}, self.mirror)
+        self.ask(TakeMirror(), self.mirror)
         self.slots = [write(self.mirror, step) for step in (1, 2, 3)]
-        assert self.answers == [{"type": "opened", "error": ""}]
+        assert self.answers == [StoreOpened("")]
         assert self.asked == []
 
     def close(self):

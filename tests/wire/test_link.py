@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import resource
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
+from messages_said import raised, saved
 
+from resilient.config import Origin, WorkerConfig
 from resilient.errors import LinkError, NonsenseError, StalledError, TooLargeError
 from resilient.wire.link import LIMIT_BYTES, Link
+from resilient.wire.messages import (
+    BeganAnew,
+    CheckpointsUnusable,
+    Configure,
+    Remarked,
+    ResumeRecorded,
+    SaveDone,
+    SaveFailed,
+    TakeMirror,
+)
+from resilient.wire.packing import encode
 from resilient.wire.parts import MOST_BYTES, UnfinishedMessages, split
 
 
@@ -41,10 +54,10 @@ def test_messages_come_whole_and_in_order(ends):
     """What was sent, in its order; nothing is there before."""
     ours, theirs = ends
     assert theirs.poll() is None
-    ours.send({"type": "saved", "step": 3, "name": "ü"})
-    ours.send({"type": "finished"})
-    assert theirs.receive() == ({"type": "saved", "step": 3, "name": "ü"}, [])
-    assert theirs.poll() == ({"type": "finished"}, [])
+    ours.send(saved(3, file="ü"))
+    ours.send(BeganAnew())
+    assert theirs.receive() == (saved(3, file="ü"), [])
+    assert theirs.poll() == (BeganAnew(), [])
 
 
 def test_descriptors_travel_and_are_not_inherited(ends):
@@ -52,7 +65,7 @@ def test_descriptors_travel_and_are_not_inherited(ends):
     ours, theirs = ends
     memory = os.memfd_create("something")
     os.write(memory, b"words")
-    ours.send({"type": "mirror"}, [memory])
+    ours.send(TakeMirror(), [memory])
     os.close(memory)
     _, (received,) = theirs.receive()
     assert os.pread(received, 10, 0) == b"words"
@@ -63,24 +76,24 @@ def test_descriptors_travel_and_are_not_inherited(ends):
 def test_the_other_side_being_gone_is_an_error_and_no_signal(ends):
     """Sending and receiving both raise; what was sent before is still received."""
     ours, theirs = ends
-    ours.send({"type": "last"})
+    ours.send(BeganAnew())
     ours.close()
-    assert theirs.receive()[0] == {"type": "last"}
+    assert theirs.receive()[0] == BeganAnew()
     with pytest.raises(LinkError, match="gone"):
         theirs.receive()
     with pytest.raises(LinkError, match="gone"):
-        theirs.send({"type": "anybody"})
+        theirs.send(BeganAnew())
 
 
 def test_what_the_other_side_said_is_heard_although_it_read_nothing(ends):
     """A process that ends without having read its messages: its own come first, and then its end."""
     ours, theirs = ends
-    ours.send({"type": "never read"})
-    theirs.send({"type": "incident"})
-    theirs.send({"type": "finished"})
+    ours.send(SaveDone("never read"))
+    theirs.send(raised())
+    theirs.send(BeganAnew())
     theirs.close()
-    assert ours.poll() == ({"type": "incident"}, [])
-    assert ours.poll() == ({"type": "finished"}, [])
+    assert ours.poll() == (raised(), [])
+    assert ours.poll() == (BeganAnew(), [])
     with pytest.raises(LinkError, match="gone"):
         ours.poll()
 
@@ -89,20 +102,20 @@ def test_too_large_a_message_is_refused_before_it_is_sent(ends):
     """The sender gets another error than that of an end; the receiver sees nothing of it."""
     ours, theirs = ends
     with pytest.raises(TooLargeError, match="too large"):
-        ours.send({"type": "incident", "text": "x" * MOST_BYTES})
+        ours.send(Configure(WorkerConfig("r", Path("/run"), 0, origin=Origin(skipped=tuple(range(2**21))))))
     assert theirs.poll() is None
 
 
-@pytest.mark.parametrize("size", [LIMIT_BYTES - 40, LIMIT_BYTES - 10, LIMIT_BYTES + 1, 3_000_000])
+@pytest.mark.parametrize("size", [LIMIT_BYTES - 40, LIMIT_BYTES - 10, LIMIT_BYTES + 1, 2**20])
 def test_a_message_above_a_packet_comes_whole_with_its_descriptor(ends, size):
     """In parts, which the receiver never sees; what comes after it is another message."""
     ours, theirs = ends
-    sent = {"type": "incident", "text": "x" * size}
+    sent = CheckpointsUnusable("x" * size, hint="y" * size)
     memory = os.memfd_create("something")
 
     def send():
         ours.send(sent, [memory])
-        ours.send({"type": "next"})
+        ours.send(BeganAnew())
 
     sender = threading.Thread(target=send)
     sender.start()
@@ -110,7 +123,7 @@ def test_a_message_above_a_packet_comes_whole_with_its_descriptor(ends, size):
     sender.join()
     assert message == sent
     assert os.path.sameopenfile(received, memory)
-    assert theirs.poll() == ({"type": "next"}, [])
+    assert theirs.poll() == (BeganAnew(), [])
     os.close(received)
     os.close(memory)
 
@@ -119,9 +132,7 @@ def test_a_message_that_was_never_finished_is_dropped(raw):
     """A process killed in the middle of a send, and one that gave up: the next messages are as they were."""
     link, other = raw
     before = set(os.listdir("/proc/self/fd"))
-    first, second, third = (
-        split(json.dumps({"type": name, "text": "x" * LIMIT_BYTES}).encode(), LIMIT_BYTES) for name in "abc"
-    )
+    first, second, third = (split(encode(Remarked(name + "x" * LIMIT_BYTES)), LIMIT_BYTES) for name in "abc")
     other.send(first[0])
     other.send(second[0])
     memory = os.memfd_create("something")
@@ -129,9 +140,9 @@ def test_a_message_that_was_never_finished_is_dropped(raw):
     os.close(memory)
     assert link.poll() is None
     other.send(second[1])
-    assert link.poll()[0]["type"] == "b"
-    other.send(b'{"type": "whole"}')
-    assert link.poll() == ({"type": "whole"}, [])
+    assert link.poll()[0].text.startswith("bx")
+    other.send(encode(BeganAnew()))
+    assert link.poll() == (BeganAnew(), [])
     other.close()
     with pytest.raises(LinkError, match="gone"):
         link.poll()
@@ -154,10 +165,10 @@ def test_a_part_that_makes_no_sense_is_nonsense(raw, part):
     """It is left out, and the link goes on."""
     link, other = raw
     other.send(part)
-    other.send(b'{"type": "whole"}')
+    other.send(encode(BeganAnew()))
     with pytest.raises(NonsenseError):
         link.poll()
-    assert link.poll() == ({"type": "whole"}, [])
+    assert link.poll() == (BeganAnew(), [])
 
 
 def test_one_that_does_not_read_is_not_waited_for_longer_than_said(ends):
@@ -167,17 +178,17 @@ def test_one_that_does_not_read_is_not_waited_for_longer_than_said(ends):
 
     def send_for_ever():
         while len(sent) < 100_000:
-            ours.send({"type": "saved", "step": len(sent), "text": "x" * 70_000}, patience_s=0.0)
+            ours.send(SaveFailed(len(sent), "x" * 70_000), patience_s=0.0)
             sent.append(len(sent))
 
     with pytest.raises(StalledError):
         send_for_ever()
     received = []
     while (one := theirs.poll()) is not None:
-        received.append(one[0]["step"])
+        received.append(one[0].step)
     assert received == sent
-    ours.send({"type": "last"}, patience_s=0.0)
-    assert theirs.poll() == ({"type": "last"}, [])
+    ours.send(BeganAnew(), patience_s=0.0)
+    assert theirs.poll() == (BeganAnew(), [])
 
 
 def test_the_other_side_s_end_is_no_signal_to_a_process_that_would_die_of_it():
@@ -186,11 +197,12 @@ def test_the_other_side_s_end_is_no_signal_to_a_process_that_would_die_of_it():
         import signal, socket
         from resilient.errors import LinkError
         from resilient.wire.link import Link
+        from resilient.wire.messages import BeganAnew
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.close()
         try:
-            Link(ours).send({"type": "anybody"})
+            Link(ours).send(BeganAnew())
         except LinkError:
             print("it lives")
     """
@@ -211,8 +223,8 @@ def test_nonsense_is_an_error_and_leaks_nothing(raw, packet):
     with pytest.raises(NonsenseError):
         link.receive()
     assert set(os.listdir("/proc/self/fd")) == before
-    other.send(b'{"type": "sense"}')
-    assert link.receive() == ({"type": "sense"}, [])
+    other.send(encode(BeganAnew()))
+    assert link.receive() == (BeganAnew(), [])
 
 
 def test_two_threads_never_mix_their_messages(ends):
@@ -222,7 +234,7 @@ def test_two_threads_never_mix_their_messages(ends):
 
     def send(name):
         for number in range(200):
-            ours.send({"type": name, "number": number, "padding": name * (500 if number % 20 else 150_000)})
+            ours.send(SaveFailed(number, name * (500 if number % 20 else 150_000), name))
 
     threads = [threading.Thread(target=send, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -231,8 +243,8 @@ def test_two_threads_never_mix_their_messages(ends):
     for thread in threads:
         thread.join()
     for name in "ab":
-        assert [m["number"] for m in received if m["type"] == name] == list(range(200))
-        assert all(set(m["padding"]) == {name} for m in received if m["type"] == name)
+        assert [m.step for m in received if m.reason == name] == list(range(200))
+        assert all(set(m.error) == {name} for m in received if m.reason == name)
 
 
 def test_a_descriptor_that_is_no_socket_is_no_link(tmp_path):
@@ -250,9 +262,9 @@ def test_a_link_may_have_a_high_number():
         link, other = Link.from_fd(fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD, 2000)), Link(theirs)
         assert link.fileno() >= 2000
         assert link.poll() is None
-        assert not link.wait("word", 0.0)
-        other.send({"type": "noise"})
-        other.send({"type": "word"})
-        assert link.wait("word", 10.0)
+        assert not link.wait(ResumeRecorded, 0.0)
+        other.send(SaveDone(""))
+        other.send(ResumeRecorded())
+        assert link.wait(ResumeRecorded, 10.0)
         link.close()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

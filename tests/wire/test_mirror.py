@@ -13,7 +13,7 @@ from chaos.faults import Killed
 from chaos.simulated_memory import SimulatedMemory
 from resilient.errors import MirrorError, NoSlotError
 from resilient.host.shared_memory import PAGE_BYTES
-from resilient.wire.mirror import ALIGNMENT_BYTES, Mirror, MirrorLayout, Slot, needed_bytes, place
+from resilient.wire.mirror import ALIGNMENT_BYTES, Mirror, MirrorLayout, needed_bytes, place
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
@@ -196,9 +196,3 @@ def test_the_memory_that_is_asked_for_is_what_the_tensors_take():
     two, three = (needed_bytes(MirrorLayout("r", 0, "p", areas), slots) for slots in (2, 3))
     assert 2 * 10**6 <= two < 2.1 * 10**6
     assert 3 * 10**6 <= three < 3.1 * 10**6
-
-
-def test_a_slot_travels_as_a_message():
-    """What is asked for over the link is the slot that was meant."""
-    slot = Slot(1, 7, 30)
-    assert Slot.from_message({"type": "save", **slot.to_message()}) == slot

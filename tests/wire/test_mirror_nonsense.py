@@ -190,16 +190,6 @@ def test_a_slot_that_does_not_exist_is_refused(number):
     assert bytes(memory.content) == before
 
 
-@pytest.mark.parametrize(
-    "message",
-    [{}, {"slot": 1}, {"slot": -1, "sequence": 1, "step": 1}, {"slot": "0", "sequence": 1, "step": 1}],
-)
-def test_a_message_without_a_slot_is_refused(message):
-    """What comes over a link is a slot or MirrorError."""
-    with pytest.raises(MirrorError):
-        Slot.from_message(message)
-
-
 def test_a_layout_without_measure_is_not_read():
     """A header may claim a layout of gigabytes in memory that takes none: nothing of that size is read."""
 

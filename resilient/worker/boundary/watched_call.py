@@ -16,6 +16,7 @@ from resilient.saving.remote import RemoteSaver
 from resilient.state import execution
 from resilient.state.snapshot import Progress, Recovered
 from resilient.wire.heartbeat import Phase as Beating
+from resilient.wire.messages import DataProcessDied, Remarked
 from resilient.worker.boundary.composition import Call, Composer, marks
 from resilient.worker.boundary.keeper import Keeper, ShadowKeeper
 from resilient.worker.boundary.mirror_keeper import MirrorKeeper
@@ -51,7 +52,7 @@ class WatchedCall:
             resumes_hooks=session.supervised,
         )
         self.guard = SignalGuard(lambda: self.recorder.ready, self._on_signal, self._on_arrival)
-        self._monitor = look_out(self.heartbeat, lambda how: session.tell("data_worker", how=how))
+        self._monitor = look_out(self.heartbeat, lambda how: session.tell(DataProcessDied(how)))
         self.recorder.on_idle = self.guard.at_boundary
         self.recorder.on_saved_already = self._on_saved_already
         self.recorder.on_bad_loss = self._on_bad_loss
@@ -152,7 +153,7 @@ class WatchedCall:
         self._save(self.recorder.secure, signal.Signals(number).name)
 
     def _on_saved_already(self, step: int) -> None:
-        self._session.tell("remark", text=f"asked for a checkpoint: step {step} is saved already")
+        self._session.tell(Remarked(f"asked for a checkpoint: step {step} is saved already"))
 
     def _on_bad_loss(self, step: int) -> None:
         if not self._warned_of_loss:

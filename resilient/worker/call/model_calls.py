@@ -23,6 +23,7 @@ from resilient.policy.settings import Settings
 from resilient.state import capture, random_streams
 from resilient.state.hidden import hidden_parameters
 from resilient.state.unrestorable import network_findings, pipeline_findings
+from resilient.wire.messages import ScriptMismatch
 from resilient.worker.boundary.composition import Call
 from resilient.worker.boundary.watched_call import WatchedCall
 from resilient.worker.call.evaluating import watch_evaluations
@@ -60,9 +61,10 @@ class Course:
         """The script is over: tells, where it has not come to the call that it was to go on with."""
         if any(timeline.behind for timeline in self._timelines):
             self._session.tell(
-                "mismatch",
-                error="the script has ended without the training call that its newest state is from",
-                hint="restore the script as it was, or start anew with --fresh --archive",
+                ScriptMismatch(
+                    "the script has ended without the training call that its newest state is from",
+                    "restore the script as it was, or start anew with --fresh --archive",
+                )
             )
 
     def tell_if_nothing_was_added(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from resilient.host.descriptors import out_of_reach
 from resilient.wire.heartbeat import Heartbeat, Phase
-from resilient.wire.link import GONE
+from resilient.wire.messages import GONE
 
 _PATIENCE_S = 5.0
 _LOOK_S = 0.5

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resilient.config import KeepPolicy, Origin, WorkerConfig
 from resilient.errors import (
@@ -40,6 +40,27 @@ from resilient.state.snapshot import Progress, Recovered, TensorValue, decode_ex
 from resilient.store.entry import Entry, skipped
 from resilient.store.store import Store
 from resilient.wire.link import Link
+from resilient.wire.messages import (
+    BatchSkipped,
+    BeganAnew,
+    CheckpointSaved,
+    CheckpointsUnusable,
+    ExceptionLeft,
+    FirstStep,
+    KeepsIn,
+    NothingOlder,
+    PlaceBusy,
+    PlaceOpened,
+    Remarked,
+    Resumed,
+    ResumeRecorded,
+    Resuming,
+    SaveFailed,
+    ScriptMismatch,
+    UsageRefused,
+    Warned,
+    WorkerNews,
+)
 from resilient.wire.outbox import Outbox
 from resilient.wire.shorten import shortened, text_of
 from resilient.worker.process.shared_pages import SharedPages, recover_from
@@ -95,10 +116,10 @@ class Session:
 
     # Telling
 
-    def tell(self, what: str, /, **fields: Any) -> None:
+    def tell(self, news: WorkerNews) -> None:
         """Sends the supervisor a message. Never raises: the training does not depend on being heard."""
         if self._outbox is not None:
-            self._outbox.tell({"type": what, **fields})
+            self._outbox.tell(news)
 
     def flush(self) -> None:
         """This process is about to end: tries once more to send the messages that wait."""
@@ -116,21 +137,21 @@ class Session:
         if text in self._warned:
             return
         self._warned.add(text)
-        self.tell("warning", text=text)
+        self.tell(Warned(text))
         self.say(f"warning: {text}")
 
     def remark(self, text: str) -> None:
         """Tells a remark, once."""
         if text not in self._warned:
             self._warned.add(text)
-            self.tell("remark", text=text)
+            self.tell(Remarked(text))
             self.say(text)
 
     def tell_step(self, step: int) -> None:
         """Tells that the first step of this process is complete; the heartbeat says the rest."""
         if not self._told_step:
             self._told_step = True
-            self.tell("progress", step=step)
+            self.tell(FirstStep(step))
 
     def tell_incident(
         self, error: BaseException, kind: str, step: int, phase: str, loss_finite: bool | None = None
@@ -141,15 +162,16 @@ class Session:
         self._told_error = error
         lines = traceback.format_exception(type(error), error, error.__traceback__)
         self.tell(
-            "incident",
-            kind=kind,
-            exception=type(error).__name__,
-            # Head and tail: an exception's text begins with its reason, a traceback ends with it.
-            message=shortened(text_of(error), _MESSAGE_CHARACTERS),
-            traceback=shortened("".join(lines), _TRACEBACK_CHARACTERS),
-            step=step,
-            phase=phase,
-            loss_finite=loss_finite,
+            ExceptionLeft(
+                step=step,
+                kind=kind,
+                exception=type(error).__name__,
+                # Head and tail: an exception's text begins with its reason, a traceback ends with it.
+                message=shortened(text_of(error), _MESSAGE_CHARACTERS),
+                traceback=shortened("".join(lines), _TRACEBACK_CHARACTERS),
+                phase=phase,
+                loss_finite=loss_finite,
+            )
         )
 
     # The places
@@ -162,7 +184,7 @@ class Session:
         self.has_trained = True
         if place != self.place:
             self.place = place
-            self.tell("place", directory=str(place.root))
+            self.tell(PlaceOpened(str(place.root)))
         return place
 
     def lock_rank(self, place: OpenPlace) -> None:
@@ -198,18 +220,18 @@ class Session:
         except ShunnedError as error:
             if floor:
                 return None
-            self.tell("nothing_older", error=str(error))
+            self.tell(NothingOlder(str(error)))
             raise SystemExit(1) from error
         except UnusableError as error:
             self._demand_accepted(error)
             recovered = None
-        self.tell("keeps_in", directory=str(place.root))
+        self.tell(KeepsIn(str(place.root)))
         if recovered is not None:
             # It is on trial until the next step is complete.
             self._told_step = False
             return self._leave_out(recovered)
         if not floor:
-            self.tell("fresh")
+            self.tell(BeganAnew())
         return None
 
     def _demand_accepted(self, error: UnusableError) -> None:
@@ -218,7 +240,7 @@ class Session:
             self.warn(f"{error.args[0]}; it begins from step 1, as was accepted (--accept-rollback)")
             return
         error.hint = presence.hint_for(error, supervised=self.supervised)
-        self.tell("unusable", error=str(error.args[0]), hint=error.hint)
+        self.tell(CheckpointsUnusable(str(error.args[0]), error.hint))
         if self.supervised:
             raise SystemExit(EXIT_UNUSABLE) from error
         raise error
@@ -230,7 +252,7 @@ class Session:
         inside = not progress.call_finished and (progress.epoch_closed or not progress.at_epoch_end)
         if progress.step + 1 not in skipped or not inside:
             return recovered
-        self.tell("skipped", step=progress.step + 1)
+        self.tell(BatchSkipped(progress.step + 1))
         self.warn(f"the batch of step {progress.step + 1} is left out (--on-poison skip-batch)")
         further = replace(progress, call_step=progress.call_step + 1, epoch_closed=False)
         return replace(recovered, progress=further)
@@ -254,13 +276,13 @@ class Session:
         """A state is about to be read: should that be the end of us all, it has been written down."""
         if self.link is None:
             return
-        self.tell("resuming", step=step, file=source)
+        self.tell(Resuming(step, source))
         with contextlib.suppress(LinkError):
-            self.link.wait("recorded", _RECORD_S)
+            self.link.wait(ResumeRecorded, _RECORD_S)
 
     def _tell_resumed(self, progress: Progress, source: str) -> None:
         where = f"resumed at step {progress.step} (epoch {progress.epoch}) from {source}"
-        self.tell("resumed", step=progress.step, epoch=progress.epoch, file=source, message=where)
+        self.tell(Resumed(progress.step, progress.epoch, source, where))
 
     def _recover(self, store: Store, floor: int) -> Recovered | None:
         tensors: dict[tuple[int, str], TensorValue] = {}
@@ -312,7 +334,7 @@ class Session:
         try:
             yield
         except MismatchError as error:
-            self.tell("mismatch", error=str(error.args[0]), hint=error.hint)
+            self.tell(ScriptMismatch(str(error.args[0]), error.hint))
             raise
 
     @contextlib.contextmanager
@@ -326,11 +348,11 @@ class Session:
         except StorageError as error:
             if not error.in_the_way or not self.supervised:
                 raise
-            self.tell("usage", error=str(error.args[0]), hint=error.hint)
+            self.tell(UsageRefused(str(error.args[0]), error.hint))
             raise SystemExit(EXIT_USAGE) from error
         except (UsageError, BusyError) as error:
-            kind = "busy" if isinstance(error, BusyError) else "usage"
-            self.tell(kind, error=str(error.args[0]), hint=error.hint)
+            kind = PlaceBusy if isinstance(error, BusyError) else UsageRefused
+            self.tell(kind(str(error.args[0]), error.hint))
             raise
 
     # Saving
@@ -362,7 +384,7 @@ class Session:
 
     def tell_failed_save(self, step: int, error: str) -> None:
         """Tells, loudly, that a step could not be saved."""
-        self.tell("save_failed", step=step, error=error)
+        self.tell(SaveFailed(step, error))
         self.say(f"saving step {step} FAILED: {error}; earlier checkpoints are intact, training goes on")
 
     def _report(self, saved: Saved) -> None:
@@ -373,14 +395,15 @@ class Session:
             return
         self._places.acknowledge(saved.path)
         self.tell(
-            "saved",
-            step=step,
-            epoch=saved.snapshot.epoch,
-            file=saved.path.name,
-            reason=saved.snapshot.reason,
-            seconds=round(saved.seconds, 3),
-            directory=str(saved.path.parent),
-            generation=saved.generation,
+            CheckpointSaved(
+                step=step,
+                epoch=saved.snapshot.epoch,
+                file=saved.path.name,
+                reason=saved.snapshot.reason,
+                seconds=round(saved.seconds, 3),
+                directory=str(saved.path.parent),
+                generation=saved.generation,
+            )
         )
         if saved.snapshot.failure:
             self.say(f"saved step {step} ({saved.snapshot.reason}) to {saved.path}")

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from pathlib import Path
 
 import pytest
+from messages_said import saved
 from played import OPENED, committed, is_pinned, mirror_with
 from save_requests_bench import RUN, STORE, SaveRequestsBench
 from slots import GCM, KEY, descriptors
 
-from resilient.config import KeepPolicy, Sealing, WorkerConfig
-from resilient.wire.mirror import Slot
+from resilient.config import KeepPolicy, WorkerConfig
+from resilient.errors import NonsenseError
+from resilient.wire.messages import (
+    CheckpointSaved,
+    DropMirror,
+    FirstStep,
+    SaveDone,
+    SaveFailed,
+    SaverReady,
+    SaveSlot,
+    StoreOpened,
+    TakeMirror,
+    Warned,
+)
+from resilient.wire.packing import decode, encode
 
-SECRETS = [
-    text for key in (KEY,) for text in (key.hex(), str(key), Sealing("AES-GCM", key).to_message()["key"])
-]
+SECRETS = [KEY.hex(), str(KEY), base64.b64encode(KEY).decode()]
 
 
 @pytest.fixture
@@ -35,7 +49,7 @@ def test_what_is_about_something_else_is_left_to_the_loop(bench):
     """It is not taken, and descriptors that came with it are closed."""
     before = descriptors()
     other = os.memfd_create("something")
-    assert not bench.save_requests.hear(bench.worker, {"type": "progress", "step": 3}, [other])
+    assert not bench.save_requests.hear(bench.worker, FirstStep(3), [other])
     assert descriptors() == before
     assert bench.said == []
 
@@ -49,16 +63,16 @@ def test_a_store_is_opened_as_the_worker_says(bench):
     assert config.directory == Path("/run/there")
     assert (config.keep, config.sealing) == (KeepPolicy(max_count=3), GCM)
     assert bench.answers == []
-    bench.answer({**OPENED, "remarks": ["set aside: one"]})
-    assert bench.answers == [{"type": "opened", "error": ""}]
-    assert bench.said == [(bench.worker, {"type": "warning", "text": "set aside: one"})]
+    bench.answer(SaverReady(remarks=("set aside: one",)))
+    assert bench.answers == [StoreOpened("")]
+    assert bench.said == [(bench.worker, Warned("set aside: one"))]
 
 
 def test_a_store_that_cannot_be_opened_is_the_worker_s_to_know(bench):
     """It hears the error, and can commit by itself."""
     bench.ask(STORE)
-    bench.answer({**OPENED, "error": "locked"})
-    assert bench.answers == [{"type": "opened", "error": "locked"}]
+    bench.answer(SaverReady("locked"))
+    assert bench.answers == [StoreOpened("locked")]
 
 
 def test_a_save_is_told_to_the_loop_and_to_who_asked(ready):
@@ -66,24 +80,12 @@ def test_a_save_is_told_to_the_loop_and_to_who_asked(ready):
     ready.save(ready.slots[2])
     assert ready.save_requests.busy
     assert ready.asked == [3]
-    ready.answer(committed(3, remarks=["meta.json is out of date"], generation=7))
+    ready.answer(committed(3, remarks=("meta.json is out of date",), generation=7))
     assert ready.said == [
-        (
-            ready.worker,
-            {
-                "type": "saved",
-                "step": 3,
-                "reason": "schedule",
-                "epoch": 1,
-                "file": "step_3.ckpt",
-                "seconds": 0.5,
-                "directory": "/run/checkpoint/rank_0",
-                "generation": 7,
-            },
-        ),
-        (ready.worker, {"type": "warning", "text": "meta.json is out of date"}),
+        (ready.worker, saved(3, file="step_3.ckpt", generation=7)),
+        (ready.worker, Warned("meta.json is out of date")),
     ]
-    assert ready.answers == [{"type": "done", "error": ""}]
+    assert ready.answers == [SaveDone("")]
     assert not ready.save_requests.busy
     assert ready.settlings == 1
 
@@ -92,10 +94,8 @@ def test_a_save_that_fails_is_told_to_both(ready):
     """The loop journals the error, the worker hears it."""
     ready.save(ready.slots[2], reason="end")
     ready.answer(committed(3, error="disk full"))
-    assert ready.said == [
-        (ready.worker, {"type": "save_failed", "step": 3, "reason": "end", "error": "disk full"})
-    ]
-    assert ready.answers == [{"type": "done", "error": "disk full"}]
+    assert ready.said == [(ready.worker, SaveFailed(3, "disk full", "end"))]
+    assert ready.answers == [SaveDone("disk full")]
 
 
 def test_a_save_of_memory_that_comes_with_it_is_of_that_memory(ready):
@@ -104,7 +104,7 @@ def test_a_save_of_memory_that_comes_with_it_is_of_that_memory(ready):
     apart, slot = mirror_with(50)
     ready.save(slot, apart)
     message, (sent,) = ready.children.last.hear()
-    assert message["step"] == 50
+    assert message.slot.step == 50
     assert os.fstat(sent).st_ino == os.fstat(apart.memory.descriptor).st_ino
     os.close(sent)
     ready.answer(committed(50))
@@ -119,16 +119,16 @@ def test_a_worker_that_dies_meanwhile_is_no_error(ready):
     ready.worker.die()
     ready.worker.finish()
     ready.answer(committed(3))
-    assert ready.types() == ["saved"]
+    assert ready.kinds() == [CheckpointSaved]
 
 
 def test_no_key_is_ever_told(bench):
     """Neither what the loop journals nor what the worker hears has a trace of it, whatever goes wrong."""
     bench.ask(STORE)
-    bench.answer({**OPENED, "error": "cannot"})
-    for broken in ({"keep": "nonsense"}, {"sealing": {**STORE["sealing"], "mode": 3}}):
-        bench.ask({**STORE, **broken})
-    bench.save(Slot(0, 1, 1), epoch=SECRETS[-1])
+    bench.answer(SaverReady("cannot"))
+    for broken in ({"keep": "nonsense"}, {"sealing": {**WIRED["sealing"], "mode": 3}}):
+        assert not bench.hand_over(heard({**WIRED, **broken}))
+    bench.hand_over(heard({"type": "save", "slot": {}, "epoch": SECRETS[-1], "reason": "", "failure": True}))
     bench.children.broken = 1
     bench.ask(STORE)
     answers = bench.answers
@@ -138,38 +138,56 @@ def test_no_key_is_ever_told(bench):
     assert KEY.hex() not in repr(bench.children.configs)
 
 
+WIRED = json.loads(encode(STORE))
+SAVE = {"type": "save", "slot": {"number": 0, "sequence": 1, "step": 1}, "epoch": 1, "reason": "x"}
 NONSENSE = [
     {"type": "store"},
-    {**STORE, "directory": 3},
-    {**STORE, "keep": [1, 2]},
-    {**STORE, "keep": None},
-    {**STORE, "sealing": {"mode": "AES-GCM", "key": None, "old_keys": []}},
-    {**STORE, "sealing": {"mode": "AES-GCM", "key": "*", "old_keys": 3}},
-    {"type": "mirror"},
+    {**WIRED, "directory": 3},
+    {**WIRED, "keep": [1, 2]},
+    {**WIRED, "keep": None},
+    {**WIRED, "keep": {**WIRED["keep"], "max_count": -3}},
+    {**WIRED, "sealing": {"mode": "AES-GCM", "key": None, "old_keys": []}},
+    {**WIRED, "sealing": {"mode": "AES-GCM", "key": "*", "old_keys": 3}},
     {"type": "save"},
-    {"type": "save", "slot": 99, "sequence": 1, "step": 1, "epoch": 1, "reason": "x", "failure": False},
-    {"type": "save", "slot": -1, "sequence": 1, "step": 1, "epoch": 1, "reason": "x", "failure": False},
-    {"type": "save", "slot": 0, "sequence": 1, "step": 1, "epoch": None, "reason": "x", "failure": False},
-    {"type": "save", "slot": "0", "sequence": 1, "step": 1, "epoch": 1, "reason": "x", "failure": False},
+    {**SAVE, "failure": False, "slot": {"number": 99, "sequence": 1, "step": 1}},
+    {**SAVE, "failure": False, "slot": {"number": -1, "sequence": 1, "step": 1}},
+    {**SAVE, "failure": False, "slot": {"number": "0", "sequence": 1, "step": 1}},
+    {**SAVE, "failure": False, "epoch": None},
+    {**SAVE, "failure": "no"},
 ]
 
 
-@pytest.mark.parametrize("message", NONSENSE, ids=str)
+def heard(content):
+    """What the link makes of this JSON: a message, or the error."""
+    try:
+        return decode(json.dumps(content).encode())
+    except NonsenseError as error:
+        return error
+
+
+@pytest.mark.parametrize("content", NONSENSE, ids=str)
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_request_without_sense_is_answered_and_leaks_nothing(ready, message, count):
-    """A worker that asks for nonsense hears so if it waits; the supervisor lives on, nothing stays open."""
+def test_a_request_without_sense_is_answered_and_leaks_nothing(ready, content, count):
+    """A worker that asks for nonsense hears so, because it waits; the supervisor lives on, nothing leaks."""
     mirror, _ = mirror_with(1)
     before = descriptors()
-    ready.said.clear()
-    ready.ask(message, *[mirror] * count)
-    if message["type"] == "mirror" and count:
-        assert ready.save_requests.kept_step == 1
-        return
+    ready.hand_over(heard(content), *[mirror] * count)
     assert descriptors() == before
-    waits = {"store": "opened", "save": "done"}.get(message["type"])
-    assert [(a["type"], bool(a["error"])) for a in ready.answers] == ([(waits, True)] if waits else [])
+    answer = {"store": StoreOpened, "save": SaveDone}[content["type"]]
+    assert [(type(a), bool(a.error)) for a in ready.answers] == [(answer, True)]
     assert not ready.save_requests.busy
     assert ready.save_requests.kept_step == 3
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_mirror_is_the_memory_that_comes_with_the_message(ready, count):
+    """One descriptor is kept, and no more; without any the mirror is what it was."""
+    mirror, _ = mirror_with(1)
+    before = len(descriptors())
+    ready.ask(TakeMirror(), *[mirror] * count)
+    assert ready.save_requests.kept_step == (1 if count else 3)
+    assert len(descriptors()) <= before + 1
+    assert ready.answers == []
 
 
 def test_a_save_without_a_mirror_is_answered(bench):
@@ -177,8 +195,8 @@ def test_a_save_without_a_mirror_is_answered(bench):
     _, slot = mirror_with(1)
     bench.save(slot)
     (answer,) = bench.answers
-    assert answer["type"] == "done"
-    assert answer["error"]
+    assert isinstance(answer, SaveDone)
+    assert answer.error
 
 
 def test_a_save_of_something_that_is_no_mirror_is_answered(ready):
@@ -186,10 +204,10 @@ def test_a_save_of_something_that_is_no_mirror_is_answered(ready):
     before = descriptors()
     other = os.memfd_create("something")
     os.ftruncate(other, 2**16)
-    message = {"type": "save", **ready.slots[2].to_message(), "epoch": 1, "reason": "x", "failure": False}
+    message = SaveSlot(ready.slots[2], 1, "x", failure=False)
     assert ready.save_requests.hear(ready.worker, message, [other])
     assert descriptors() == before
-    assert [bool(answer["error"]) for answer in ready.answers] == [True]
+    assert [bool(answer.error) for answer in ready.answers] == [True]
     assert not ready.save_requests.busy
 
 
@@ -227,7 +245,7 @@ def test_without_memory_there_is_nothing_to_offer(bench):
     """Also when a mirror was handed over in which nothing is complete."""
     assert bench.save_requests.offer(bench.standing(0)) == []
     empty, _ = mirror_with()
-    bench.ask({"type": "mirror"}, empty)
+    bench.ask(TakeMirror(), empty)
     assert bench.save_requests.offer(bench.standing(0)) == []
 
 
@@ -239,12 +257,12 @@ def test_a_dead_worker_s_newest_step_is_saved_for_it(ready):
     message, sent = ready.children.last.hear()
     for descriptor in sent:
         os.close(descriptor)
-    assert (message["step"], message["reason"], message["failure"]) == (3, "killed", True)
-    assert message["hurry"]
+    assert (message.slot.step, message.reason, message.failure) == (3, "killed", True)
+    assert message.hurry
     ready.answer(committed(3, epoch=2))
     ((worker, told),) = ready.said
     assert worker is None
-    assert (told["type"], told["step"], told["epoch"], told["reason"]) == ("saved", 3, 2, "killed")
+    assert told == saved(3, file="step_3.ckpt", epoch=2, reason="killed")
     assert ready.answers == []
 
 
@@ -255,12 +273,12 @@ def test_what_is_being_saved_already_is_not_saved_again(ready):
     assert ready.asked == [3]
     ready.answer(committed(3))
     assert ready.asked == []
-    assert ready.types() == ["saved"]
+    assert ready.kinds() == [CheckpointSaved]
 
 
 def test_who_goes_without_a_mirror_frees_the_lock(ready):
     """A worker that commits by itself from now on: the mirror is closed, and the saver let go."""
-    ready.ask({"type": "mirror_off"})
+    ready.ask(DropMirror())
     assert ready.save_requests.kept_step == 0
     assert ready.save_requests.pids == []
     assert ready.children.last.finished
@@ -275,7 +293,7 @@ def test_a_saver_that_dies_is_noticed_through_the_selector(ready):
     ready.answer(OPENED)
     assert ready.asked == [3]
     ready.answer(committed(3))
-    assert ready.types() == ["saved"]
+    assert ready.kinds() == [CheckpointSaved]
     assert len(ready.selector.get_map()) == 2
 
 

@@ -9,15 +9,17 @@ from played import OPENED, committed, is_pinned, mirror_with
 from saver_bench import CONFIG, OTHER
 from slots import write
 
+from resilient.wire.messages import CommitSlot, SaverReady, TakeOver
+
 
 def test_a_store_is_opened_by_a_child(bench):
     """The child gets the configuration and is asked to open; what it found on the way is told."""
     bench.open()
     assert bench.children.configs == [CONFIG]
     assert bench.watched == [bench.children.last]
-    assert bench.children.last.hear() == ({"type": "open"}, [])
+    assert bench.children.last.hear() == (TakeOver(), [])
     assert bench.openings == []
-    bench.answer({**OPENED, "remarks": ["set aside: one"]})
+    bench.answer(SaverReady(remarks=("set aside: one",)))
     assert bench.openings == [["set aside: one"]]
     assert bench.saver.pids == [bench.children.last.pid]
 
@@ -33,7 +35,7 @@ def test_a_store_that_is_open_is_not_opened_again(bench):
 def test_a_store_that_cannot_be_opened_is_told_and_its_child_let_go(bench):
     """Another process has the lock, or the disk is read-only: the worker hears it, and can do without."""
     bench.open()
-    bench.answer({**OPENED, "error": "locked by another process"})
+    bench.answer(SaverReady("locked by another process"))
     assert bench.openings == ["locked by another process"]
     assert bench.children.last.finished
     assert bench.watched == []
@@ -68,13 +70,7 @@ def test_a_slot_is_committed(held):
     assert held.saver.busy
     assert is_pinned(held.mirror, slot.number)
     message, (descriptor,) = held.children.last.hear()
-    assert message == {
-        "type": "commit",
-        **slot.to_message(),
-        "reason": "schedule",
-        "failure": False,
-        "hurry": True,
-    }
+    assert message == CommitSlot(slot, "schedule", failure=False, hurry=True)
     assert os.fstat(descriptor).st_ino == os.fstat(held.mirror.memory.descriptor).st_ino
     os.close(descriptor)
     held.answer(committed(1))
@@ -147,7 +143,7 @@ def test_a_commit_after_a_store_that_could_not_be_opened_tries_it_again(bench):
     """The disk may be back: a new child is started for it."""
     mirror, slot = mirror_with(1)
     bench.open()
-    bench.answer({**OPENED, "error": "read-only"})
+    bench.answer(SaverReady("read-only"))
     bench.commit(bench.hold(mirror), slot)
     assert len(bench.children.all) == 2
     bench.answer(OPENED)
@@ -163,10 +159,10 @@ def test_a_store_that_cannot_be_opened_again_fails_what_waits_for_it(bench):
     bench.open()
     bench.commit(bench.hold(mirror), first)
     bench.commit(bench.saver.mirror, second)
-    bench.answer({**OPENED, "error": "locked"})
+    bench.answer(SaverReady("locked"))
     assert bench.openings == ["locked"]
     assert bench.told == [(1, "locked")]
-    bench.answer({**OPENED, "error": "locked"})
+    bench.answer(SaverReady("locked"))
     assert bench.told == [(1, "locked"), (2, "locked")]
     assert not bench.saver.busy
     assert bench.settlings == 1
@@ -176,7 +172,7 @@ def test_an_answer_with_very_many_remarks_is_heard(held):
     """Thousands of files could not be removed: the commit is done all the same, and asked for once."""
     held.commit(held.mirror, held.slots[2])
     assert held.asked == [3]
-    remarks = [f"step_{number}.ckpt could not be removed: Read-only file system" for number in range(3000)]
+    remarks = tuple(f"step_{n}.ckpt could not be removed: Read-only file system" for n in range(3000))
     held.children.last.other.send(committed(3, remarks=remarks), patience_s=0.0)
     held.saver.on_message()
     assert held.told == [(3, "step_3.ckpt")]

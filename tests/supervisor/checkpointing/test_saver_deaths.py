@@ -8,6 +8,8 @@ import pytest
 from played import OPENED, committed, is_pinned
 from saver_bench import CONFIG, OTHER
 
+from resilient.wire.messages import SaverReady
+
 
 def test_a_child_that_dies_idle_is_missed_when_it_is_needed(held):
     """Nothing is started for nothing; the next commit has a new child open the store, and commit."""
@@ -119,7 +121,7 @@ def test_an_opening_that_fails_just_before_a_death_is_told_once(bench):
     """The error counts; nothing is tried again on account of the death."""
     bench.open()
     child = bench.children.last
-    child.say({**OPENED, "error": "locked"})
+    child.say(SaverReady("locked"))
     child.die()
     bench.saver.on_end()
     assert bench.openings == ["locked"]

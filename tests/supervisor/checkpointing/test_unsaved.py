@@ -39,7 +39,7 @@ def test_what_could_not_be_saved_is_in_the_way_until_it_is(ready):
     ready.save_requests.save_again(ready.standing(0))
     message, sent = ready.children.last.hear()
     os.close(*sent)
-    assert (message["step"], message["reason"], message["failure"]) == (3, "killed", True)
+    assert (message.slot.step, message.reason, message.failure) == (3, "killed", True)
     assert ready.asked == []
     assert ready.save_requests.obstacle(ready.standing(0)) == found
     ready.answer(committed(3))

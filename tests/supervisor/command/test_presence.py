@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import messages_said
 import pytest
 from test_trust import KEY, STARTED, edit, home, record, remove, run, save, start  # noqa: F401 - fixtures too
 
@@ -288,12 +289,12 @@ def test_whatever_a_write_of_the_floor_raises_is_named_once_and_the_next_is_trie
             raise ValueError("a fault")
 
     keeper = FloorKeeper(Faulty(World(), home, record(known).run_id, [KEY]), known, {})
-    saved = {"type": "saved", "step": 4, "generation": 4, "directory": str(rank_folder(known)), "file": "CKP"}
+    news = messages_said.saved(4, directory=str(rank_folder(known)), generation=4)
     for step in range(2):
-        keeper.hear(saved | {"step": step}, told.append)
+        keeper.hear(replace(news, step=step), told.append)
         assert tried.acquire(timeout=30)
     keeper.close()
-    keeper.hear(saved, told.append)
+    keeper.hear(news, told.append)
     assert len(told) == 1
     assert "ValueError: a fault" in told[0]
 
@@ -306,11 +307,11 @@ def test_a_home_that_cannot_be_written(known, start, home, monkeypatch):  # noqa
     told = []
     file = FloorFile(World(), home, record(known).run_id, [KEY])
     keeper = FloorKeeper(file, known, {})
-    saved = {"type": "saved", "step": 4, "generation": 4, "directory": str(rank_folder(known)), "file": "CKP"}
-    keeper.hear(saved, told.append)
+    news = messages_said.saved(4, directory=str(rank_folder(known)), generation=4)
+    keeper.hear(news, told.append)
     keeper.close()
-    keeper.hear(saved, told.append)
-    keeper.hear(saved, told.append)
+    keeper.hear(news, told.append)
+    keeper.hear(news, told.append)
     assert len(told) == 1
     assert "cannot be written" in told[0]
 
@@ -320,10 +321,10 @@ def test_the_floor_follows_what_is_acknowledged(tmp_path):
     file = FloorFile(World(), tmp_path / "home", "run-1", [KEY])
     keeper = FloorKeeper(file, tmp_path / "run", {})
     for generation, directory in ((2, "run/checkpoint/rank_0"), (1, "run/checkpoint/rank_0"), (5, "out")):
-        message = {"type": "saved", "step": generation * 10, "file": f"{generation}.ckpt"}
-        keeper.hear({**message, "generation": generation, "directory": str(tmp_path / directory)}, print)
-    keeper.hear({"type": "saved", "step": 9, "file": "x"}, print)
-    keeper.hear({"type": "resumed", "step": 9, "generation": 9, "directory": "x", "file": "x"}, print)
+        folder = str(tmp_path / directory)
+        keeper.hear(messages_said.saved(generation * 10, f"{generation}.ckpt", folder, generation), print)
+    keeper.hear(messages_said.saved(9, "x"), print)
+    keeper.hear(messages_said.resumed(9, "x"), print)
     keeper.close()
     found = file.read()
     assert found is not None

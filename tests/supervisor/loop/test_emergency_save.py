@@ -8,7 +8,10 @@ import signal
 import socket
 import subprocess
 
+from messages_said import saved
+
 from resilient.wire.link import Link
+from resilient.wire.messages import FirstStep
 from supervisor.edges.guardian import Charge, Guardian, known
 from supervisor.loop.emergency_save import _until_its_end
 
@@ -24,10 +27,10 @@ def test_one_nonsense_packet_does_not_end_the_hearing():
             return 0
 
     other = Link(theirs)
-    other.send({"type": "progress"})
+    other.send(FirstStep(1))
     theirs.send(b"nonsense")
-    other.send({"type": "saved", "step": 4})
-    assert [message["type"] for message in _until_its_end(Ended(), 30.0)] == ["progress", "saved"]
+    other.send(saved(4))
+    assert list(_until_its_end(Ended(), 30.0)) == [FirstStep(1), saved(4)]
     Ended.link.close()
     theirs.close()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from messages_said import saved
 from played import OPENED, committed, fail, mirror_with
 from test_loop_lives import PlayedWorkers, Theatre
 
@@ -21,6 +22,16 @@ from chaos.played_worker import PlayedWorker
 from resilient.config import KeepPolicy, Origin, Sealing, WorkerConfig
 from resilient.errors import LinkError
 from resilient.run import rundir
+from resilient.wire.messages import (
+    CommitSlot,
+    Hello,
+    OpenStore,
+    Remarked,
+    ResumeRecorded,
+    StoreOpened,
+    TakeMirror,
+    TakeOver,
+)
 from supervisor.checkpointing import save_requests
 from supervisor.group import worker_processes
 from supervisor.loop.internal_errors import MOST_IN_A_ROW, BrokenError
@@ -60,11 +71,11 @@ class SavedWorkers(PlayedWorkers):
                 message, descriptors = saver.other.receive()
                 for descriptor in descriptors:
                     os.close(descriptor)
-                if message["type"] == "open":
+                if isinstance(message, TakeOver):
                     saver.say(OPENED)
-                if message["type"] == "commit":
-                    self.committed.append(message["step"])
-                    saver.say(committed(message["step"]))
+                if isinstance(message, CommitSlot):
+                    self.committed.append(message.slot.step)
+                    saver.say(committed(message.slot.step))
         except (LinkError, OSError, ValueError):
             saver.die(0)
 
@@ -75,14 +86,13 @@ def stage(folder):
     theatre = Theatre(Path(folder), SavedWorkers())
     try:
         theatre.settle()
-        where = {"directory": str(theatre.directory.root), "keep": KeepPolicy().to_json()}
-        theatre.say({"type": "store", **where, "sealing": Sealing().to_message()})
+        theatre.say(OpenStore(theatre.directory.root, KeepPolicy(), Sealing()))
         theatre.mirror, _ = mirror_with(KEPT_STEP)
-        theatre.worker.say({"type": "mirror"}, [theatre.mirror.memory.descriptor])
+        theatre.worker.say(TakeMirror(), [theatre.mirror.memory.descriptor])
         theatre.progress(1)
         while not (opened := theatre.worker.hear()):
             theatre.supervisor.step(1.0)
-        assert opened[0] == {"type": "opened", "error": ""}
+        assert opened[0] == StoreOpened("")
         theatre.settle()
         assert kept_step(theatre) == KEPT_STEP
         yield theatre
@@ -126,7 +136,7 @@ MESSAGES = st.builds(
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(MESSAGES, min_size=1, max_size=12))
 @example([{"type": "place"}, {"type": "place", "directory": 3}])
-@example([{"type": "save", "slot": 1, "sequence": 1, "step": 1, "epoch": float("inf")}])
+@example([{"type": "save", "slot": {"number": 1, "sequence": 1, "step": 1}, "epoch": float("inf")}])
 @example([{"type": "incident", "kind": [], "traceback": {}}, {"type": "finished", "complete": "no"}])
 @example([{"type": "saved", "step": True}, {"type": "progress", "step": 10**30}, {"type": "saved"}])
 def test_no_message_of_a_worker_costs_it_its_life_or_its_memory(messages):
@@ -135,13 +145,13 @@ def test_no_message_of_a_worker_costs_it_its_life_or_its_memory(messages):
         worker = theatre.worker
         lets_go = any(message["type"] == "mirror_off" for message in messages)
         for message in messages:
-            worker.say(message)
+            worker.other._socket.send(json.dumps(message).encode())
         theatre.settle()
         assert theatre.worker is worker
         assert not {signal.SIGTERM, signal.SIGKILL} & set(worker.signals)
         assert lets_go or kept_step(theatre) == KEPT_STEP
         # It can be asked for what it needs as if nothing had been, and it can end.
-        worker.say({"type": "remark", "text": "still heard"})
+        worker.say(Remarked("still heard"))
         theatre.settle()
         assert events(theatre, "remark")[-1]["text"] == "still heard"
         worker.die(1)
@@ -161,7 +171,7 @@ PARTS = {
     "_last_save": ["on_settled", "_is_held_up"],
     "_conclusion": ["draw"],
     "_watchman": ["begin", "look", "note", "evidence", "obstacle"],
-    "_listeners": ["hear", "understands"],
+    "_listeners": ["hear", "news_in"],
     "_reactions": ["on_news", "heard"],
     "_postmortem": ["on_over", "on_spawn_failed", "hold"],
     "_pause": ["begin", "_try"],
@@ -225,7 +235,7 @@ def test_one_that_hears_a_message_and_fails_does_not_take_the_others(tmp_path):
     with stage(tmp_path) as theatre:
         fail(theatre.supervisor._judge, "note", KeyError("step"), lasting=True)
         for number in range(5):
-            theatre.say({"type": "remark", "text": str(number)})
+            theatre.say(Remarked(str(number)))
         theatre.settle()
         assert [event["text"] for event in events(theatre, "remark")] == list("01234")
         (mishap,) = events(theatre, "mishap")
@@ -265,7 +275,7 @@ def test_a_worker_that_saves_by_itself_is_believed(tmp_path):
     with stage(tmp_path) as theatre:
         worker = theatre.worker
         worker.signal = lambda number: (
-            worker.say({"type": "saved", "step": 9, "file": "CKP"}),
+            worker.say(saved(9)),
             worker.die(143),
         )
         theatre.supervisor.break_down(BrokenError())
@@ -292,7 +302,7 @@ def test_a_packet_that_is_no_message_does_not_end_the_link(tmp_path):
             theatre.worker.other._socket.send(packet)
         theatre.resume(5)
         theatre.settle()
-        assert theatre.worker.hear() == ({"type": "recorded"}, [])
+        assert theatre.worker.hear() == (ResumeRecorded(), [])
         assert len(events(theatre, "warning")) == 3
         assert all("was left out" in event["text"] for event in events(theatre, "warning"))
 
@@ -342,7 +352,7 @@ def test_a_hang_before_the_first_word_is_seen(tmp_path, state):
     theatre = Theatre(tmp_path)
     try:
         theatre.settle()
-        while "hello" in theatre.supervisor._launcher.present.told:
+        while Hello in theatre.supervisor._launcher.present.told:
             # Every third one of the played ones never says a word.
             theatre.worker.die(-signal.SIGKILL)
             theatre.pass_s(10)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from messages_said import raised, resumed
 from played import mirror_with
 
 from chaos.played_worker import PlayedWorker
@@ -24,6 +25,7 @@ from resilient.config import SAVE_SIGNAL, KeepPolicy, Sealing, WorkerConfig
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory
 from resilient.wire.heartbeat import Heartbeat, Phase
+from resilient.wire.messages import FirstStep, Hello, OpenStore, Resuming, ScriptEnded, TakeMirror
 from supervisor.edges.journal_writer import JournalWriter
 from supervisor.loop.loop import Supervisor
 from supervisor.loop.machine import SupervisorState
@@ -59,7 +61,7 @@ class PlayedWorkers:
         self.pages[worker.pid] = Heartbeat(descriptors[0])
         # Every third one is as mute as a command that is none of ours.
         if len(self.all) % 3:
-            worker.say({"type": "hello", "pid": worker.pid})
+            worker.say(Hello(worker.pid))
         return worker
 
     def spawn_standby(self, config, log):
@@ -128,33 +130,30 @@ class Theatre:
             self.worker.say(message)
 
     def resume(self, step):
-        self.say({"type": "resuming", "step": step, "file": "CKP"})
-        self.say({"type": "resumed", "step": step, "epoch": 1, "file": "CKP", "message": "resumed"})
+        self.say(Resuming(step, "CKP"))
+        self.say(resumed(step))
 
     def progress(self, step):
         if self.worker is not None:
             self.workers.pages[self.worker.pid].beat(Phase.STEP, step)
-        self.say({"type": "progress", "step": step})
+        self.say(FirstStep(step))
 
     def incident(self, step):
-        words = {"exception": "ValueError", "message": "bad", "traceback": "", "phase": "step"}
-        self.say(
-            {"type": "incident", "kind": "exception", "step": step, "loss_finite": step % 3 != 0, **words}
-        )
+        self.say(raised(step, loss_finite=step % 3 != 0))
 
     def finished(self, _):
-        self.say({"type": "finished", "complete": True, "status": 0})
+        self.say(ScriptEnded(complete=True, status=0))
 
     def nonsense(self, _):
-        self.say({"type": "save", "slot": "what?"})
+        if self.worker is not None:
+            self.worker.other._socket.send(b'{"type": "save", "slot": "what?"}')
 
     def keep(self, step):
         """It keeps a step in a mirror; no saver can be started, so nothing of it is ever saved."""
         if self.worker is not None:
             mirror, _ = mirror_with(step + 1)
-            where = {"directory": str(self.directory.root), "keep": KeepPolicy().to_json()}
-            self.say({"type": "store", **where, "sealing": Sealing().to_message()})
-            self.worker.say({"type": "mirror"}, [mirror.memory.descriptor])
+            self.say(OpenStore(self.directory.root, KeepPolicy(), Sealing()))
+            self.worker.say(TakeMirror(), [mirror.memory.descriptor])
             mirror.close()
 
     def exit(self, code):

@@ -9,6 +9,7 @@ from played import OPENED, committed
 from test_loop_lives import PlayedWorkers, Theatre
 
 from chaos.played_worker import PlayedWorker
+from resilient.wire.messages import UsageRefused
 from supervisor.edges import wakeup
 from supervisor.loop.machine import TABLE, Machine, SupervisorEvent, SupervisorState
 
@@ -91,7 +92,7 @@ class Life(Theatre):
         self.settle()
 
     def finish(self):
-        self.worker.say({"type": "usage", "error": "no such file"})
+        self.worker.say(UsageRefused("no such file"))
         self.settle()
         self.worker.die(64)
         self.settle()
@@ -113,7 +114,7 @@ class Life(Theatre):
 
     def finish_while_a_signal_comes(self):
         """The same look finds the group's end and a signal."""
-        self.worker.say({"type": "usage", "error": "no such file"})
+        self.worker.say(UsageRefused("no such file"))
         self.settle()
         with wakeup.signals(self.supervisor._selector, self.supervisor.hear_signals):
             self.worker.die(64)

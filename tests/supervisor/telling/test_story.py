@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chaos.stepped_clock import SteppedClock
+from resilient.wire.messages import SaveFailed
 from supervisor.telling.console import Console
 from supervisor.telling.story import Story
 from supervisor.verdict.classify import KILLED, Incident
@@ -27,7 +28,7 @@ def story():
 )
 def test_a_training_that_has_ended_is_not_said_to_go_on(story, capfd, more, said):
     """What a dead worker has left, and could not be saved, is where it was."""
-    story.message({"type": "save_failed", "step": 24, "error": "No space left on device", **more})
+    story.message(SaveFailed(24, "No space left on device", **more))
     words = capfd.readouterr().err
     assert "saving step 24 FAILED: No space left on device" in words
     assert said in words

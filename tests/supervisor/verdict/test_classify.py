@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
+from messages_said import raised
 
+from resilient.wire.messages import (
+    CheckpointsUnusable,
+    DataProcessDied,
+    Hello,
+    NothingOlder,
+    PlaceBusy,
+    PlaceOpened,
+    ScriptEnded,
+    ScriptMismatch,
+    UsageRefused,
+)
+from supervisor.group.last_words import LastWords
 from supervisor.verdict.classify import (
     BUSY,
     DATA_WORKER,
@@ -30,12 +44,13 @@ from supervisor.verdict.classify import (
     classify,
 )
 
-HELLO = {"hello": {}}
-RAISED = {"kind": "exception", "exception": "ValueError", "message": "loss is NAN", "step": 4}
-IN_USE = {"busy": {"error": "/run is in use: process 7 (python) holds its lock", "hint": "stop it"}}
-SECOND_IN_USE = {**HELLO, **IN_USE, "place": {"directory": "/first"}}
+HELLO = LastWords((Hello(1),))
+RAISED = raised(4, message="loss is NAN")
+DONE = ScriptEnded(complete=True, status=0)
+IN_USE = PlaceBusy("/run is in use: process 7 (python) holds its lock", "stop it")
+SECOND_IN_USE = HELLO.plus(IN_USE).plus(PlaceOpened("/first"))
 SILENCE = ReportedHang("step", 61.0, 60.0)
-DEAD_CHILD = {**HELLO, "data_worker": {"how": "gone"}}
+DEAD_CHILD = HELLO.plus(DataProcessDied("gone"))
 DEAD_DATA_WORKER = (
     "[ERROR] MD(1,7f,python): [sig_handler.cc:556] SIGCHLDHandler] "
     "Dataset worker process 417 was killed by signal: Killed. Main process will be terminated."
@@ -46,8 +61,8 @@ DEAD_DATA_WORKER = (
     ("evidence", "kind", "status"),
     [
         (Evidence(0), FINISHED, 0),
-        (Evidence(0, {**HELLO, "finished": {"complete": True}}), FINISHED, 0),
-        (Evidence(0, {**HELLO, "finished": {"complete": False}}), LEFT_EARLY, 1),
+        (Evidence(0, HELLO.plus(DONE)), FINISHED, 0),
+        (Evidence(0, HELLO.plus(replace(DONE, complete=False))), LEFT_EARLY, 1),
         (Evidence(0, HELLO), LEFT_EARLY, 1),
         (Evidence(3, HELLO), EXITED, 3),
         (Evidence(-9, HELLO), KILLED, 137),
@@ -58,7 +73,7 @@ DEAD_DATA_WORKER = (
         (Evidence(-9, HELLO, kernel="Out of memory: Killed process 7 (python)"), OUT_OF_MEMORY, 137),
         (Evidence(-9, HELLO, frozenset({signal.SIGKILL}), silence=SILENCE), HANG, 137),
         (Evidence(-15, HELLO, frozenset({signal.SIGTERM}), too_large_bytes=2**30), TOO_LARGE, 143),
-        (Evidence(0, {**HELLO, "finished": {"complete": True}}, silence=SILENCE), FINISHED, 0),
+        (Evidence(0, HELLO.plus(DONE), silence=SILENCE), FINISHED, 0),
         (Evidence(0, HELLO, silence=SILENCE), HANG, 1),
         (Evidence(-15, HELLO), KILLED, 143),
         (Evidence(-15, HELLO, log_end=DEAD_DATA_WORKER), DATA_WORKER, 143),
@@ -69,19 +84,19 @@ DEAD_DATA_WORKER = (
         # Somebody had asked for its stacks, or for a checkpoint: that is not what it died of.
         (Evidence(-15, DEAD_CHILD, sent=frozenset({3})), DATA_WORKER, 143),
         (Evidence(-9, DEAD_CHILD, sent=frozenset({37})), DATA_WORKER, 137),
-        (Evidence(1, {**HELLO, "incident": {**RAISED, "loss_finite": False}}), NUMERICAL, 1),
-        (Evidence(1, {**HELLO, "incident": {**RAISED, "exception": "FloatingPointError"}}), NUMERICAL, 1),
-        (Evidence(1, {**HELLO, "nothing_older": {"error": "all set aside"}}), NOTHING_OLDER, 1),
+        (Evidence(1, HELLO.plus(replace(RAISED, loss_finite=False))), NUMERICAL, 1),
+        (Evidence(1, HELLO.plus(replace(RAISED, exception="FloatingPointError"))), NUMERICAL, 1),
+        (Evidence(1, HELLO.plus(NothingOlder("all set aside"))), NOTHING_OLDER, 1),
         (Evidence(None, error="no such file"), SPAWN_FAILED, 126),
-        (Evidence(65, {**HELLO, "unusable": {"error": "all corrupt", "hint": "x"}}), UNUSABLE, 65),
-        (Evidence(1, {**HELLO, "mismatch": {"error": "other shapes"}}), MISMATCH, 65),
-        (Evidence(0, {**HELLO, "mismatch": {"error": "other shapes"}}), MISMATCH, 65),
-        (Evidence(1, {**HELLO, "usage": {"error": "bad"}}), USAGE, 64),
-        (Evidence(1, {**HELLO, **IN_USE}), BUSY, 1),
-        (Evidence(0, {**HELLO, **IN_USE, "finished": {"complete": True}}), BUSY, 1),
-        (Evidence(3, {**HELLO, **IN_USE, "place": {"directory": "/run"}}), EXITED, 3),
-        (Evidence(1, {**SECOND_IN_USE, "incident": {"exception": "BusyError"}}), BUSY, 1),
-        (Evidence(1, {**SECOND_IN_USE, "incident": RAISED}), EXCEPTION, 1),
+        (Evidence(65, HELLO.plus(CheckpointsUnusable("all corrupt", "x"))), UNUSABLE, 65),
+        (Evidence(1, HELLO.plus(ScriptMismatch("other shapes"))), MISMATCH, 65),
+        (Evidence(0, HELLO.plus(ScriptMismatch("other shapes"))), MISMATCH, 65),
+        (Evidence(1, HELLO.plus(UsageRefused("bad"))), USAGE, 64),
+        (Evidence(1, HELLO.plus(IN_USE)), BUSY, 1),
+        (Evidence(0, HELLO.plus(IN_USE).plus(DONE)), BUSY, 1),
+        (Evidence(3, HELLO.plus(IN_USE).plus(PlaceOpened("/run"))), EXITED, 3),
+        (Evidence(1, SECOND_IN_USE.plus(raised(exception="BusyError"))), BUSY, 1),
+        (Evidence(1, SECOND_IN_USE.plus(RAISED)), EXCEPTION, 1),
     ],
 )
 def test_each_end_has_its_name(evidence, kind, status):
@@ -92,7 +107,7 @@ def test_each_end_has_its_name(evidence, kind, status):
 
 def test_an_exception_is_told_by_its_own_words():
     """What the worker said about its end is worth more than the exit status."""
-    told = {**HELLO, "incident": {"kind": "exception", "exception": "ValueError", "message": "bad\nworse"}}
+    told = HELLO.plus(raised(message="bad\nworse"))
     incident = classify(Evidence(1, told, progressed=True))
     assert (incident.kind, incident.cause) == (EXCEPTION, "ValueError: bad")
     assert not incident.at_start

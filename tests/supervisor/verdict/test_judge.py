@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from messages_said import raised, resumed, saved
 
 from chaos.disk_state import after_power_loss
 from chaos.seeded_entropy import SeededEntropy
@@ -13,19 +14,22 @@ from chaos.simulated_disk import SimulatedDisk
 from chaos.stepped_clock import SteppedClock
 from resilient.config import Origin, Shun
 from resilient.host.world import World
+from resilient.wire.messages import Hello, NothingOlder, PlaceOpened, Resuming, ScriptEnded
 from supervisor.edges.journal_writer import JournalWriter
+from supervisor.group.last_words import LastWords
 from supervisor.verdict.classify import EXCEPTION, FINISHED, MISMATCH, NOTHING_OLDER, Evidence
 from supervisor.verdict.judge import Judge
 from supervisor.verdict.ledger import Poison, TrialFile, TrialLedger
 from supervisor.verdict.restart import RestartPolicy
 
 RUN = Path("/run")
-HELLO = {"hello": {}}
+HELLO = LastWords((Hello(1),))
+DONE = ScriptEnded(complete=True, status=0)
 
 
-def raised(step, message="bad", **more):
+def failed(step, message="bad", **more):
     """An attempt that an exception ended after this step."""
-    told = {**HELLO, "incident": {"kind": "exception", "exception": "ValueError", "message": message, **more}}
+    told = HELLO.plus(raised(step, message=message, **more))
     return Evidence(1, told, progressed=True, step=step, phase="step")
 
 
@@ -42,8 +46,8 @@ class Bench:
         self.file = TrialFile(RUN, world, self.complaints.append)
         self.judge = Judge(RestartPolicy(poison=poison), self.file, journal, world)
 
-    def note(self, kind, alive=True, **fields):
-        self.judge.note({"type": kind, **fields}, alive=alive)
+    def note(self, message, alive=True):
+        self.judge.note(message, alive=alive)
 
     def fail(self, attempt, evidence, stopping=False):
         """One attempt from its launch to its judgment."""
@@ -63,10 +67,10 @@ def bench(tmp_path):
 
 def poisoned(bench):
     """Twice the same at step 25, with a checkpoint of step 24: an older state is to be gone on from."""
-    bench.note("saved", step=24)
-    bench.fail(1, raised(24))
-    bench.note("resuming", step=24, file="memory")
-    bench.fail(2, raised(24))
+    bench.note(saved(24))
+    bench.fail(1, failed(24))
+    bench.note(Resuming(24, "memory"))
+    bench.fail(2, failed(24))
 
 
 def test_after_a_rollback_what_is_newer_on_disk_counts_for_nothing(bench):
@@ -74,27 +78,27 @@ def test_after_a_rollback_what_is_newer_on_disk_counts_for_nothing(bench):
     poisoned(bench)
     assert bench.judge.origin == Origin((Shun(24, 2),))
     bench.judge.begin(3)
-    bench.note("resumed", step=20)
+    bench.note(resumed(20))
     assert bench.judge.durable_step == 20
-    bench.note("saved", alive=False, step=24)
+    bench.note(saved(24), alive=False)
     assert bench.judge.durable_step == 20
-    bench.note("saved", step=22)
+    bench.note(saved(22))
     assert bench.judge.durable_step == 22
 
 
 def test_what_is_damaged_on_disk_counts_for_nothing(bench):
     """The worker has fallen back to an older checkpoint: what it computes again is to be saved again."""
-    bench.note("saved", step=24)
-    bench.note("resumed", step=20, file="CKP-2_4.ckpt")
+    bench.note(saved(24))
+    bench.note(resumed(20, "CKP-2_4.ckpt"))
     assert bench.judge.durable_step == 20
 
 
 def test_what_was_resumed_from_memory_is_not_on_disk_by_that(bench):
     """Else it would not be saved when the worker dies, and be told as safe: its commit may have failed."""
-    bench.note("resumed", step=24, file="memory")
+    bench.note(resumed(24, "memory"))
     assert bench.judge.durable_step == 0
-    bench.note("saved", step=24)
-    bench.note("resumed", step=24, file="memory")
+    bench.note(saved(24))
+    bench.note(resumed(24, "memory"))
     assert bench.judge.durable_step == 24
 
 
@@ -107,12 +111,12 @@ def test_memory_that_was_set_aside_is_not_offered(bench):
 
 def test_memory_is_not_gone_on_from_after_a_loss_that_was_not_finite(bench):
     """What the slot's loss was is not known here: the worker reads the manifests instead."""
-    bench.fail(1, raised(25, "loss is NAN", loss_finite=False))
+    bench.fail(1, failed(25, "loss is NAN", loss_finite=False))
     assert not bench.judge.standing(3).usable
     assert bench.judge.origin.finite
 
 
-NONE_OLDER = Evidence(1, {**HELLO, "nothing_older": {"error": "set aside"}})
+NONE_OLDER = Evidence(1, HELLO.plus(NothingOlder("set aside")))
 
 
 def test_where_nothing_is_older_the_same_state_is_tried_again(bench):
@@ -122,14 +126,14 @@ def test_where_nothing_is_older_the_same_state_is_tried_again(bench):
     assert verdict.delay_s is not None
     assert verdict.action == "there is no older state: the same one is tried again"
     assert bench.judge.standing(24).usable
-    verdict = bench.fail(4, raised(24))
+    verdict = bench.fail(4, failed(24))
     assert verdict.delay_s is None
     assert verdict.reason == "step 25 has failed three times in the same way"
 
 
 def test_where_nothing_is_older_than_a_spoilt_loss_that_is_the_cause(bench):
     """The last words are about what went wrong, not about what cannot be done; the status is the script's."""
-    bench.fail(1, raised(25, "loss is NAN", loss_finite=False))
+    bench.fail(1, failed(25, "loss is NAN", loss_finite=False))
     verdict = bench.fail(2, NONE_OLDER)
     incident = bench.judge.incident
     assert (verdict.delay_s, incident.kind, incident.status) == (None, NOTHING_OLDER, 1)
@@ -144,14 +148,14 @@ def test_who_gives_up_forgets_what_was_set_aside(bench):
     """The person who has removed the cause goes on from the newest state."""
     poisoned(bench)
     assert bench.file.read().origin.shunned
-    assert bench.fail(3, raised(24)).delay_s is None
+    assert bench.fail(3, failed(24)).delay_s is None
     assert bench.file.read() == TrialLedger()
     assert bench.judge.origin == Origin()
 
 
 def test_a_loss_that_was_not_finite_is_not_forgotten(bench):
     """A state that is spoilt stays so, whoever starts the run again."""
-    nan = raised(25, "loss is NAN", loss_finite=False)
+    nan = failed(25, "loss is NAN", loss_finite=False)
     bench.fail(1, nan)
     bench.fail(2, nan)
     assert bench.fail(3, nan).delay_s is None
@@ -165,7 +169,7 @@ def test_a_trial_is_on_disk_before_the_state_is_read(tmp_path):
         bench = Bench(tmp_path, disk)
         bench.judge.open(attempt - 1)
         bench.judge.begin(attempt)
-        bench.note("resuming", step=24, file="CKP-3_4.ckpt")
+        bench.note(Resuming(24, "CKP-3_4.ckpt"))
         # Of what was not synced nothing is left.
         disk = SimulatedDisk(after_power_loss(bench.disk.state(), lambda outcomes: 0))
     bench = Bench(tmp_path, disk)
@@ -176,7 +180,7 @@ def test_a_trial_is_on_disk_before_the_state_is_read(tmp_path):
 
 def test_a_stop_is_judged_and_followed_by_nothing(bench):
     """However it ended: who asked for a stop gets no other attempt."""
-    assert bench.fail(1, raised(3), stopping=True).delay_s is None
+    assert bench.fail(1, failed(3), stopping=True).delay_s is None
     assert bench.judge.incident.kind == EXCEPTION
 
 
@@ -184,7 +188,7 @@ def test_a_stop_keeps_what_was_set_aside(bench, tmp_path):
     """Nobody has removed a cause: the same command must not go on from the poisoned state again."""
     poisoned(bench)
     before = bench.judge.origin
-    bench.note("resuming", step=20, file="CKP-2_4.ckpt")
+    bench.note(Resuming(20, "CKP-2_4.ckpt"))
     bench.fail(3, Evidence(-15, HELLO, frozenset({15})), stopping=True)
     assert bench.judge.origin == before
     later = Bench(tmp_path, bench.disk)
@@ -207,7 +211,7 @@ def test_a_trial_that_a_stop_cuts_short_is_no_failure(bench, tmp_path):
     for attempt in range(1, 5):
         stopped = Bench(tmp_path, disk)
         stopped.judge.open(attempt - 1)
-        stopped.note("resuming", step=24, file="CKP-3_4.ckpt")
+        stopped.note(Resuming(24, "CKP-3_4.ckpt"))
         stopped.fail(attempt, Evidence(-15, HELLO, frozenset({15})), stopping=True)
         assert stopped.judge.origin == Origin()
 
@@ -215,14 +219,14 @@ def test_a_trial_that_a_stop_cuts_short_is_no_failure(bench, tmp_path):
 def test_a_script_that_ends_without_its_last_state_on_disk_keeps_it(bench):
     """The same command goes on, and not from what was set aside."""
     poisoned(bench)
-    bench.fail(3, Evidence(0, {**HELLO, "finished": {"complete": True}}))
+    bench.fail(3, Evidence(0, HELLO.plus(DONE)))
     assert bench.file.read().origin.shunned
 
 
 def test_a_judgment_is_journalled_whole(bench):
     """What `resilient explain` tells: the cause, what it rests on, and what was decided."""
-    bench.note("saved", step=20)
-    bench.fail(4, raised(24))
+    bench.note(saved(20))
+    bench.fail(4, failed(24))
     bench.judge.journal(bench.judge.standing(24))
     event = bench.events("incident_judged")[0]
     wanted = {
@@ -239,8 +243,7 @@ def test_a_judgment_is_journalled_whole(bench):
     assert event["reason"] == "restart 1 of 10"
 
 
-PLACED = {**HELLO, "place": {"directory": "/run"}}
-DONE = {"finished": {"complete": True}}
+PLACED = HELLO.plus(PlaceOpened("/run"))
 
 
 def left(bench, phase, attempt=1):
@@ -257,17 +260,17 @@ def test_a_script_that_leaves_its_training_undone_is_not_complete(bench, tmp_pat
     again = Bench(tmp_path, disk=bench.disk)
     again.judge.open(1)
     for attempt in (2, 3):
-        again.fail(attempt, Evidence(0, {**HELLO, **DONE}))
+        again.fail(attempt, Evidence(0, HELLO.plus(DONE)))
         assert again.judge.incident.kind == MISMATCH
         assert "--fresh --archive" in again.judge.incident.hint
-    again.fail(4, Evidence(0, {**PLACED, **DONE}))
+    again.fail(4, Evidence(0, PLACED.plus(DONE)))
     assert again.judge.incident.kind == FINISHED
-    again.fail(5, Evidence(0, {**HELLO, **DONE}))
+    again.fail(5, Evidence(0, HELLO.plus(DONE)))
     assert again.judge.incident.kind == FINISHED
 
 
 def test_a_script_that_dies_behind_its_training_may_know_what_is_done(bench):
     """It finds its own result, and has nothing left to train."""
     left(bench, "script")
-    bench.fail(2, Evidence(0, {**HELLO, **DONE}))
+    bench.fail(2, Evidence(0, HELLO.plus(DONE)))
     assert bench.judge.incident.kind == FINISHED
