@@ -7,7 +7,9 @@ import random
 
 import mindspore
 import numpy as np
+import pytest
 from mindspore import nn
+from mindspore.train import Model
 
 from resilient.state import execution
 from resilient.state.cell_modes import CellModes
@@ -112,3 +114,19 @@ def test_which_cells_train_is_followed():
     assert not any(cell.training for cell in (network, network[0], network[1]))
     modes.restore({"0": "1"})
     assert not network.training, "a network with other cells is left as it is"
+
+
+@pytest.mark.parametrize("version", ["today", "earlier"])
+def test_a_model_remembers_that_it_has_evaluated(version):
+    """``fit`` evaluates at an epoch's end. The next step trains, also in the process that resumes there."""
+    network = nn.SequentialCell(nn.Dense(2, 2), nn.BatchNorm1d(2))
+    before, after = (Model(network, nn.MSELoss(), nn.SGD(network.trainable_params())) for _ in range(2))
+    before._check_network_mode(network, False)
+    modes = CellModes({0: [network]}, before).capture()
+    if version == "earlier":
+        del modes["model"]
+    network.set_train()
+    CellModes({0: [network]}, after).restore(modes)
+    assert not network.training, "the state's own modes, for hooks that look at them"
+    after._check_network_mode(network, True)
+    assert network[1].training

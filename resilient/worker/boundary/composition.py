@@ -52,8 +52,9 @@ class Boundary:
 class Call:
     """One call of ``train`` or ``fit``, or one loop of the user's own.
 
-    ``trained`` is what is being trained, ``network`` the part of it that the weights files hold, ``others``
-    further networks of the run by ordinal, ``call_streams`` the random streams when the call began.
+    ``trained`` is what ``model`` trains (None in a loop of one's own), ``network`` the part of it that the
+    weights files hold, ``others`` further networks of the run by ordinal, ``call_streams`` the random streams
+    when the call began.
     ``evaluations`` are the run's results of evaluations so far, ``trail`` the random streams behind what is
     over, ``ended`` what finished calls have left, ``knobs`` the hyperparameters and ``epochs`` the epochs
     that the script has given: they themselves, because they grow. ``things`` are objects outside the network
@@ -68,6 +69,7 @@ class Call:
     call_streams: dict[str, Any] = field(default_factory=dict)
     callbacks: list[Any] = field(default_factory=list)
     scale_manager: Any = None
+    model: Any = None
     evaluations: list[Any] = field(default_factory=list)
     knobs: dict[str, Any] = field(default_factory=dict)
     epochs: list[int] = field(default_factory=list)
@@ -92,7 +94,7 @@ class Composer:
         self._settings = settings
         self._marks = marks
         self.layout = capture.Layout(call.trained, settings.saved_network, call.others)
-        self._modes = CellModes({**call.others, call.ordinal: call.trained})
+        self._modes = CellModes({**call.others, call.ordinal: call.trained}, call.model)
         self.pipeline_draws: set[str] = set()
         self.metrics: tuple[int, dict[str, float]] = (0, {})
         self._stock_names = {place.name for place in self.layout.places if place.section == SECTION_STOCK}

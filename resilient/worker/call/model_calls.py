@@ -185,6 +185,7 @@ class Course:
             call_streams=call_streams,
             callbacks=callbacks,
             scale_manager=getattr(model, "_loss_scale_manager", None),
+            model=model,
             evaluations=timeline.evaluations,
             trail=timeline.trail,
             things=things,
