@@ -7,7 +7,6 @@ leaves here with a character in it that a terminal would obey.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -45,7 +44,8 @@ def number(value: object) -> float | None:
     # An int beyond the floats raises OverflowError, hence the comparison before the conversion.
     if type(value) is int and abs(value) < _LARGEST:
         return float(value)
-    if type(value) is float and math.isfinite(value) and abs(value) < _LARGEST:
+    if type(value) is float and abs(value) < _LARGEST:
+        # NaN is not less than anything.
         return value
     return None
 

@@ -122,6 +122,15 @@ def test_whatever_its_fields_hold_an_event_is_harmless(word, content):
         assert isinstance(value, str | tuple | bool | int | float | None)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"3", b"[1]", b"{}", b'{"event": null}', b'{"event": 3}', b'{"event": ["saved"]}', b"[" * 100_000],
+)
+def test_a_line_without_the_word_of_an_event_is_none(line):
+    """Whether it is JSON or not."""
+    assert decode(line) is None
+
+
 @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_line_is_an_event_or_none(line):
     """Reading never fails."""
