@@ -13,8 +13,7 @@ to ``FirstStepDone`` behind that; ``StepSaved.seconds`` is how long a commit too
 without ``attempt`` belongs to the newest one that has started, and the save of a dead worker's memory to the
 one that has just been judged. ``step`` counts completed steps from the beginning of the run. After a rollback
 it is a smaller one again: the last one counts, not the highest. With several ranks, ``rank`` and
-``generation`` become fields of ``JournalEvent``, beside ``attempt``, which have a default for journals
-without them.
+``generation`` join ``attempt`` in ``JournalEvent``, with a default for journals without them.
 
 **Versions.** ``SupervisorStarted`` carries ``JOURNAL_VERSION``, which goes up when a reader of before would
 misread an event that it knows; a new event or field is no reason. Nothing depends on that line: each one
@@ -31,8 +30,6 @@ from dataclasses import dataclass
 
 from resilient.journal.base import EVENTS, JournalEvent
 from resilient.journal.fields import Answer, Count, Flag, Number, Text, Texts
-
-# What the supervisor does and sees
 
 
 @dataclass(frozen=True)
@@ -216,9 +213,6 @@ class SupervisorEnded(JournalEvent, word="ended"):
     lost: Text = ""
 
 
-# What workers say, and what becomes of their saves
-
-
 @dataclass(frozen=True)
 class WorkerEvent(JournalEvent):
     """The supervisor was told it by the worker of ``attempt``, or (without that) it is about a dead one."""
@@ -245,6 +239,13 @@ class WorkerReady(WorkerEvent, word="hello"):
 @dataclass(frozen=True)
 class PlaceTaken(WorkerEvent, word="place"):
     """A training call saves in this directory from now on."""
+
+    directory: Text
+
+
+@dataclass(frozen=True)
+class PlaceKept(WorkerEvent, word="keeps_in"):
+    """A training call has resumed from this directory, or begun there: it is the run's from now on."""
 
     directory: Text
 

@@ -8,12 +8,12 @@ Whatever a line holds, it is an event or it is none: reading never fails.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple, get_type_hints
 
+from resilient.journal import events  # noqa: F401 - it makes the events known
 from resilient.journal.base import EVENTS, JournalEvent, UnknownEvent
-from resilient.journal.events import WorkerEvent
 from resilient.journal.fields import ReadBy, clean, number
 
 _NONSENSE = (ValueError, TypeError, RecursionError)
@@ -81,19 +81,3 @@ def content_of(event: JournalEvent) -> dict[str, Any]:
         for name, default in _written(type(event))
         if default is MISSING or own[name] != default
     }
-
-
-def told(word: str, content: Mapping[str, Any], attempt: int | None = None) -> WorkerEvent | None:
-    """The event for what a worker said, of ``attempt`` while it lives; None for what is no event's word.
-
-    The fields are taken as they are: the link has held them against their types.
-    """
-    kind = EVENTS.get(word)
-    if kind is None or not issubclass(kind, WorkerEvent):
-        return None
-    own = [field for field in _fields(kind) if field.name not in ("attempt", *_STAMPS)]
-    return kind(**{field.name: content.get(field.name, _absent(field)) for field in own}, attempt=attempt)
-
-
-def _absent(field: _Field) -> Any:
-    return field.read(None) if field.default is MISSING else field.default

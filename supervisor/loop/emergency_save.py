@@ -19,7 +19,6 @@ from resilient.config import WorkerConfig
 from resilient.errors import EXIT_BROKEN, LinkError, NonsenseError
 from resilient.host.shared_memory import SharedMemory
 from resilient.journal.events import StepSaved, SupervisorBroken, SupervisorEnded
-from resilient.journal.lines import told
 from resilient.wire.messages import (
     CheckpointSaved,
     CommitSlot,
@@ -35,6 +34,7 @@ from supervisor.checkpointing.saver_child import SavingMeans
 from supervisor.edges.journal_writer import JournalWriter
 from supervisor.group.worker_processes import Worker, end
 from supervisor.loop.internal_errors import traceback_of, words_of
+from supervisor.telling.news import event_of
 from supervisor.telling.story import Story
 
 _KILLED_S = 5.0
@@ -101,8 +101,8 @@ class EmergencySave:
             with contextlib.suppress(Exception):
                 worker.signal(number)
         for message in _until_its_end(worker, self._grace_s):
-            if isinstance(message, WorkerNews) and (event := told(message.word, vars(message))):
-                self._journal.write(event)
+            if isinstance(message, WorkerNews):
+                self._journal.write(event_of(message))
             if isinstance(message, CheckpointSaved):
                 self._safe_step = max(self._safe_step, message.step)
         if worker.reap() is None:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from resilient.errors import NonsenseError, OtherVersionError
 from resilient.journal.events import LinkLost, StandbyWaits, WarningGiven
-from resilient.journal.lines import told
 from resilient.wire.messages import (
     Message,
     Said,
@@ -21,6 +20,7 @@ from resilient.wire.messages import (
 from supervisor.edges.journal_writer import JournalWriter
 from supervisor.group.attempt import Attempt
 from supervisor.loop.internal_errors import InternalErrors
+from supervisor.telling.news import event_of
 from supervisor.telling.story import Story
 from supervisor.verdict.judge import Judge
 from supervisor.watching.watchman import Watchman
@@ -84,7 +84,7 @@ class Listeners:
         steps: list[Callable[[], None]] = [
             lambda: self._judge.note(message, alive=attempt is not None),
             react,
-            lambda: self._write_down(message, attempt),
+            lambda: self._journal.write(event_of(message, attempt.number if attempt is not None else None)),
             lambda: self._watchman.note(message),
             lambda: self._story.message(message),
         ]
@@ -93,12 +93,6 @@ class Listeners:
         for step in steps:
             with self._internal_errors.contained(f"a message ({message.word})"):
                 step()
-
-    def _write_down(self, message: WorkerNews, attempt: Attempt | None) -> None:
-        """Journals what a worker has said, where it is an event of the run."""
-        event = told(message.word, vars(message), attempt.number if attempt is not None else None)
-        if event is not None:
-            self._journal.write(event)
 
 
 def _name(message: Message) -> str:

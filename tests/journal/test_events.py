@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,20 @@ from hypothesis import strategies as st
 
 from chaos.stepped_clock import SteppedClock
 from resilient.journal.base import EVENTS, UnknownEvent
-from resilient.journal.events import StepSaved, SupervisorEnded, SupervisorStarted, WarningGiven, WorkerEvent
+from resilient.journal.events import (
+    StepNotSaved,
+    StepSaved,
+    SupervisorEnded,
+    SupervisorStarted,
+    WarningGiven,
+    WorkerEvent,
+)
 from resilient.journal.fields import Answer, Count, Flag, Number, Text, Texts
-from resilient.journal.lines import _fields, content_of, decode, told
+from resilient.journal.lines import _fields, content_of, decode
 from resilient.journal.table import table
+from resilient.wire.messages import WORDS, SaveFailed, Warned, WorkerNews
 from supervisor.edges.journal_writer import JournalWriter
+from supervisor.telling.news import event_of
 
 ARCHITECTURE = Path(__file__).resolve().parents[2] / "ARCHITECTURE.md"
 KINDS = list(dict.fromkeys(EVENTS.values()))
@@ -158,13 +167,28 @@ def test_a_field_with_a_default_is_written_where_it_says_something():
     }
 
 
-def test_a_worker_tells_of_itself_alone():
-    """What it says becomes an event about a worker, or none: never one of the supervisor's own."""
-    assert told("warning", {"type": "warning", "text": "a"}, 2) == WarningGiven("a", attempt=2)
-    assert told("saved", {"step": 3, "attempt": 9, "time": 1.0}) == StepSaved(3, None, "", "")
-    for word, kind in EVENTS.items():
-        assert (told(word, {}) is None) is not issubclass(kind, WorkerEvent)
-    assert told("another", {}) is None
+NEWS = [kind for kind in WORDS.values() if issubclass(kind, WorkerNews)]
+
+
+@pytest.mark.parametrize("news", NEWS, ids=lambda kind: kind.word)
+def test_each_piece_of_news_of_a_worker_is_an_event(news):
+    """Of its word and about a worker, with each of its fields: nothing that a worker says is lost."""
+    kind = EVENTS[news.word]
+    assert issubclass(kind, WorkerEvent)
+    own = {
+        field.name: field.default
+        for field in fields(kind)
+        if field.name not in ("time", "monotonic", "attempt")
+    }
+    said = {field.name for field in fields(news)}
+    assert said <= set(own)
+    assert {name for name, default in own.items() if default is MISSING} <= said
+
+
+def test_news_of_a_worker_that_lives_is_its_attempts():
+    """And what is said of a dead one is nobody's."""
+    assert event_of(Warned("a"), 2) == WarningGiven("a", attempt=2)
+    assert event_of(SaveFailed(3, "full", left_behind=True)) == StepNotSaved(3, "full", left_behind=True)
 
 
 def test_a_supervisor_without_a_version_is_an_earlier_one():

@@ -285,6 +285,10 @@ def test_thousands_of_unknown_names_are_no_burden(tool, diary):
     told = flat(tool("explain", "run"))
     assert "1000 events of a kind that this version does not know" in told
     assert len(told) < 1000
+    counts = tool.json("explain", "run")[-1]["unknown_events"]
+    assert sum(counts.values()) == 1000
+    assert len(counts) <= 21
+    assert max(map(len, counts)) <= 40
 
 
 def test_a_journal_of_this_version_needs_no_word_about_it(tool, diary):

