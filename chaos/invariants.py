@@ -30,6 +30,7 @@ from chaos.cycle import CANARY, DIRECTORY, KEY, NEXT_STEP, Cycle, CycleProcess
 from chaos.disk_state import DiskState
 from chaos.faults import DiskOperation
 from chaos.simulated_disk import SimulatedDisk
+from resilient.codec.tensors import skip_tensor
 from resilient.errors import CheckpointError, CorruptError, ResilientError, UnusableError
 from resilient.store import layout
 from resilient.store.entry import Entry, FileFailure
@@ -161,7 +162,7 @@ class Inspector:
 
     def _load_newest(self, store: Store, known: Knowledge, valid: list[int]) -> None:
         try:
-            loaded = store.load_newest(lambda entry: _skip)
+            loaded = store.load_newest(lambda entry: skip_tensor)
         except UnusableError:
             demand(not valid, "FallbackToNewestValid", f"nothing was loaded, and {valid} are valid")
             return
@@ -250,10 +251,6 @@ def _data_names(known: Knowledge) -> set[str]:
         for failure in (False, True)
         for copy in (0, 1)
     }
-
-
-def _skip(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:
-    """The sink that wants nothing."""
 
 
 def _nonces(disk: SimulatedDisk) -> set[bytes]:

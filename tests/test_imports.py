@@ -17,6 +17,7 @@ FOUNDATION = [
     "resilient.isolated",
     "resilient.__main__",
     "resilient.errors",
+    "resilient.sizes",
     "resilient.command_parser",
     "resilient.config",
     "resilient.host",

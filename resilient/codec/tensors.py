@@ -56,6 +56,10 @@ Sink = Callable[[str, str, tuple[int, ...], int, int], memoryview | None]
 ``size_bytes`` bytes to be filled, or None to skip the tensor."""
 
 
+def skip_tensor(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:
+    """The sink that wants nothing: what is read is only checked."""
+
+
 def info_record(name: str, value: int | float | bool | str, section: int = 0) -> Record:
     """An entry of append_info in the very form stock gives it: Int64, Float32, Bool or UTF-32 str.
 

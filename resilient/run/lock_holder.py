@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import select
@@ -27,14 +26,12 @@ from pathlib import Path
 
 from resilient.errors import UsageError
 from resilient.host.files import storage_errors
-from resilient.run import rundir
+from resilient.run import lock_owner
 
 _PROC = Path("/proc")
 _HELD = re.compile(r"^lock:.*\bWRITE\b", re.MULTILINE)
-_LIMIT_BYTES = 4096
 _PATIENCE_S = 1.0
 _GONE = (FileNotFoundError, ProcessLookupError)
-_NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -115,10 +112,8 @@ def _named(path: Path) -> tuple[int, bool]:
     """The process that the lock's file names (0: none), and whether that is of this boot of this machine."""
     descriptor = _open_lock(path)
     try:
-        content = json.loads(os.read(descriptor, _LIMIT_BYTES))
-        pid = content["pid"]
-        return (pid if type(pid) is int and 0 < pid < 2**31 else 0), content["boot_id"] == rundir.boot_id()
-    except (OSError, *_NONSENSE):
+        return lock_owner.run_owner(os.read(descriptor, lock_owner.LIMIT_BYTES))
+    except OSError:
         return 0, True
     finally:
         os.close(descriptor)

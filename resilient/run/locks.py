@@ -14,15 +14,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from resilient.errors import BusyError, StorageError
+from resilient.errors import BusyError
 from resilient.host.files import FileLock, Files
 from resilient.host.world import World
+from resilient.run.lock_owner import rank_owner
 from resilient.run.places import Places
 from resilient.run.rundir import RunDirectory
 from resilient.store import layout
 from resilient.store.patience import locked_soon
-
-_LIMIT_BYTES = 4096
 
 
 @contextmanager
@@ -51,17 +50,10 @@ def _lock_rank(files: Files, place: Path, rank: int) -> FileLock:
     try:
         return locked_soon(files, path)
     except BusyError:
-        pid = _owner(files, path)
+        pid = rank_owner(files, path)
         who = f"process {pid}" if pid else "another process"
         raise BusyError(
             f"{who}, a worker or a saver, still holds the checkpoints of rank {rank} in {place}",
             pid=pid,
             hint="it ends when it has saved; or end it",
         ) from None
-
-
-def _owner(files: Files, path: Path) -> int:
-    try:
-        return int(files.read(path, _LIMIT_BYTES))
-    except (StorageError, FileNotFoundError, ValueError):
-        return 0

@@ -30,6 +30,7 @@ from functools import partial
 from pathlib import Path
 
 from resilient.codec.keys import key_id
+from resilient.codec.tensors import skip_tensor
 from resilient.config import Sealing
 from resilient.errors import CheckpointError, CorruptError, StorageError, UnprovenError, WrongKeyError
 from resilient.host.files import FileWriter
@@ -259,7 +260,7 @@ class Rekey:
 
     def _reseal_weights(self, path: Path) -> bool:
         """Replaces a weights file by the same under the new key; whether that was needed."""
-        opening = bare_file.read_stock(self._files, path, self._keys, _skip)
+        opening = bare_file.read_stock(self._files, path, self._keys, skip_tensor)
         if opening == OpeningKey(self._sealing.mode, self._sealing.key):
             return False
         temporary = path.with_name(layout.temporary(path.name, self._token()))
@@ -267,7 +268,7 @@ class Rekey:
             with bare_file.plaintext(self._files, path, opening) as chunks:
                 write = partial(write_stream, self._sealing, self._entropy, chunks)
                 sequence.write_synced(self._files, temporary, write)
-            bare_file.read_stock(self._files, temporary, self._keys, _skip)
+            bare_file.read_stock(self._files, temporary, self._keys, skip_tensor)
             self._files.rename(temporary, path)
             self._files.sync_directory(path.parent)
         except BaseException:
@@ -275,7 +276,3 @@ class Rekey:
                 self._files.remove(temporary)
             raise
         return True
-
-
-def _skip(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:
-    """The sink that wants nothing."""

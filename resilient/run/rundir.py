@@ -3,7 +3,8 @@
     run.json     who the run is (RunRecord); written whole, durably, never by anybody without the lock; sealed
                  with the run's key, where there is one (``record_seal``, ``belief``)
     lock         held by the one supervisor, or the one plain monitor, that works on the run; its content
-    says who journal.jsonl, logs/attempt_0001/rank_0.log, quarantine/, checkpoint/...
+                 says who (``lock_owner``)
+    journal.jsonl, logs/attempt_0001/rank_0.log, quarantine/, checkpoint/...
 
 A directory with checkpoints of ours and without a readable run.json is refused: a new run_id would make all
 of them foreign, and the run would silently start from zero.
@@ -12,7 +13,6 @@ of them foreign, and the run would silently start from zero.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from resilient.errors import BusyError, StorageError, UnusableError
 from resilient.host import inside
 from resilient.host.files import FileLock, Files
 from resilient.host.world import World
-from resilient.run import record_seal
+from resilient.run import lock_owner, record_seal
 from resilient.run.record_seal import Seal
 from resilient.store import commit, layout
 from resilient.store.patience import locked_soon
@@ -32,7 +32,6 @@ KIND = "run"  # the seal covers it, beside the content
 
 _LIMIT_BYTES = 1024 * 1024
 _MAX_RANKS = 2**20
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 # What JSON of any other shape may lead to: not a number, no such field, another type, a number that is
 # infinite, and brackets nested too deep.
@@ -133,24 +132,20 @@ class RunDirectory:
         """Takes the run for this process. Raises BusyError, with the pid of who has it."""
         self._files.make_directory(self.root)
         path = self.root / "lock"
-        owner = json.dumps({"pid": os.getpid(), "boot_id": boot_id()}).encode()
         try:
-            return locked_soon(self._files, path, owner)
+            return locked_soon(self._files, path, lock_owner.own_words())
         except BusyError:
-            pid, elsewhere = self._owner(path)
-            who = (
-                f"process {pid}" + (" on another machine" if elsewhere else "") if pid else "another process"
-            )
+            pid, here = self._owner(path)
+            who = f"process {pid}" + ("" if here else " on another machine") if pid else "another process"
             raise BusyError(
                 f"{self.root} is in use by {who}", pid=pid, hint="stop it first, or name another --run-dir"
             ) from None
 
     def _owner(self, path: Path) -> tuple[int, bool]:
         try:
-            content = json.loads(self._files.read(path, _LIMIT_BYTES))
-            return int(content["pid"]), content["boot_id"] != boot_id()
-        except (StorageError, FileNotFoundError, *_NONSENSE):
-            return 0, False
+            return lock_owner.run_owner(self._files.read(path, lock_owner.LIMIT_BYTES))
+        except (StorageError, FileNotFoundError):
+            return 0, True
 
     def read(self) -> RunRecord | None:
         """The run's record as it claims to be; None for a directory that holds no run yet.
@@ -221,14 +216,6 @@ class RunDirectory:
                 hint="restore run.json from a copy, or name another directory (--run-dir); to start anew, "
                 "move it aside (--fresh --archive)",
             )
-
-
-def boot_id() -> str:
-    """Which start of the machine this is; "" where it cannot be read."""
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def has_manifests(files: Files, place: Path) -> bool:

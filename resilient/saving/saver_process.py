@@ -36,6 +36,7 @@ from resilient.host.descriptors import out_of_reach
 from resilient.host.files import FileLock, Files
 from resilient.host.shared_memory import SharedMemory
 from resilient.host.world import World
+from resilient.run.lock_owner import rank_owner
 from resilient.saving import slots
 from resilient.saving.in_process import Committer, Saved, Snapshot
 from resilient.store import layout
@@ -54,7 +55,6 @@ from resilient.wire.messages import (
 from resilient.wire.mirror import Mirror
 
 _LOCK_S = 60.0  # a worker whose supervisor has died commits by itself, and then ends
-_OWNER_BYTES = 64
 _REFUSED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # by a limit of processes or descriptors
 _IN_NO_HURRY = 7  # the last of the best-effort I/O priorities
 
@@ -258,10 +258,10 @@ def take_lock(files: Files, path: Path, wait_s: float | None = None) -> FileLock
 
 def _holder(files: Files, path: Path) -> tuple[int, str]:
     """Whoever holds a lock has written its number into it; 0 where that cannot be told."""
+    pid = rank_owner(files, path)
     try:
-        pid = int(files.read(path, _OWNER_BYTES))
         return pid, f"process {pid} ({psutil.Process(pid).name()})"
-    except (FileNotFoundError, ResilientError, ValueError, OverflowError, psutil.Error):
+    except psutil.Error:
         return 0, "another process"
 
 

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from resilient.codec.tensors import skip_tensor
 from resilient.errors import CheckpointError, CorruptError, StorageError
 from resilient.host.files import Files
 from resilient.store import commit as sequence
@@ -73,13 +74,9 @@ class Leftovers:
             entry = Entry(self._directory, self._surveyor.decode(data), manifest.digest(data))
             if final in names or entry.name not in names or layout.manifest_of(entry.name) != final:
                 return None
-            read_sealed(self._files, entry, self._keys, _skip)
+            read_sealed(self._files, entry, self._keys, skip_tensor)
         except CorruptError:
             # A torn manifest names nothing yet. And a file that is not what the manifest binds was put
             # there by somebody else since: it is theirs.
             return None
         return entry.name
-
-
-def _skip(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:
-    """The sink that wants nothing."""

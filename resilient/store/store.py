@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 
 from resilient.codec.keys import key_id
-from resilient.codec.tensors import Sink
+from resilient.codec.tensors import Sink, skip_tensor
 from resilient.config import Sealing
 from resilient.errors import (
     CheckpointError,
@@ -152,7 +152,7 @@ class Store:
 
         Raises CorruptError, WrongKeyError or StorageError. Moves nothing.
         """
-        self.load(entry, _skip)
+        self.load(entry, skip_tensor)
 
     def set_aside(self, failure: FileFailure) -> FileFailure:
         """Moves a corrupt checkpoint to the quarantine; the result tells when that is impossible."""
@@ -397,7 +397,3 @@ class Store:
         """Without any checkpoint meta.json stays as it is: it may be stock's."""
         if entries:
             self.meta_error = meta.refresh(self._files, self._directory, self._token(), entries[0])
-
-
-def _skip(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:
-    """The sink that wants nothing."""

@@ -71,14 +71,6 @@ def _plain(value: Any) -> Any:
 # Words
 
 
-def size(size_bytes: float) -> str:
-    """A size for people."""
-    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= length:
-            return f"{size_bytes / length:.1f} {unit}"
-    return f"{size_bytes:.0f} B"
-
-
 def age(seconds: float) -> str:
     """A duration for people."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

@@ -12,11 +12,12 @@ from resilient.errors import UsageError
 from resilient.host.directories import is_directory
 from resilient.host.entropy import Entropy
 from resilient.host.files import Files, FileWriter
+from resilient.sizes import size
 from resilient.store import commit, layout
 from resilient.store.entry import Entry
 from resilient.store.sealed import opened, read_sealed, write_stream
 from resilient.tools import safetensors
-from resilient.tools.command_line import Commands, add_command, count, note, say, size
+from resilient.tools.command_line import Commands, add_command, count, note, say
 from resilient.tools.opened_run import OpenedRun, add_keys, add_run, open_run
 from resilient.tools.pin import chosen
 from resilient.tools.progress import ProgressBar, watched

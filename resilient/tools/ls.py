@@ -11,6 +11,7 @@ from typing import Any
 
 from resilient.errors import CorruptError, ForeignError, UnprovenError, WrongKeyError
 from resilient.host.terminal import printable
+from resilient.sizes import size
 from resilient.store import layout, pins
 from resilient.store.entry import Entry, FileFailure
 from resilient.store.store import Store
@@ -190,7 +191,7 @@ def _cells(row: Row, now_s: float) -> list[str]:
         _or_unknown(row.step),
         _or_unknown(row.epoch),
         _or_unknown(row.reason),
-        "?" if row.size_bytes is None else command_line.size(row.size_bytes),
+        "?" if row.size_bytes is None else size(row.size_bytes),
         age or "?",
         row.state,
         "" if row.loss is None else f"{row.loss:.4g}",

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from resilient.sizes import size
 from resilient.tools.account import Account
-from resilient.tools.command_line import count, size
+from resilient.tools.command_line import count
 from resilient.tools.on_disk import OnDisk
 from resilient.tools.supervisions import FINISHED, RecordedAttempt, RecordedSave, Supervision, step_name
 

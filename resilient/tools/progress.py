@@ -11,7 +11,7 @@ from typing import Any, TextIO, cast
 
 from resilient.host.clock import Clock
 from resilient.host.files import Buffer, FileReader, Files, FileWriter
-from resilient.tools.command_line import size
+from resilient.sizes import size
 
 _PATIENCE_S = 2.0
 _REFRESH_S = 0.2

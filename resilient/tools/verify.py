@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resilient.codec import keys
+from resilient.codec.tensors import skip_tensor
 from resilient.errors import (
     CheckpointError,
     CorruptError,
@@ -146,7 +147,7 @@ def _verdicts(
 
 def _judge_weights(run: OpenedRun, files: Files, path: Path) -> ResilientError | None:
     try:
-        read_stock(files, path, run.keys, _skip)
+        read_stock(files, path, run.keys, skip_tensor)
     except (CheckpointError, StorageError) as error:
         # Without a manifest nobody can tell damage from a key that is not the run's.
         known = run.record.key_id in [keys.key_id(key) for key in run.keys]
@@ -183,7 +184,3 @@ def _size_bytes(files: Files, path: Path) -> int:
         return files.identity(path).size_bytes
     except (FileNotFoundError, StorageError):
         return 0
-
-
-def _skip(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:
-    """The sink that wants nothing."""

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from supervisor.command.sizes import parse_size
+from resilient.sizes import parse_size
 
 
 def text(word: str) -> str:

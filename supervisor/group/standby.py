@@ -15,6 +15,7 @@ from pathlib import Path
 from resilient.config import WorkerConfig
 from resilient.errors import LinkError, NonsenseError
 from resilient.host.memory import available_bytes
+from resilient.sizes import size
 from resilient.wire.messages import Said
 from supervisor.group.worker_processes import Worker, end
 
@@ -50,7 +51,7 @@ class Standby:
             return
         free_bytes = available_bytes()
         if free_bytes < _LEAST_FREE_BYTES:
-            self._warn_once(f"no standby: only {free_bytes / 1e9:.1f} GB of memory are free")
+            self._warn_once(f"no standby: only {size(free_bytes)} of memory are free")
             return
         try:
             self._worker = self._spawn(config, log)

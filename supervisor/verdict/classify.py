@@ -12,6 +12,7 @@ import signal
 from dataclasses import dataclass, field
 
 from resilient.errors import EXIT_UNUSABLE, EXIT_USAGE
+from resilient.sizes import size
 from resilient.wire.messages import (
     GONE,
     CheckpointsUnusable,
@@ -196,7 +197,7 @@ def classify(evidence: Evidence) -> Incident:
     if evidence.silence is not None:
         return _make(evidence, HANG, _hang_words(evidence.silence), _HINTS[HANG], "no sign of life came")
     if evidence.too_large_bytes:
-        cause = f"it took {_size(evidence.too_large_bytes)} of memory, more than --memory-limit allows"
+        cause = f"it took {size(evidence.too_large_bytes)} of memory, more than --memory-limit allows"
         return _make(evidence, TOO_LARGE, cause, _HINTS[TOO_LARGE], "its memory was measured")
     if code == 0:
         return _clean_exit(evidence)
@@ -251,7 +252,7 @@ def _bodily(evidence: Evidence) -> list[str]:
     if program := _replacement(evidence.told):
         seen.append(f"the script had replaced its own process by {program}, of which nothing is saved")
     if evidence.peak_bytes:
-        seen.append(f"the most memory it was seen with: {_size(evidence.peak_bytes)}")
+        seen.append(f"the most memory it was seen with: {size(evidence.peak_bytes)}")
     return seen
 
 
@@ -345,10 +346,6 @@ def _hang_words(silence: ReportedHang) -> str:
         f"it hung {PLACES.get(silence.phase, '')}: nothing moved for {silence.silent_s:.0f} s "
         f"(the limit is {silence.limit_s:.0f} s)"
     )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _signal_name(number: int) -> str:

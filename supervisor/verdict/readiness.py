@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from resilient.host.memory import available_bytes
+from resilient.sizes import size
 from supervisor.edges.question import Question
 from supervisor.edges.writer_process import try_to_make
 
@@ -133,7 +134,7 @@ def _disk(disk: DiskSpace | None, need: Need) -> Obstacle | None:
     margin = min(_MOST_MARGIN_BYTES, max(_LEAST_MARGIN_BYTES, need.checkpoint_bytes))
     wanted = round(need.checkpoint_bytes * (1 + _CHECKPOINT_MARGIN)) + margin
     if disk.free_bytes is not None and disk.free_bytes < wanted:
-        reason = f"a checkpoint needs {_size(wanted)} of disk, and {_size(disk.free_bytes)} are free"
+        reason = f"a checkpoint needs {size(wanted)} of disk, and {size(disk.free_bytes)} are free"
         return Obstacle(ObstacleKind.DISK, reason)
     if disk.free_inodes is not None and disk.free_inodes < _LEAST_INODES:
         return Obstacle(ObstacleKind.INODES, "the file system has no room for more files (inodes)")
@@ -153,16 +154,9 @@ def _memory(facts: ReadinessFacts, need: Need) -> Obstacle | None:
     wanted = round(need.memory_bytes * _MEMORY_SHARE)
     if facts.memory_bytes is None or facts.memory_bytes >= wanted:
         return None
-    had, left = _size(need.memory_bytes), _size(facts.memory_bytes)
+    had, left = size(need.memory_bytes), size(facts.memory_bytes)
     reason = f"the attempt before took {had} of memory, and {left} are available"
     return Obstacle(ObstacleKind.MEMORY, reason, fatal=False)
-
-
-def _size(size_bytes: int) -> str:
-    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= length:
-            return f"{size_bytes / length:.1f} {unit}"
-    return f"{size_bytes} B"
 
 
 # Looking

@@ -29,7 +29,7 @@ from resilient.config import Sealing
 from resilient.errors import CorruptError, StorageError
 from resilient.host.entropy import SystemEntropy
 from resilient.host.world import World
-from resilient.run import rundir
+from resilient.run import lock_owner
 from resilient.run.rundir import RunDirectory
 from resilient.store import commit as sequence
 from resilient.store import layout, manifest
@@ -336,7 +336,7 @@ def test_a_runs_files_have_their_places(tmp_path):
 
 def test_a_machine_that_does_not_tell_its_boot_can_lock(tmp_path, monkeypatch):
     """Where there is no /proc, the lock is the kernel's all the same."""
-    monkeypatch.setattr(rundir, "_BOOT_ID", tmp_path / "nowhere")
+    monkeypatch.setattr(lock_owner, "_BOOT_ID", tmp_path / "nowhere")
     run = RunDirectory(tmp_path / "run", World())
     run.lock().release()
     assert b'"boot_id": ""' in (tmp_path / "run" / "lock").read_bytes()

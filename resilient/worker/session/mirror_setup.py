@@ -18,6 +18,7 @@ from resilient.host.shared_memory import SharedMemory
 from resilient.policy.settings import Settings
 from resilient.saving.in_process import Saver
 from resilient.saving.remote import MirrorMeans, RemoteSaver
+from resilient.sizes import size
 from resilient.wire.mirror import META_BYTES, Mirror, MirrorLayout, needed_bytes
 from resilient.worker.session.open_places import OpenPlace
 from resilient.worker.session.session import Session
@@ -66,7 +67,7 @@ class MirrorSetup:
         if needed <= there - _SPARE_SHARE * there:
             return True
         self._session.warn(
-            f"the mirror is off: it needs {needed / 1e9:.1f} GB and {there / 1e9:.1f} GB are free; "
+            f"the mirror is off: it needs {size(needed)} and {size(there)} are free; "
             "a worker that is killed goes back to its last checkpoint"
         )
         return False
@@ -109,7 +110,7 @@ class MirrorSetup:
         made = layout(blob_bytes)
         needed, there = needed_bytes(made, slots), available_bytes()
         if blob_bytes and (known is None or known.layout != made) and needed > there - _SPARE_SHARE * there:
-            raise MirrorFullError(f"that takes {needed / 1e9:.1f} GB and {there / 1e9:.1f} GB are free")
+            raise MirrorFullError(f"that takes {size(needed)} and {size(there)} are free")
         if known is None or known.layout != made or known.meta_bytes < meta_bytes:
             known = Mirror.make(made, slots, SharedMemory.create, max(META_BYTES, 2 * meta_bytes))
             self._session.shared.mirror = known

@@ -1,4 +1,4 @@
-"""Sizes as people write them on a command line: 12G, 1.5GiB, 800MB.
+"""Sizes as people write them: 12G, 1.5GiB, 800MB on a command line; 1.5 GB in our own words.
 
 K, M, G, T and KiB, MiB, ... are powers of 1024, as systemd and Docker have them; KB, MB, GB, TB are powers of
 1000. A number alone counts bytes.
@@ -26,3 +26,11 @@ def parse_size(text: str) -> int:
     if size_bytes > _MOST_BYTES:
         raise ValueError(f"{text!r} is more than any machine has")
     return size_bytes
+
+
+def size(size_bytes: float) -> str:
+    """A size for people, in powers of 1000."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= length:
+            return f"{size_bytes / length:.1f} {unit}"
+    return f"{size_bytes:.0f} B"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.command.sizes import parse_size
+from resilient.sizes import parse_size, size
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,19 @@ def test_any_text_is_a_size_or_an_error(text):
     """Nothing else comes of it, and no size is less than a byte."""
     with contextlib.suppress(ValueError):
         assert parse_size(text) >= 1
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1.5e6, "1.5 MB"),
+        (2**30, "1.1 GB"),
+        (3e13, "30000.0 GB"),
+    ],
+)
+def test_a_size_in_words(size_bytes, words):
+    """One decimal, and the largest unit that is not more than it."""
+    assert size(size_bytes) == words
