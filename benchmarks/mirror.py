@@ -29,7 +29,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from peers import Bench, Network
+from peers import Bench, PeerNetwork
 
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
 from resilient.host.shared_memory import SharedMemory
@@ -96,7 +96,7 @@ class Copies:
 
 def stall(size_mb: int, folder: Path, rounds: int, stock_rounds: int) -> dict[str, Any]:
     """Seconds that the training waits, by what it waits for."""
-    network = Network(size_mb)
+    network = PeerNetwork(size_mb)
     snapshots, copies = Snapshots(network), Copies(network)
     fresh = [_timed(snapshots.take) for _ in range(SLOTS)]
     seconds: dict[str, list[float]] = {"one memcpy": [], "mirror": []}

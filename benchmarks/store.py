@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import folder as many
-from peers import Bench, Network, reads
+from peers import Bench, PeerNetwork, reads
 
 PLAIN, DIRECT = "plain write + fsync", "O_DIRECT write + fsync"
 
@@ -59,7 +59,7 @@ def memory(size_mb: int, mode: str, folder: Path) -> dict[str, float]:
 
 
 def _growth(size_mb: int, mode: str, name: str, folder: str, answer: Any) -> None:
-    bench = Bench(Network(size_mb), mode, Path(folder))
+    bench = Bench(PeerNetwork(size_mb), mode, Path(folder))
     bench.digest()
     saving = name.replace("load", "save")
     bench.clear(saving)
@@ -113,7 +113,7 @@ def main() -> int:
     figures: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "states": []}
     try:
         for size_mb in map(int, options.sizes.split(",")):
-            network = Network(size_mb)
+            network = PeerNetwork(size_mb)
             for mode in options.modes.split(","):
                 turns = measure(Bench(network, mode, folder), options.rounds)
                 grown = {} if options.no_memory else memory(size_mb, mode, folder)
