@@ -4,7 +4,7 @@
 
     InlineSaver    the training waits
     ThreadSaver    the training goes on; the state is copied first, and committed on a thread;
-                   or a process of its own does it (``process_saver``), and the thread only waits for it
+                   or a process of its own does it (``saver_process``), and the thread only waits for it
 
 At most one commit is in flight. What comes meanwhile replaces what waits: the newer state is the better one.
 A failed save is told, loudly, and never raised: it must not end the training.

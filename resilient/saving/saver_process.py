@@ -7,7 +7,7 @@
       CommitSlot, with the mirror             ─►     maps the slot, commits it, keeps retention
                                               ◄─     SlotCommitted, or the error
 
-Under ``resilient-run`` the saver is the supervisor's child and outlives the worker (``saves.saver_child``).
+Under ``resilient-run`` the saver is the supervisor's child and outlives the worker (``saver_child``).
 With ``async_save='process'`` and no supervisor it is the training's child and holds the lock itself. It keeps
 no state: a new saver that gets the same orders again loses nothing. When the link ends, it finishes the
 commit in hand and exits.

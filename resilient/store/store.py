@@ -31,10 +31,8 @@ from resilient.codec.keys import key_id
 from resilient.codec.tensors import Sink, skip_tensor
 from resilient.config import Sealing
 from resilient.errors import (
-    CheckpointError,
     CorruptError,
     LostError,
-    ResilientError,
     ShunnedError,
     StorageError,
     UnusableError,
@@ -164,17 +162,6 @@ class Store:
         Raises CorruptError, WrongKeyError or StorageError. It does not count as verified.
         """
         glance_sealed(self._files, entry, self._keys)
-
-    def examine(self) -> Iterator[tuple[str, ResilientError | None]]:
-        """Reads every checkpoint in full: its name, and what is wrong with it. Moves nothing."""
-        survey = self._surveyor.survey()
-        for entry in survey.entries:
-            try:
-                self.verify(entry)
-                yield entry.name, None
-            except (CheckpointError, StorageError) as error:
-                yield entry.name, error
-        yield from ((failure.name, failure.error) for failure in survey.failures)
 
     def load(self, entry: Entry, sink: Sink) -> bytes:
         """Reads a checkpoint into what ``sink`` gives (see ``container.decode``) and returns its ``extra``.

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from resilient.worker.process import stacks
+from newest_stacks import newest_in
 
 PROGRAM = Path(__file__).parent / "programs" / "asked.py"
 
@@ -58,7 +57,7 @@ def test_stacks_are_written_while_c_holds_the_lock(tmp_path):
     """Those of all threads, into the attempt's log; and the run goes on to its end."""
     done, _ = run(tmp_path, "stacks")
     assert done.returncode == 0, done.stderr
-    found = stacks.newest_in((tmp_path / "run" / "logs" / "attempt_0001" / "rank_0.log").read_text())
+    found = newest_in((tmp_path / "run" / "logs" / "attempt_0001" / "rank_0.log").read_text())
     assert "in hold_the_lock" in found
     assert found.count("(most recent call first):") >= 2
     assert "threading.py" in found
@@ -76,7 +75,7 @@ def test_a_segmentation_fault_leaves_its_stacks(tmp_path):
     """The kernel's signal ends the worker as before; where it happened is in the log."""
     done, events = run(tmp_path, "fault")
     assert done.returncode == 128 + 11
-    found = stacks.newest_in((tmp_path / "run" / "logs" / "attempt_0001" / "rank_0.log").read_text())
+    found = newest_in((tmp_path / "run" / "logs" / "attempt_0001" / "rank_0.log").read_text())
     assert found.startswith("Fatal Python error: Segmentation fault\n")
     assert "asked.py" in found
     assert saves(events)[-1][0] == 2

@@ -110,7 +110,7 @@ class Supervised:
             self.process.wait()
 
 
-def kill_with_desk(run: Supervised) -> None:
+def kill_with_writer(run: Supervised) -> None:
     """Kills a supervisor, its writer process and its guardian: nobody is left to end what it leaves."""
     ours = psutil.Process(run.process.pid)
     for child in ours.children():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from supervised import Supervised, events, is_alive, kill_with_desk, wait_until
+from supervised import Supervised, events, is_alive, kill_with_writer, wait_until
 
 from resilient.host.cgroup import ControlGroups
 
@@ -90,7 +90,7 @@ def test_what_a_killed_supervisor_has_left_is_ended_first(supervise, elsewhere, 
     other = left_by(elsewhere)
     killed = supervise(LEAVES)
     left = left_by(killed)
-    kill_with_desk(killed)
+    kill_with_writer(killed)
     killed.end()
     assert is_alive(left)
     # Nobody may have collected it yet: a zombie is dead.
@@ -100,7 +100,7 @@ def test_what_a_killed_supervisor_has_left_is_ended_first(supervise, elsewhere, 
     assert "has left processes behind" in run.err()
     assert f"process {left}" in events(run, "warning")[-1]["text"]
     assert is_alive(other), "its supervisor lives"
-    kill_with_desk(elsewhere)
+    kill_with_writer(elsewhere)
     elsewhere.end()
     again = supervise("print('again')", "--fresh", "--archive")
     assert again.end() == 0
@@ -112,7 +112,7 @@ def test_a_worker_that_still_saves_is_waited_for(supervise):
     """Its supervisor is dead, it was told to end and does what it has to before: that is not cut off."""
     killed = supervise(TAKES_ITS_TIME)
     killed.wait_for("up")
-    kill_with_desk(killed)
+    kill_with_writer(killed)
     killed.end()
     run = supervise("import os\nprint(os.path.exists('saved'))")
     assert run.end() == 0
@@ -124,7 +124,7 @@ def test_a_worker_that_does_not_end_is_killed_when_the_grace_is_over(supervise, 
     """Deaf to the kernel's SIGTERM: the next supervisor waits so long, and then ends it."""
     killed = supervise(DEAF)
     pid = left_by(killed)
-    kill_with_desk(killed)
+    kill_with_writer(killed)
     killed.end()
     run = supervise("print('mine')", "--grace", "0.5")
     assert run.end() == 0
@@ -138,7 +138,7 @@ def test_a_stop_while_the_last_worker_is_waited_for_leaves_it_alone(supervise, l
     """It is told as any other stop, with its exit status; the worker that still saves is not cut off."""
     killed = supervise(DEAF)
     pid = left_by(killed)
-    kill_with_desk(killed)
+    kill_with_writer(killed)
     killed.end()
     run = supervise("print('never')", "--grace", "500")
     run.wait_for("has left processes behind", "err")

@@ -13,7 +13,6 @@ from store_world import (
     OTHER_KEY,
     QUARANTINE,
     Sinks,
-    damage,
     draft,
     filled,
     make_store,
@@ -169,21 +168,6 @@ def test_a_manifest_that_is_far_too_large_is_set_aside(monkeypatch):
     recovery = make_store(disk).recover()
     assert "far too large" in str(recovery.quarantined[0])
     assert steps(make_store(disk)) == [1]
-
-
-def test_examining_names_what_is_wrong_and_moves_nothing():
-    """Every checkpoint is read in full: the good, the spoilt, and what is not even an entry."""
-    disk, store = filled(3)
-    damage(disk, DATA[2])
-    damage(disk, MANIFESTS[1])
-    before = disk.state()
-    found = dict(store.examine())
-    assert {name: type(error) for name, error in found.items()} == {
-        DATA[3].name: type(None),
-        DATA[2].name: CorruptError,
-        DATA[1].name: CorruptError,
-    }
-    assert disk.state() == before
 
 
 def test_what_was_written_and_cannot_be_looked_at_is_read_before_it_counts():

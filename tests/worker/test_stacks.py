@@ -9,8 +9,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from resilient.worker.process import stacks
+from newest_stacks import newest_in
 
 QUIT = "import os, signal; os.kill(os.getpid(), signal.SIGQUIT); print('went on', flush=True)"
 FAULT = "import ctypes; print('before', file=__import__('sys').stderr, flush=True); ctypes.string_at(0)"
@@ -30,7 +29,7 @@ def test_sigquit_writes_stacks_and_ends_nothing():
     """On stderr, and the program goes on."""
     done = run(QUIT)
     assert (done.returncode, done.stdout) == (0, "went on\n")
-    assert stacks.newest_in(done.stderr) == done.stderr.rstrip("\n")
+    assert newest_in(done.stderr) == done.stderr.rstrip("\n")
     assert 'File "<string>", line 2 in <module>' in done.stderr
 
 
@@ -41,7 +40,7 @@ def test_a_fault_writes_stacks_and_still_ends_the_process(number):
     """Of its own signal, so that whoever waits for it sees the true reason."""
     done = run(f"import os; os.kill(os.getpid(), {int(number)})")
     assert done.returncode == -number
-    assert stacks.newest_in(done.stderr).startswith("Fatal Python error: ")
+    assert newest_in(done.stderr).startswith("Fatal Python error: ")
     assert 'File "<string>", line 2 in <module>' in done.stderr
 
 
@@ -95,7 +94,7 @@ OTHER = (
 )
 def test_the_newest_stacks_are_found_in_a_log(log, found):
     """From the first thread's line to the last frame, the fault's name included, whatever lies around it."""
-    assert stacks.newest_in(log) == found
+    assert newest_in(log) == found
 
 
 PIECES = ["\n", " ", "x", '  File "', "  ", "  ...", ONE, OTHER, "Thread 0x1 (most recent call first):"]
@@ -105,4 +104,4 @@ PIECES = ["\n", " ", "x", '  File "', "  ", "  ...", ONE, OTHER, "Thread 0x1 (mo
 def test_any_log_can_be_searched(pieces):
     """What is found is a piece of it."""
     log = "".join(pieces)
-    assert stacks.newest_in(log) in log
+    assert newest_in(log) in log
