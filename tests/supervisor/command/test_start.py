@@ -15,11 +15,14 @@ from resilient.codec.keys import key_id
 from resilient.config import Sealing
 from resilient.errors import EXIT_IO, EXIT_UNUSABLE, EXIT_USAGE, StorageError, UsageError
 from resilient.host.world import World
+from resilient.journal.base import JOURNAL_VERSION
+from resilient.journal.events import SupervisorStarted
 from resilient.run.reseal import Rekey
 from resilient.run.rundir import RunDirectory
 from resilient.store import layout
 from resilient.store.entry import Draft
 from resilient.store.opening import open_store
+from resilient.tools.journal_reader import JournalReader
 from supervisor.command import cli
 from supervisor.command.cli import main, parse
 from supervisor.command.start import _move_aside
@@ -259,3 +262,14 @@ def test_a_run_on_a_mount_point_cannot_be_moved_aside(tmp_path):
     with pytest.raises(UsageError, match="is a mount point") as caught:
         _move_aside(Path("/proc"), Path("/proc.archived-1"), options)
     assert "a folder inside of it" in caught.value.hint
+
+
+def test_each_supervisor_writes_the_journals_version_first(run, start):
+    """Its first event says who it is, and of which version what follows is."""
+    for _ in range(2):
+        assert start("old")[0] == STARTED
+    events = list(JournalReader(World().files, run / "journal.jsonl").events())
+    first = [event for event in events if isinstance(event, SupervisorStarted)]
+    assert events[0] is first[0]
+    assert [event.version for event in first] == [JOURNAL_VERSION] * 2
+    assert {event.run_id for event in first} == {record(run).run_id}
