@@ -7,7 +7,8 @@ supervisor writes each of them; a ``WorkerEvent`` repeats what a worker said, or
 **Times.** ``time`` is wall time, for people: it may be set meanwhile. ``monotonic`` is for durations: two
 values of one boot can be subtracted, and a smaller one behind a larger one tells of another boot. An
 attempt lasts from ``AttemptStarted`` to ``AttemptJudged``; a recovery from there to ``TrainingResumed``, or
-to ``FirstStepDone`` behind that; ``StepSaved.seconds`` is how long a commit took.
+to ``FirstStepDone`` after that. The steps between ``TrainingResumed.step`` and ``AttemptJudged.step`` before
+it were lost.
 
 **Attempts and steps.** Attempts count from 1 over the whole run, under however many supervisors; an event
 without ``attempt`` belongs to the newest one that has started, and the save of a dead worker's memory to the
@@ -15,10 +16,10 @@ one that has just been judged. ``step`` counts completed steps from the beginnin
 it is a smaller one again: the last one counts, not the highest. With several ranks, ``rank`` and
 ``generation`` join ``attempt`` in ``JournalEvent``, with a default for journals without them.
 
-**Versions.** ``SupervisorStarted`` carries ``JOURNAL_VERSION``, which goes up when a reader of before would
-misread an event that it knows; a new event or field is no reason. Nothing depends on that line: each one
-says by itself what it is, what it lacks is absent (see ``fields``), and an event whose word is not here is an
-``UnknownEvent``. So a journal of an earlier supervisor, which wrote no version, reads as well.
+**Versions.** ``SupervisorStarted`` carries ``JOURNAL_VERSION``. Raise it when an older reader would misread
+an event that it knows; a new event or field is no reason. No other line needs that one: a field that is
+missing is absent (see ``fields``), and an event whose word is not here is an ``UnknownEvent``. So the journal
+of an earlier supervisor, which wrote no version, reads as well.
 
 A field without a default is always written, one with a default where it has another value. When it is read it
 is anybody's claim: no key vouches for a journal.
@@ -34,7 +35,7 @@ from resilient.journal.fields import Answer, Count, Flag, Number, Text, Texts
 
 @dataclass(frozen=True)
 class SupervisorStarted(JournalEvent, word="run"):
-    """A supervisor begins to work on the run: its first event. One of before writes no ``version``."""
+    """A supervisor begins to work on the run: its first event. Earlier ones wrote no ``version``."""
 
     run_id: Text
     command: Texts
@@ -72,7 +73,7 @@ class LaunchFailed(JournalEvent, word="spawn_failed"):
 
 @dataclass(frozen=True)
 class HangFound(JournalEvent, word="hang"):
-    """Nothing has moved in the worker for longer than ``limit_s``; ``stopped``: a signal holds it."""
+    """Nothing has moved in the worker for longer than ``limit_s``; ``stopped``: a signal stopped it."""
 
     phase: Text
     step: Count
@@ -83,7 +84,7 @@ class HangFound(JournalEvent, word="hang"):
 
 @dataclass(frozen=True)
 class MovesAgain(JournalEvent, word="moves"):
-    """The worker that hung goes on: it was stopped, and has been woken."""
+    """The worker that hung continues: it was stopped, and the supervisor has woken it."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class RequestRefused(JournalEvent, word="refused"):
 
 @dataclass(frozen=True)
 class MishapContained(JournalEvent, word="mishap"):
-    """A fault of the supervisor's own, which the run went on with; ``times`` it has happened by now."""
+    """A fault of the supervisor's own, which the run survived; it has happened ``times`` times by now."""
 
     what: Text
     times: Count
@@ -265,7 +266,7 @@ class StateTried(WorkerEvent, word="resuming"):
 
 @dataclass(frozen=True)
 class TrainingResumed(WorkerEvent, word="resumed"):
-    """The state was read, and the training goes on behind its step."""
+    """The worker has read the state, and the training continues after its step."""
 
     step: Count
     epoch: Count
@@ -275,7 +276,7 @@ class TrainingResumed(WorkerEvent, word="resumed"):
 
 @dataclass(frozen=True)
 class FirstStepDone(WorkerEvent, word="progress"):
-    """The first step since the start, or since a state was read, is complete. Later ones are not told."""
+    """The first step since the start, or since a state was read, is complete. No later one is told."""
 
     step: Count
 
@@ -306,7 +307,7 @@ class StepSaved(WorkerEvent, word="saved"):
 
 @dataclass(frozen=True)
 class StepNotSaved(WorkerEvent, word="save_failed"):
-    """A step could not be saved, or not be kept in memory; ``left_behind`` where its worker is dead."""
+    """A step could not be saved, or not kept in memory; ``left_behind`` where its worker is dead."""
 
     step: Count
     error: Text
@@ -353,7 +354,7 @@ class ProgramReplaced(WorkerEvent, word="replaced"):
 
 @dataclass(frozen=True)
 class DatasetProcessDied(WorkerEvent, word="data_worker"):
-    """A process of the dataset's has died, and the training waits for it in vain; ``how``, if known."""
+    """A process of the dataset has died, and the training waits for it in vain; ``how``, if known."""
 
     how: Text
 
