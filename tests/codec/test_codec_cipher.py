@@ -7,6 +7,7 @@ import hmac
 import struct
 
 import pytest
+from bytes_reader import BytesReader
 from Crypto.Cipher import AES
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,22 +21,6 @@ from resilient.errors import CorruptError, KeySourceError
 KEY = bytes(range(32))
 KEYS = {None: None, "AES-GCM": KEY, "AES-CBC": KEY, "SM4-CBC": KEY[:16]}
 MODES = list(KEYS)
-
-
-class BytesReader:
-    """A file in memory."""
-
-    def __init__(self, data):
-        self.data = bytes(data)
-        self.size_bytes = len(self.data)
-
-    def read_into(self, target, offset):
-        piece = self.data[offset : offset + len(target)]
-        target[: len(piece)] = piece
-        return len(piece)
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import partial
 
 import pytest
+from bytes_reader import BytesReader
 
 from chaos.seeded_entropy import SeededEntropy
 from resilient.codec import parallel
@@ -123,17 +124,6 @@ def test_threads_follow_the_cores(monkeypatch):
     for cores, threads in ((1, 2), (2, 2), (3, 3), (64, parallel.MOST_THREADS)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)))
         assert count_threads() == threads
-
-
-class BytesReader:
-    def __init__(self, data):
-        self.data = data
-        self.size_bytes = len(data)
-
-    def read_into(self, target, offset):
-        piece = self.data[offset : offset + len(target)]
-        target[: len(piece)] = piece
-        return len(piece)
 
 
 def sealed(mode, chunks):
