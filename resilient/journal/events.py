@@ -1,14 +1,13 @@
 """The vocabulary of the journal: everything that ``journal.jsonl`` says of a run.
 
-A journal is a file of JSON objects, one a line, appended by the supervisor. Each is an event: its word as
-"event", when it was, and its fields (``lines`` encodes and decodes it, by the types in ``fields``). The
-supervisor writes each of them; a ``WorkerEvent`` repeats what a worker said, or what became of its saves.
+A journal is a file of JSON objects, one a line: an event's word as "event", its time, and its fields
+(``lines`` encodes and decodes it, by the types in ``fields``). The supervisor appends each of them; a
+``WorkerEvent`` repeats what a worker said, or what became of its saves.
 
 **Times.** ``time`` is wall time, for people: it may be set meanwhile. ``monotonic`` is for durations: two
 values of one boot can be subtracted, and a smaller one behind a larger one tells of another boot. An
 attempt lasts from ``AttemptStarted`` to ``AttemptJudged``; a recovery from there to ``TrainingResumed``, or
-to ``FirstStepDone`` after that. The steps between ``TrainingResumed.step`` and ``AttemptJudged.step`` before
-it were lost.
+to ``FirstStepDone`` after that. ``AttemptJudged.step`` less that ``TrainingResumed.step``: the steps lost.
 
 **Attempts and steps.** Attempts count from 1 over the whole run, under however many supervisors; an event
 without ``attempt`` belongs to the newest one that has started, and the save of a dead worker's memory to the
