@@ -26,10 +26,17 @@ class Cut:
     most: int
 
 
+@dataclass(frozen=True)
+class Named:
+    """A text that names a file or a folder: no path has a NUL, and the system refuses one that has."""
+
+
 Count = Annotated[int, Within(0, 2**63 - 1)]
 Seconds = Annotated[float, Within(0.0, 1e12)]
 Label = Annotated[str, Cut(200)]
 """A word or a name: of an exception, of a phase."""
+PathText = Annotated[str, Named()]
+"""A file's name, or a path, where a journal has it as text."""
 Text = Annotated[str, Cut(2**20)]
 """For people."""
 Remarks = Annotated[tuple[Text, ...], Cut(100_000)]

@@ -17,6 +17,7 @@ import base64
 import binascii
 import enum
 import functools
+import json
 import os
 import types
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from resilient.errors import NonsenseError, TooLargeError
-from resilient.wire.bounds import Cut, Within
+from resilient.wire.bounds import Cut, Named, Within
 from resilient.wire.shorten import shortened
 
 _WHOLE = Within(-(2**63), 2**63 - 1)
@@ -77,7 +78,7 @@ class Shape(Generic[T]):
         except _WrongError:
             raise ValueError(f"a {self.kind.__name__} has a field of a wrong type or size") from None
 
-    def read(self, content: dict[str, Any], title: str) -> T:
+    def read(self, content: object, title: str) -> T:
         """The inverse of :meth:`write`. Raises NonsenseError, which calls it by this ``title``."""
         try:
             return self.read_strictly(content)
@@ -119,9 +120,23 @@ def shape(kind: type[T]) -> Shape[T]:
     return _SHAPES[kind]
 
 
+def to_bytes(value: Any) -> bytes:
+    """A value as JSON, for where one dataclass alone is sent. Raises as ``Shape.write`` does."""
+    return json.dumps(shape(type(value)).write(value)).encode()
+
+
+def from_bytes(kind: type[T], data: bytes) -> T:
+    """The inverse of :func:`to_bytes`. Raises NonsenseError."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NonsenseError(f"{kind.__name__} is no JSON: {type(error).__name__}") from None
+    return shape(kind).read(content, kind.__name__)
+
+
 def _form(annotation: Any) -> _Form:
     """How values of this annotation travel."""
-    bound: Within | Cut | None = None
+    bound: Within | Cut | Named | None = None
     if get_origin(annotation) is Annotated:
         annotation, bound = get_args(annotation)
     if isinstance(annotation, type) and annotation in _PLAIN:
@@ -175,7 +190,9 @@ def _number(bound: Within | Cut | None) -> _Form:
     return _Form(check, check)
 
 
-def _text(bound: Within | Cut | None) -> _Form:
+def _text(bound: Within | Cut | Named | None) -> _Form:
+    if isinstance(bound, Named):
+        return _Form(_short_enough, _read_path)
     if not isinstance(bound, Cut):
         return _Form(_short_enough, functools.partial(_read_text, _MOST_CHARACTERS))
     most = bound.most
@@ -216,14 +233,15 @@ def _bytes(bound: object) -> _Form:
     return _Form(write, read)
 
 
-def _path(bound: object) -> _Form:
-    def read(value: Any) -> Path:
-        text = _read_text(_MOST_CHARACTERS, value)
-        if "\0" in text:
-            raise _WrongError
-        return Path(text)
+def _read_path(value: Any) -> str:
+    text = _read_text(_MOST_CHARACTERS, value)
+    if "\0" in text:
+        raise _WrongError
+    return text
 
-    return _Form(lambda v: _short_enough(os.fspath(v)), read)
+
+def _path(bound: object) -> _Form:
+    return _Form(lambda v: _short_enough(os.fspath(v)), lambda v: Path(_read_path(v)))
 
 
 _PLAIN: dict[type, Callable[[Any], _Form]] = {

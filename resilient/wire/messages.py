@@ -28,7 +28,7 @@ from typing import ClassVar
 
 from resilient.config import KeepPolicy, Sealing, WorkerConfig
 from resilient.errors import NonsenseError
-from resilient.wire.bounds import Count, Label, Remarks, Seconds, Text
+from resilient.wire.bounds import Count, Label, PathText, Remarks, Seconds, Text
 from resilient.wire.mirror import Slot
 
 PROTOCOL = 1
@@ -94,14 +94,14 @@ class StandbyReady(WorkerNews, word="standing_by"):
 class PlaceOpened(WorkerNews, word="place"):
     """A training call saves in this directory; sent when it is another one than before."""
 
-    directory: str
+    directory: PathText
 
 
 @dataclass(frozen=True)
 class KeepsIn(WorkerNews, word="keeps_in"):
     """A training call has resumed from this directory, or begun there: it is the run's from now on."""
 
-    directory: str
+    directory: PathText
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Resuming(StepNews, word="resuming"):
     Should the state be the end of the worker, or of the machine, the supervisor knows which one it was.
     """
 
-    file: str
+    file: PathText
     """The checkpoint's name, or "memory"."""
 
 
@@ -125,7 +125,7 @@ class Resumed(StepNews, word="resumed"):
     """The state was read, and the training goes on behind its step; ``message`` is the line for people."""
 
     epoch: Count
-    file: str
+    file: PathText
     message: Text
 
 
@@ -144,10 +144,10 @@ class CheckpointSaved(StepNews, word="saved"):
     """A checkpoint is committed: its worker says so, or the supervisor for it where the saver commits."""
 
     epoch: Count
-    file: str
+    file: PathText
     reason: Label
     seconds: Seconds
-    directory: str
+    directory: PathText
     generation: Count
 
 
@@ -371,7 +371,7 @@ class SaverReady(SaverAnswer, word="ready"):
 class SlotCommitted(SaverAnswer, word="committed"):
     """A slot is a checkpoint now, at this ``path``; "" where it is not."""
 
-    path: str = ""
+    path: PathText = ""
     epoch: Count = 0
     generation: Count = 0
     seconds: Seconds = 0.0

@@ -16,13 +16,12 @@ together SIGTERM is all there is.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from resilient.host.cgroup import ControlGroup, born_at
@@ -44,18 +43,6 @@ class Charge:
     group: str = ""
     grace_s: float = 0.0
     save_s: float = 0.0
-
-    def encode(self) -> bytes:
-        """As bytes."""
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Charge:
-        """What ``encode`` has made."""
-        content = json.loads(data)
-        for name in ("workers", "savers"):
-            content[name] = tuple((pid, began) for pid, began in content[name])
-        return cls(**content)
 
 
 def known(pids: Iterable[int]) -> tuple[tuple[int, int], ...]:

@@ -13,6 +13,7 @@ import select
 import socket
 
 from resilient.host.cgroup import ControlGroup
+from resilient.wire.encoding import from_bytes, to_bytes
 from supervisor.edges.forked import fork_alone
 from supervisor.edges.guardian import Charge, Guardian, known
 
@@ -75,7 +76,7 @@ class Wards:
         workers, savers = known(self._workers), known(self._savers)
         self._workers, self._savers = [pid for pid, _ in workers], [pid for pid, _ in savers]
         charge = Charge(workers, savers, self._group, self._grace_s, self._grace_s + _SAVE_S)
-        self._send(charge.encode())
+        self._send(to_bytes(charge))
 
     def _send(self, packet: bytes) -> None:
         # Somebody may have killed it.
@@ -102,4 +103,4 @@ def _serve(link: socket.socket) -> None:
             guardian.end_all()
             return
         with contextlib.suppress(Exception):
-            guardian.take(Charge.decode(packet))
+            guardian.take(from_bytes(Charge, packet))

@@ -5,9 +5,10 @@ it, in a sleep that not even SIGKILL ends; a process cannot even be reaped while
 So the supervisor forks a writer process and sends it orders (``write_queue``). That process has the run's
 lock as long as it lives: whatever it still has to write, nobody else works on the run until it is written.
 
-    order  <II length of the head, length of the data | head as JSON | data
-    reply  <I  length                                 | JSON
+    order  <II length of the head, length of the data | head (OrderHead) | data
+    reply  <I  length                                 | WriteReply
 
+Head and reply are encoded as the link's messages are (``resilient.wire.encoding``).
 The order of the orders is kept.
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
-import json
 import os
 import socket
 import struct
@@ -25,11 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from resilient.errors import StorageError
+from resilient.errors import NonsenseError, StorageError
 from resilient.host import inside
 from resilient.host.files import Files, append_to
 from resilient.host.world import World
 from resilient.store import commit
+from resilient.wire.bounds import Count, Text
+from resilient.wire.encoding import from_bytes, to_bytes
 from supervisor.edges.forked import fork_alone
 
 _ORDER = struct.Struct("<II")
@@ -54,6 +56,15 @@ class WriteOrderKind(enum.Enum):
 
 
 @dataclass(frozen=True)
+class OrderHead:
+    """An order without its data."""
+
+    kind: WriteOrderKind
+    path: Path
+    left_out_bytes: Count = 0
+
+
+@dataclass(frozen=True)
 class WriteOrder:
     """``left_out_bytes`` of output come before ``data``, and could not be kept until the disk answered."""
 
@@ -64,7 +75,7 @@ class WriteOrder:
 
     def frame(self) -> bytes:
         """The order as bytes."""
-        head = json.dumps([self.kind.value, os.fspath(self.path), self.left_out_bytes]).encode()
+        head = to_bytes(OrderHead(self.kind, self.path, self.left_out_bytes))
         return _ORDER.pack(len(head), len(self.data)) + head + self.data
 
 
@@ -72,8 +83,8 @@ class WriteOrder:
 class WriteReply:
     """``number`` is an errno, 0 for success; ``error`` says the same in words."""
 
-    number: int = 0
-    error: str = ""
+    number: Count = 0
+    error: Text = ""
 
 
 class ByteSource(Protocol):
@@ -85,20 +96,21 @@ class ByteSource(Protocol):
 
 
 def orders(source: ByteSource) -> Iterator[WriteOrder]:
-    """The orders that come from a stream, until it ends."""
+    """The orders that come from a stream, until it ends. Raises NonsenseError for what is none."""
     while len(sizes := source.read(_ORDER.size)) == _ORDER.size:
         head_bytes, data_bytes = _ORDER.unpack(sizes)
-        kind, path, left_out_bytes = json.loads(source.read(head_bytes))
-        yield WriteOrder(WriteOrderKind(kind), Path(path), source.read(data_bytes), left_out_bytes)
+        head = from_bytes(OrderHead, source.read(head_bytes))
+        yield WriteOrder(head.kind, head.path, source.read(data_bytes), head.left_out_bytes)
 
 
 def read_reply(source: BinaryIO) -> WriteReply | None:
-    """The next reply; None when there comes none any more."""
+    """The next reply; None when there comes none any more, or only a half of one."""
     size = source.read(_REPLY.size)
     if len(size) < _REPLY.size:
         return None
-    number, error = json.loads(source.read(_REPLY.unpack(size)[0]))
-    return WriteReply(number, error)
+    with contextlib.suppress(NonsenseError):
+        return from_bytes(WriteReply, source.read(_REPLY.unpack(size)[0]))
+    return None
 
 
 class WriteExecutor:
@@ -284,7 +296,7 @@ def _work(executor: WriteExecutor, link: socket.socket, rest: int) -> None:
     """Does what is ordered, until the supervisor says that it ends, or is gone."""
     # A supervisor that leaves does not hear the reply; what it has said before it left still comes.
     # Killed, it may have said half of an order.
-    with contextlib.suppress(OSError, ValueError), link.makefile("rb") as incoming:
+    with contextlib.suppress(OSError, NonsenseError), link.makefile("rb") as incoming:
         for order in orders(incoming):
             if order.kind is WriteOrderKind.REST:
                 break
@@ -296,6 +308,6 @@ def _work(executor: WriteExecutor, link: socket.socket, rest: int) -> None:
 
 
 def _reply(link: socket.socket, reply: WriteReply) -> None:
-    words = json.dumps([reply.number, reply.error]).encode()
+    words = to_bytes(reply)
     with contextlib.suppress(OSError):
         link.sendall(_REPLY.pack(len(words)) + words)

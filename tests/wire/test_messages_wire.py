@@ -26,13 +26,15 @@ from resilient.config import (
 )
 from resilient.errors import NonsenseError, OtherVersionError, TooLargeError
 from resilient.wire import messages
-from resilient.wire.bounds import Cut, Within
+from resilient.wire.bounds import Cut, Named, Within
 from resilient.wire.messages import (
     PROTOCOL,
     WORDS,
     CheckpointSaved,
     Configure,
     Hello,
+    KeepsIn,
+    PlaceOpened,
     Remarked,
     SlotCommitted,
     UnknownMessage,
@@ -94,6 +96,8 @@ def values_of(annotation):
         return st.integers(int(bound.least), int(bound.most))
     if annotation is float:
         return st.floats(bound.least, bound.most)
+    if isinstance(bound, Named):
+        return st.text(st.characters(exclude_characters="\0"), max_size=200)
     if annotation is str:
         return st.text(max_size=min(200, bound.most) if isinstance(bound, Cut) else 200)
     if get_origin(annotation) in (Union, types.UnionType):
@@ -212,6 +216,13 @@ def test_texts_that_are_too_long_are_cut_and_names_are_not():
     assert many.remarks[-1] == "[... 1 more left out ...]"
     with pytest.raises(TooLargeError):
         encode(CheckpointSaved(1, 1, "n" * 2**21, "end", 0.1, "/run", 1))
+
+
+@pytest.mark.parametrize("kind", [PlaceOpened, KeepsIn])
+def test_a_place_that_no_system_has_is_refused(kind):
+    """Nobody behind the link has to think of a path with a NUL, which raises wherever it is used."""
+    with pytest.raises(NonsenseError, match="directory"):
+        decode(encode(kind("/run/\0")))
 
 
 @pytest.mark.parametrize("value", [-1, 2**63, True, 1.5])
