@@ -240,7 +240,7 @@ def test_a_worker_whose_supervisor_died_before_it_began_runs_nothing(tmp_path):
 
 
 OTHER_VERSIONS = {
-    "protocol": "workers.Configure = partial(Configure, protocol=PROTOCOL + 1)",
+    "protocol": "worker_processes.Configure = partial(Configure, protocol=PROTOCOL + 1)",
     "field": "known = shape(WorkerConfig); known._write = [one for one in known._write if one[0] != 'seed']",
 }
 
