@@ -1,28 +1,32 @@
-# make demo   a training run that is killed twice and ends with the very weights of one that was not;
-#             it stays in runs/demo, for `resilient ls runs/demo` and the like
-# make test   everything that CI holds: style, types, tests
-#             REQUIRE_ALL=1 make test   the same, and a test that skips fails
+# make demo           a training that dies twice and ends with the very weights of one that did not; the run stays
+#                     in runs/demo, for `resilient ls runs/demo` and the like
+# make test           everything that CI checks: style, types, tests, crash states
+#                     REQUIRE_ALL=1 make test: the same, and a test that skips fails
+# make style          ruff: its rules and its format
+# make types          mypy, strict
+# make tests          the tests alone
 #
-# make crash  every crash state of a store's daily life, held against its promises (a part of make test)
-# make crash-deep   the same for more lives and every cipher; takes hours
-# make crash-kernel   every operation of a real process hit in turn, with every fault, on real file systems; as root
-#             also full, read-only and powerless ones. A part of it is in make test; this takes some minutes
-# make bench  saves and loads beside stock MindSpore and the disk; takes minutes, wants a quiet machine
-# make kills  200 kills of real trainings at random instants; takes some 20 minutes
-# make scripts   500 scripts made up at random, each of which dies once or twice; takes an hour and a half
-# make fuzz   the property tests on new random examples, many of them; takes a while
-# make coverage   every branch of what reads and writes checkpoints is run by a test, or it fails
+# make crash          every crash state of a store's daily life against its promises; a part of make test
+# make crash-deep     the same for more lives and every cipher; takes hours
+# make crash-kernel   every fault at every operation of a real process, on real file systems; as root also on full and
+#                     read-only ones and after a loss of power; takes some minutes. make test runs a part of it
+# make kills          kills real trainings 200 times at random instants; takes some 20 minutes
+# make scripts        makes up 500 scripts at random, each of which dies once or twice; takes an hour and a half
+# make fuzz           the property tests on many new random examples; takes a while
+# make coverage       fails if a branch of the code that reads and writes checkpoints is run by no test
+# make bench          saves and loads beside stock MindSpore and the disk; takes minutes, wants a quiet machine
+# make clean          removes the .venv and the caches
 #
-# They set up a .venv by themselves; Python 3.10 to 3.12 and pip are all they need.
+# Each sets up a .venv by itself; Python 3.10 to 3.12 and pip are all it needs.
 
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(shell for v in 3.11 3.12 3.10; do \
 	python$$v -c 'import ensurepip' 2>/dev/null && echo python$$v; done) python3)
 BIN := .venv/bin
 JOBS ?= 2
-# The tests of what reads and writes checkpoints, the fuzzed ones among them.
+# The tests of the code that reads and writes checkpoints, the fuzzed ones included.
 READERS := tests/codec tests/store tests/run tests/policy tests/wire/test_message_fuzz.py
-# MindSpore's own warnings would bury what the demo has to say.
+# MindSpore's own warnings would bury the demo's lines.
 export GLOG_v ?= 3
 
 .PHONY: demo test style types tests crash crash-deep crash-kernel kills scripts bench fuzz coverage clean
@@ -64,8 +68,8 @@ fuzz: .venv/ready
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q -n $(JOBS) --timeout 3600 $(READERS) $(wildcard tests/wire/test_mirror*.py) \
 		tests/supervisor/loop/test_machine.py
 
-# Not the enumerations of crashes: all that they run, the others run as well. The tools are who looks at a run
-# without training it: the quick look, the claims of what cannot be opened, and keys of whatever length.
+# Without the enumeration of crashes: it runs no branch that the other tests do not run. With the tests of the tools:
+# only they look at a run without training it (the quick look, claims that cannot be opened, keys of any length).
 coverage: .venv/ready
 	$(BIN)/python -m coverage run -m pytest -q $(READERS) tests/tools tests/host --ignore tests/store/test_store_crashes.py
 	$(BIN)/python -m coverage report

@@ -1,4 +1,4 @@
-"""What a folder of many checkpoints costs: listing and recovering it, and one more save with retention."""
+"""How long a folder of many checkpoints takes to list and to recover, and one more save with retention."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KEEP_ALL = KeepPolicy(max_count=10**6)
 
 
 def measure(folder: Path, rounds: int) -> dict[str, dict[int, float]]:
-    """Seconds by what is done and by how many checkpoints there are; medians of saves that take turns."""
+    """Seconds by operation and number of checkpoints; the saves take turns, and their medians count."""
     roots = {count: _fill(folder / f"folder_{count}", count) for count in (FEW, MANY)}
     seconds: dict[str, dict[int, float]] = {"list": {}, "recover": {}}
     stores = {}
@@ -38,7 +38,7 @@ def measure(folder: Path, rounds: int) -> dict[str, dict[int, float]]:
         for count, store in stores.items():
             kept[count].append(_time(partial(_save, store, 10**6 + number, _KEEP_ALL)))
     for count, store in stores.items():
-        # The first removal reads what stays, once in the life of a process.
+        # The first removal of a process reads all checkpoints that stay.
         store.prune(partial(retention.kept, KeepPolicy(max_count=count)))
     for number in range(rounds):
         for count, store in stores.items():
@@ -71,7 +71,7 @@ def _open(root: Path) -> Any:
 def _fill(root: Path, count: int) -> Path:
     store = _open(root)
     fsync = os.fsync
-    # Only to fill it: nothing that is measured goes without its syncs.
+    # Only while the folder is filled: every measured save syncs.
     os.fsync = lambda descriptor: None
     try:
         for step in range(1, count + 1):

@@ -1,13 +1,13 @@
-"""What the mirror costs the training: the stall of one snapshot, and the time of whole trainings.
+"""The mirror's cost for the training: the stall of one snapshot, and the time of whole trainings.
 
     python benchmarks/mirror.py [--sizes 200,1000] [--rounds 9] [--stock-rounds 3] [--overhead-rounds 5]
                                 [--only stall|overhead] [--folder DIR] [--json FILE] [-- OPTIONS]
 
-The stall is what the training waits for one snapshot: to observe the boundary and to hold it in the mirror,
-beside one memcpy of the same bytes into memory that is already there, and beside stock's three ways to save.
-The overhead is the training time of a script under ``resilient-run`` against plain ``python``; on a machine
-that does other things as well, the share of it that is spent in our callbacks is the steadier figure. Who is
-compared takes turns in one run, so that what else the machine does hits all of them. Figures are medians.
+The stall is how long the training waits for one snapshot, while it observes the boundary and copies it to
+the mirror. It is compared with one memcpy of the same bytes into memory that is already there, and with
+stock's three ways to save. The overhead is the training time of a script under ``resilient-run`` against
+plain ``python``. On a busy machine the share of time in our callbacks is the steadier figure. All competitors
+take turns in one run, so that other load on the machine hits all of them. Figures are medians.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from resilient.worker.boundary.mirror_keeper import MirrorKeeper
 SLOTS = 3
 PROGRAM = Path(__file__).parent / "programs" / "timed.py"
 TRAININGS = {"digits": 1000, "tiny": 4000, "wide": 300}
-"""What is trained for the overhead, and for how many steps."""
+"""The trainings that measure the overhead, and how many steps each has."""
 
 
 # Stall
 
 
 class Snapshots:
-    """The mirror's keeper on one network, as a supervised training has it. Nobody reads the link."""
+    """The mirror's keeper on one network, as in a supervised training. Nobody reads the link."""
 
     def __init__(self, network: Any) -> None:
         settings = Settings(save=DEFAULT_SAVE, keep=DEFAULT_KEEP, asynchronous="mirror")
@@ -95,7 +95,7 @@ class Copies:
 
 
 def stall(size_mb: int, folder: Path, rounds: int, stock_rounds: int) -> dict[str, Any]:
-    """Seconds that the training waits, by what it waits for."""
+    """Seconds that the training waits, by what holds it up."""
     network = PeerNetwork(size_mb)
     snapshots, copies = Snapshots(network), Copies(network)
     fresh = [_timed(snapshots.take) for _ in range(SLOTS)]
@@ -179,8 +179,8 @@ def overhead(kind: str, rounds: int, options: list[str], folder: Path) -> dict[s
 
 
 def _run(command: list[str]) -> tuple[float, float, float]:
-    """Runs a training: how long it says it has trained, how long the process took, and how much of the
-    training was spent in our callbacks."""
+    """Runs a training: its own figure for how long it trained, how long the process took, and how much of
+    the training our callbacks took."""
     began_s = time.perf_counter()
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "GLOG_v": "3"}

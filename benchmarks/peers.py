@@ -1,8 +1,7 @@
-"""Who takes turns in the benchmark: stock MindSpore, PyTorch, the disk, the memory, and ourselves.
+"""The peers that take turns in the benchmark: stock MindSpore, PyTorch, the disk, the memory, and ourselves.
 
-Every peer saves or loads the same float32 parameters in the same process, to the same disk. A load comes
-after the save of the same name, reads that one's file, and reads it cold: after a crash, one reads from the
-disk.
+Every peer saves or loads the same float32 parameters in the same process, to the same disk. A load follows
+the save of the same name and reads its file, with a cold page cache: after a crash the disk is all there is.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class PeerNetwork(nn.Cell):
 
 @dataclass(frozen=True)
 class Bench:
-    """One network, one cipher, and the folder that everybody writes to."""
+    """One network, one cipher, and the folder that all peers write to."""
 
     network: PeerNetwork
     mode: str
@@ -65,7 +64,7 @@ class Bench:
         return [parameter.asnumpy() for parameter in self.network.get_parameters()]
 
     def peers(self) -> dict[str, Callable[[], None]]:
-        """Everybody, by name, in the order of their turns."""
+        """All peers by name, in the order of their turns."""
         peers: dict[str, Callable[[], None]] = {
             "memcpy": self.memcpy,
             "plain write + fsync": self.write,
@@ -86,14 +85,14 @@ class Bench:
         return peers
 
     def clear(self, name: str) -> None:
-        """Removes what a saving peer has left, so that its next turn writes new files."""
+        """Removes the files of a saving peer, so that its next turn writes new ones."""
         family = name.split()[0].split(".")[0].removesuffix(",")
         path = self.folder / {"stock": "stock.ckpt", "resilient": "ours", "torch": "torch"}.get(family, "raw")
         if not reads(name):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         os.sync()
 
-    # What the memory, the processor and the disk can do
+    # The limits of memory, processor and disk
 
     def memcpy(self) -> None:
         for array in self.arrays:
@@ -126,7 +125,7 @@ class Bench:
             pass
 
     def decrypt(self) -> None:
-        """Verifies and decrypts our checkpoint out of the page cache, and throws the plaintext away."""
+        """Verifies and decrypts our checkpoint from the page cache, and throws the plaintext away."""
         store = self._store()
         store.verify(store.entries()[0])
 
@@ -167,7 +166,7 @@ class Bench:
             self.settle()
 
     def settle(self) -> None:
-        """Waits for what stock saves in the background."""
+        """Waits until stock's save in the background has ended."""
         while not _is_idle():
             time.sleep(0.001)
 
@@ -203,7 +202,7 @@ class Bench:
         return self.folder / "torch"
 
     def digest(self) -> str:
-        """What the parameters hold: a load that goes wrong must not win."""
+        """A hash of the parameters: a load that goes wrong must not win."""
         digest = hashlib.sha256()
         for array in self.arrays:
             digest.update(array)
@@ -211,7 +210,7 @@ class Bench:
 
 
 def reads(name: str) -> bool:
-    """Whether this peer reads a checkpoint: held against stock's load, and clearing nothing."""
+    """Whether this peer reads a checkpoint: it is compared with stock's load, and clears nothing."""
     return name.endswith(" load") or name in ("read (cold)", "decrypt alone")
 
 

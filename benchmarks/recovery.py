@@ -1,20 +1,20 @@
-"""How long a killed training takes to get on, and what the supervisor costs while nothing happens.
+"""How long a killed training takes to resume, and how much an idle supervisor takes.
 
     python benchmarks/recovery.py [--kind digits|wide] [--rounds 5] [--idle-steps 12000] [--json FILE]
                                   [--way NAME="OPTIONS OF RESILIENT-RUN"]...
 
 The time runs from the instant of SIGKILL to the first step that is completed after it, and falls into
 
-    death        until the kernel has taken the process down: it frees all of its memory first
+    death        until the kernel has ended the process: it frees all of its memory first
     detection    until the supervisor's journal says why the worker ended
     start        until the script's first line runs in another process
     import       until it has imported MindSpore
-    script       until it has its data, its network and its optimizer
-    load         until the state has been read (by hand: read and put into the network)
+    script       until it has made its data, its network and its optimizer
+    load         until the state is read (by hand: read and put into the network)
     step         until the first step is complete: it compiles first
 
-By hand is a plain rerun of the script that begins with a stock checkpoint, from the instant of its start.
-Ways take turns; each figure is the median over the rounds. --way adds another set of options to compare.
+"By hand" is a plain rerun of the script that loads a stock checkpoint; its time counts from its start. The
+ways take turns, and each figure is the median over the rounds. --way adds another set of options to compare.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ KILLED_AFTER = 40
 
 
 def marks(folder: Path, pid: int) -> dict[str, float]:
-    """When a process reached its stages."""
+    """The instants at which a process reached its stages."""
     path = folder / "marks"
     words = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
     return {name: float(at_s) for mine, name, at_s in words if int(mine) == pid}
@@ -85,7 +85,7 @@ def recover(folder: Path, kind: str, options: str) -> dict[str, float]:
 
 
 def _kill(victim: Victim, worker: int) -> tuple[float, float]:
-    """Kills a worker: when, and when it was dead."""
+    """Kills a worker: the instants of the kill and of its death."""
     descriptor = os.pidfd_open(worker)
     killed_s = time.monotonic()
     victim.kill([worker])
@@ -143,12 +143,12 @@ def recovery_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# What it costs while nothing happens
+# The cost while nothing happens
 
 
 def idle(folder: Path, steps: int) -> dict[str, Any]:
     """CPU share and memory of the supervisor and the saver over so many undisturbed steps."""
-    # The smallest network: its steps come fastest, and of what it trains the supervisor sees nothing.
+    # The smallest network: its steps are the fastest, and the supervisor never sees their values.
     victim = Victim(folder, VictimSetup(20_26, steps, (), ("--save-steps", "1000")))
     try:
         victim.start()

@@ -1,10 +1,10 @@
-"""How fast a sealed, durable checkpoint is, beside stock MindSpore, PyTorch, and the disk itself.
+"""How fast a sealed, durable checkpoint is, compared with stock MindSpore, PyTorch, and the disk itself.
 
     python benchmarks/store.py [--sizes 200,1000] [--rounds 5] [--modes AES-GCM] [--folder DIR] [--json FILE]
 
-The peers (see ``peers``) take turns, so that what else the machine does hits all of them. Figures are
-medians; what counts are the ratios. Memory is what the peak of the resident set grows by, in a process of
-its own for each peer.
+The peers (see ``peers``) take turns, so that other load on the machine hits all of them. Figures are medians;
+the ratios count. Memory is how much the peak of the resident set grows, in a process of its own for each
+peer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, list[float]]:
     digest = bench.digest()
     for _ in range(rounds):
         for name, act in bench.peers().items():
-            # Memory that the machine has to be given first would cost whoever comes first.
+            # Otherwise the first peer alone would pay for memory that the machine has to get first.
             bench.write()
             bench.clear("raw")
             bench.clear(name)
@@ -46,7 +46,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, list[float]]:
 
 
 def memory(size_mb: int, mode: str, folder: Path) -> dict[str, float]:
-    """MiB that the peak of each peer's own process grows by."""
+    """How many MiB the peak of each peer's own process grows."""
     grown = {}
     context = multiprocessing.get_context("spawn")
     for name in ("stock save", "resilient save", "stock load", "resilient load"):
@@ -65,7 +65,7 @@ def _growth(size_mb: int, mode: str, name: str, folder: str, answer: Any) -> Non
     bench.clear(saving)
     if name != saving:
         bench.peers()[saving]()
-    # Freed memory that is reused would hide what is needed: it goes back to the kernel first.
+    # Reused memory would hide the need: freed memory goes back to the kernel first.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak_kb()
@@ -79,7 +79,7 @@ def _peak_kb() -> int:
 
 
 def table(size_mb: int, mode: str, turns: dict[str, list[float]], grown: dict[str, float]) -> str:
-    """One size and mode as Markdown, with the ratios that the goals are about: speed, so more is better."""
+    """One size and mode as Markdown, with the ratios of the goals: speed, so more is better."""
     seconds = {name: statistics.median(values) for name, values in turns.items()}
     lines = [
         f"\n{size_mb} MB of float32, {mode}\n",

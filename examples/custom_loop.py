@@ -1,9 +1,9 @@
-"""Handwritten digits again, with a training loop of one's own instead of ``Model``.
+"""Handwritten digits again, with a training loop of your own instead of ``Model``.
 
-    python examples/custom_loop.py            saves to ./output, and goes on from there after a failure
-    resilient-run examples/custom_loop.py     the same, restarted by itself
+    python examples/custom_loop.py            saves to ./output; run it again after a failure, and it resumes
+    resilient-run examples/custom_loop.py     saves to the run's directory, and restarts by itself
 
-Two lines are about fault tolerance: the ``with`` and the ``for``.
+Two lines make it fault tolerant: the ``with`` and the ``for``.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """Handwritten digits: a stock MindSpore script, without a line about fault tolerance.
 
-    python examples/digits.py                 as ever
-    resilient-run examples/digits.py          the same, and nothing stops it
+    python examples/digits.py                 trains as always
+    resilient-run examples/digits.py          the same training, which survives failures
 
-The images are scikit-learn's bundled digits (1,797 real ones, 8 by 8 pixels). A small convolutional
-network, Adam with a learning rate that decays, evaluation after each epoch. Prints the test accuracy and a
-hash of the final weights.
+The images are scikit-learn's bundled digits: 1,797 of them, 8 by 8 pixels. The script trains a small
+convolutional network by Adam with a decaying learning rate, and evaluates it after each epoch. In the end it
+prints the test accuracy and a hash of the weights.
 """
 
 import argparse

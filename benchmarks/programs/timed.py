@@ -1,26 +1,25 @@
-"""A training that says how long it took: what the benchmarks run, with and without us.
+"""A training that reports how long it took. The benchmarks run it with and without us.
 
     timed.py FOLDER --steps N [--kind digits|tiny|wide] [--from CHECKPOINT] [--save CHECKPOINT]
 
-digits is the network and the data of ``examples/digits.py``; tiny has two small dense layers: nothing takes
-less time for a step, so nothing feels more what a step costs beside it; wide has 100 MB of parameters, and
-Adam twice as much again.
+digits is the network and the data of ``examples/digits.py``. tiny has two small dense layers: its steps are
+the shortest, so the cost of a boundary shows most. wide has 100 MB of parameters, and Adam twice as much
+again.
 
 It prints ``training S``, the seconds from the end of step 20 (compiled, warm) to that of the last step, and,
-under ``resilient-run``, ``ours S``, how many of them were spent in our callbacks. FOLDER, unless it
-is ``-``, gets
+under ``resilient-run``, ``ours S``, how many of them our callbacks took. FOLDER, unless it is ``-``, gets
 
     marks    PID NAME T for each stage of the start, T in seconds of the monotonic clock
     steps    PID done N for each completed step
 
---save leaves a stock checkpoint behind in the end, --from begins with one, as a person would by hand.
+--save writes a stock checkpoint at the end, --from loads one at the start, as a person would by hand.
 """
 
 import time
 
 BEGAN_S = time.monotonic()
 
-# What comes before this line is the interpreter's start, what comes after it MindSpore's.
+# Before this line the interpreter starts, after it MindSpore does.
 # ruff: noqa: E402
 import argparse
 import os
@@ -51,7 +50,7 @@ class Wide(nn.Cell):
 
 
 class Marks:
-    """Files that are written to at once, whatever becomes of us."""
+    """Files whose lines are written at once, however this process ends."""
 
     def __init__(self, folder):
         self._files = {}
@@ -70,7 +69,7 @@ class Marks:
 
 
 class OwnTime:
-    """Sums up the time that is spent in our own callbacks, if there are any."""
+    """Sums up the time in our own callbacks, if there are any."""
 
     def __init__(self):
         self.seconds = 0.0
@@ -111,7 +110,7 @@ class Stopwatch(Callback):
             self._account.seconds = 0.0
             self._began_s = time.perf_counter()
         if step == self._last:
-            # What was computed in the background belongs to it.
+            # Computations in the background belong to the training.
             float(run_context.original_args().net_outputs.asnumpy())
             print(f"training {time.perf_counter() - self._began_s:.6f}")
             if self._account.present:
