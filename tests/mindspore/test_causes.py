@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import ClassVar
 
 import psutil
 import pytest
+from computed_once import computed_once
 
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory
@@ -108,12 +107,15 @@ def alive(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@cache
 def reference(kind: str) -> str:
     """The result of a run that never fails."""
-    run = Run(Path(mkdtemp()), kind)
-    assert run.end() == 0, run.err
-    return run.result
+
+    def compute(folder: Path) -> str:
+        run = Run(folder, kind)
+        assert run.end() == 0, run.err
+        return run.result
+
+    return computed_once(f"causes.py {kind}", compute)
 
 
 def finish(folder, kind, *options, status=0, **more):

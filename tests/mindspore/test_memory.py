@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from survival import SEED, uninterrupted
 
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.mindspore
 def run(folder: Path, program: str, *arguments: str, options=()) -> tuple[str, str, list[dict]]:
     """The last result line, everything that was said, and the journal."""
     folder.mkdir(exist_ok=True)
-    RunDirectory(folder / "run", World()).open({"seed": 12})
+    RunDirectory(folder / "run", World()).open({"seed": SEED})
     ours = ["--run-dir", str(folder / "run"), "--no-encrypt", "--backoff", "0:0", *options]
     words = [str(PROGRAMS / program), *arguments, str(folder)]
     command = [sys.executable, "-m", "supervisor.command.cli", *ours, *words]
@@ -55,10 +56,10 @@ def test_two_networks_come_back_from_memory(tmp_path):
 @pytest.mark.parametrize("standby", ["--standby", "--no-standby"])
 def test_a_killed_worker_repeats_only_the_step_it_was_in(tmp_path, standby):
     """No checkpoint on disk is due, and yet nothing completed is run again; a standby changes nothing."""
-    whole, _, _ = run(tmp_path / "whole", "train.py", "train", "graph", "never")
     options = ["--mirror-every", "1", standby]
-    result, said, journal = run(tmp_path / "killed", "train.py", "train", "graph", "SIGKILL", options=options)
-    assert result == whole, said
+    words = ["train", "graph", "SIGKILL@10"]
+    result, said, journal = run(tmp_path / "killed", "train.py", *words, options=options)
+    assert result == uninterrupted("train", "graph"), said
     steps = [int(line) for line in (tmp_path / "killed" / "steps").read_text().split()]
     # The callback of step 10 was still running when the process died.
     assert steps == [*range(1, 11), *range(10, 19)]
@@ -69,6 +70,6 @@ def test_a_killed_worker_repeats_only_the_step_it_was_in(tmp_path, standby):
 def test_without_a_mirror_the_disk_is_gone_back_to(tmp_path):
     """--no-mirror: the worker commits by itself, and a killed one repeats the steps since its checkpoint."""
     options = ["--no-mirror", "--save-steps", "4"]
-    _, _, journal = run(tmp_path / "killed", "train.py", "train", "graph", "SIGKILL", options=options)
+    _, _, journal = run(tmp_path / "killed", "train.py", "train", "graph", "SIGKILL@10", options=options)
     assert [line["step"] for line in events(journal, "resumed")] == [8]
     assert events(journal, "resumed")[0]["file"].endswith(".ckpt")

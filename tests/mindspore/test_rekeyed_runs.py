@@ -39,7 +39,7 @@ def given_up(tmp_path):
         (tmp_path / name).write_text(os.urandom(32).hex())
         (tmp_path / name).chmod(0o600)
     old = ("--key-file", str(tmp_path / "old"))
-    run(tmp_path, "plain", "exception", "--max-restarts", "0", status=1, key=old)
+    run(tmp_path, "plain", "exception@11", "--max-restarts", "0", status=1, key=old)
     return tmp_path
 
 

@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
+from computed_once import computed_once
 
 from resilient.host.world import World
 from resilient.run.rundir import RunDirectory
@@ -33,32 +32,62 @@ def run(folder, kind, death, *options, status=0, key=("--no-encrypt",), program=
     return next((line for line in done.stdout.splitlines() if line.startswith("result ")), ""), said
 
 
-@cache
+def outcome(kind, deaths, program=PROGRAM):
+    """The result, everything that was said, and the steps that it resumed at, of one run for all tests."""
+
+    def compute(folder):
+        result, said = run(folder, kind, deaths, program=program)
+        journal = [json.loads(line) for line in (folder / "run" / "journal.jsonl").read_text().splitlines()]
+        return result, said, [line["step"] for line in journal if line["event"] == "resumed"]
+
+    return computed_once(f"{program} {kind} {deaths}", compute)
+
+
 def uninterrupted(kind):
-    return run(Path(mkdtemp()), kind, "never")[0]
+    return outcome(kind, "never")[0]
+
+
+# Each death, and the steps that the run may resume at after it: every fifth is saved.
+IN_A_STEP = {"exception@11": [10], "SIGKILL@20": [15, 16, 17, 18, 19]}
+AT_AN_EPOCHS_END = {"SIGKILL@epoch 1": [5, 6, 7, 8], "exception@epoch 2": [16]}
 
 
 @pytest.mark.parametrize("kind", ["flips", "noise", "tail", "monitor", "asked"])
 @pytest.mark.parametrize("death", ["exception", "SIGKILL"])
-def test_everything_is_put_back(tmp_path, kind, death):
+def test_everything_is_put_back(kind, death):
     """Random augmentations, an epoch's end with its evaluation, callbacks that count, a monitor of its own.
 
     The result is that of a run that never failed: parameters, optimizer, and what the callbacks have seen.
     """
-    result, said = run(tmp_path, kind, death)
+    deaths = AT_AN_EPOCHS_END if kind == "tail" else IN_A_STEP
+    result, said, resumed = outcome(kind, ",".join(deaths))
     assert result == uninterrupted(kind), said
-    assert "resumed at step" in said
+    assert len(resumed) == len(deaths), said
+    ((number, steps),) = [
+        (number, steps) for number, (at, steps) in enumerate(deaths.items()) if at.startswith(death)
+    ]
+    assert resumed[number] in steps, said
 
 
-@pytest.mark.parametrize("death", ["exception", "SIGKILL"])
-@pytest.mark.parametrize("kind", ["draws", "changes", "evaluates", "last step", "twice"])
-def test_what_a_script_does_between_its_calls_is_done_once(tmp_path, kind, death):
-    """Its first calls are not made again, and what it draws and changes behind them comes out the same."""
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    undisturbed = run(whole, kind, "never", program=BETWEEN)[0]
-    result, said = run(tmp_path, kind, death, program=BETWEEN)
-    assert result == undisturbed, said
+# Where each kind dies: in a step of a call, which are counted from 0, or behind a call.
+BETWEEN_CALLS = {
+    "draws": "exception@2.5,SIGKILL@2.7",
+    "changes": "exception@2.5,SIGKILL@2.7",
+    "evaluates": "exception@2.5,SIGKILL@2.7",
+    "last step": "exception@0.8,SIGKILL@1.8",
+    "twice": "exception@behind 0,SIGKILL@1.5,SIGKILL@behind 1,exception@2.5",
+}
+
+
+@pytest.mark.parametrize("kind", BETWEEN_CALLS)
+def test_what_a_script_does_between_its_calls_is_done_once(kind):
+    """Its first calls are not made again, and what it draws and changes behind them comes out the same.
+
+    However it dies: each run dies both of an exception and of SIGKILL.
+    """
+    result, said, resumed = outcome(kind, BETWEEN_CALLS[kind], BETWEEN)
+    assert result == outcome(kind, "never", BETWEEN)[0], said
+    assert len(resumed) == BETWEEN_CALLS[kind].count("@"), said
 
 
 @pytest.mark.parametrize("death", ["exception", "SIGTERM", "SIGKILL"])
@@ -67,7 +96,7 @@ def test_what_is_swapped_in_at_an_epochs_end_is_not_what_was_trained(tmp_path, d
 
     Also where the step's own state would not have been copied.
     """
-    result, said = run(tmp_path, "averaged", death, "--mirror-every", "7")
+    result, said = run(tmp_path, "averaged", f"{death}@averaged 2", "--mirror-every", "7")
     assert result == uninterrupted("averaged"), said
     assert f"resumed at step {2 * STEPS_PER_EPOCH} " in said
 
@@ -92,7 +121,7 @@ def test_evaluations_in_a_loop_of_ones_own_are_made(tmp_path):
 def stopped(tmp_path):
     """A run that was given up after a callback of step 11 failed, with checkpoints."""
     saving = ("--save-steps", "9", "--mirror-every", "1")
-    _, said = run(tmp_path, "plain", "exception", "--max-restarts", "0", *saving, status=1)
+    _, said = run(tmp_path, "plain", "exception@11", "--max-restarts", "0", *saving, status=1)
     assert "step 10 is safe on disk" in said.splitlines()[-1]
     return tmp_path
 
@@ -163,7 +192,7 @@ def test_another_key_is_refused(tmp_path):
         (tmp_path / name).write_text(os.urandom(32).hex())
         (tmp_path / name).chmod(0o600)
     right, wrong = (("--key-file", str(tmp_path / name)) for name in ("right", "wrong"))
-    run(tmp_path, "plain", "exception", "--max-restarts", "0", status=1, key=right)
+    run(tmp_path, "plain", "exception@11", "--max-restarts", "0", status=1, key=right)
     before = checkpoints(tmp_path)
     _, said = run(tmp_path, "plain", "never", status=65, key=wrong)
     assert "were made with the key" in said
@@ -207,7 +236,7 @@ def test_what_cannot_be_had_is_named_once(tmp_path, kind, words):
 
 def test_a_stop_is_resumed_by_the_same_command(tmp_path):
     """The journal of two commands on one run: stopped is not complete, and the second one goes on."""
-    run(tmp_path, "plain", "exception", "--max-restarts", "0", status=1)
+    run(tmp_path, "plain", "exception@11", "--max-restarts", "0", status=1)
     result, said = run(tmp_path, "plain", "never")
     assert result == uninterrupted("plain")
     assert "resumed at step 10" in said

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import mindspore as ms
 import numpy as np
 import pytest
+from computed_once import computed_once
 from small import STEPS_PER_EPOCH, SmallNetwork, dataset, files, model, values
 
 from resilient import CheckpointMonitor
@@ -34,10 +33,9 @@ def result(said):
     return next(line for line in said.splitlines() if line.startswith("result "))
 
 
-@cache
 def uninterrupted(kind):
-    folder = Path(mkdtemp())
-    return result(call(PROGRAM, kind, EPOCHS, folder, cwd=folder))
+    words = (PROGRAM, kind, EPOCHS)
+    return computed_once(f"{words}", lambda folder: result(call(*words, folder, cwd=folder)))
 
 
 @pytest.mark.parametrize("kind", ["momentum", "fit", "tail", "encrypted"])

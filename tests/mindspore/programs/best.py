@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import lean  # noqa: F401
 import mindspore as ms
 from mindspore import nn
 from mindspore.train import Metric, Model

@@ -25,6 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import lean  # noqa: F401
 import mindspore as ms
 import numpy as np
 from mindspore import dataset as ds

@@ -1,11 +1,9 @@
-"""A training that dies once: resume.py KIND DEATH FOLDER. KIND says what is special about it.
+"""A training that dies: resume.py KIND DEATHS FOLDER. KIND says what is special about it.
 
 The last line printed is a hash of the parameters, the optimizer's state and what the callbacks have seen.
 """
 
 import hashlib
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -18,15 +16,18 @@ if sys.argv[1] == "asked":
     found = [importlib.util.find_spec(name) for name in ("numpy", "mindspore")]
     assert None not in found
 
+import lean  # noqa: F401
 import mindspore as ms
 import numpy as np
+from deaths import Deaths
 from mindspore import dataset as ds
 from mindspore import nn
 from mindspore.dataset import vision
 from mindspore.train import Callback, EarlyStopping, History, LossMonitor, Model
 from small import STEPS_PER_EPOCH
 
-KIND, DEATH, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+KIND, FOLDER = sys.argv[1], Path(sys.argv[3])
+deaths = Deaths(sys.argv[2], FOLDER)
 EPOCHS = 3
 
 
@@ -62,30 +63,14 @@ def dataset(shuffle=True):
     return rows.batch(4)
 
 
-def die():
-    mark = FOLDER / "died"
-    if DEATH == "never" or mark.exists():
-        return
-    mark.touch()
-    if DEATH == "SIGTERM":
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("it has been handled by now")
-    if DEATH == "exception":
-        raise RuntimeError("a failure of the script's own")
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 class Fatal(Callback):
-    """Dies in the middle of the second epoch, or (KIND tail) when it has ended and been evaluated."""
+    """Dies at the end of a step, or (``epoch 2``) of an epoch, when it has been evaluated."""
 
     def on_train_step_end(self, run_context):
-        step = run_context.original_args().cur_step_num
-        if KIND not in ("tail", "averaged") and step == STEPS_PER_EPOCH + 3:
-            die()
+        deaths.at(run_context.original_args().cur_step_num)
 
     def on_train_epoch_end(self, run_context):
-        if KIND == "tail" and run_context.original_args().cur_epoch_num == 2:
-            die()
+        deaths.at(f"epoch {run_context.original_args().cur_epoch_num}")
 
 
 class Mine(Callback):
@@ -120,8 +105,8 @@ class Averaged(Callback):
         own = [parameter.asnumpy().copy() for parameter in trained]
         for parameter in trained:
             ms.ops.assign(parameter, ms.Tensor(np.full(parameter.shape, 123.0, np.float32)))
-        if run_context.original_args().cur_epoch_num == 2:
-            die()
+        if deaths.at(f"averaged {run_context.original_args().cur_epoch_num}"):
+            raise AssertionError("the signal has been handled by now")
         for parameter, value in zip(trained, own, strict=True):
             ms.ops.assign(parameter, ms.Tensor(value))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import lean  # noqa: F401
 import mindspore as ms
 from mindspore import nn
 from small import At, SmallNetwork, dataset, model

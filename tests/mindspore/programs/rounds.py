@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+import lean  # noqa: F401
 import mindspore as ms
 import numpy as np
 from mindspore import nn

@@ -8,6 +8,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+import lean  # noqa: F401
 import mindspore as ms
 import numpy as np
 from mindspore import dataset as ds

@@ -1,29 +1,29 @@
-"""A small training that dies once, in a way that the command line names.
+"""A small training that dies at the steps, and in the ways, that the command line names.
 
-    train.py API MODE DEATH FOLDER
+    train.py API MODE DEATHS FOLDER
 
 API is train, fit, calls (a loop of train and eval calls), custom (a loop of its own) or generator (train on a
 GeneratorDataset whose rows are augmented with NumPy's global stream). It seeds nothing. FOLDER gets
-``died``, which marks that the death has happened, and ``steps``, one line for each completed step. The last
-line printed is a hash of all parameters, optimizer state and random streams.
+``steps``, one line for each completed step. The last line printed is a hash of all parameters, optimizer
+state and random streams.
 """
 
-import ctypes
 import hashlib
-import os
 import random
-import signal
 import sys
 from pathlib import Path
 
+import lean  # noqa: F401
 import mindspore as ms
 import numpy as np
+from deaths import Deaths
 from mindspore import dataset as ds
 from mindspore import nn
 from mindspore.train import Accuracy, Callback, Model
 
-API, MODE, DEATH, FOLDER = sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4])
-STEPS_PER_EPOCH, EPOCHS, FATAL_STEP = 6, 3, 10
+API, MODE, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[4])
+STEPS_PER_EPOCH, EPOCHS = 6, 3
+deaths = Deaths(sys.argv[3], FOLDER)
 
 ms.set_context(mode=ms.GRAPH_MODE if MODE == "graph" else ms.PYNATIVE_MODE)
 
@@ -67,31 +67,13 @@ def dataset(shuffle=True):
     return rows.batch(8, drop_remainder=True)
 
 
-def die():
-    if DEATH == "never" or (FOLDER / "died").exists():
-        return
-    (FOLDER / "died").touch()
-    if DEATH == "exception":
-        raise RuntimeError("a failure of the script's own")
-    if DEATH == "exit3":
-        sys.exit(3)
-    if DEATH.startswith("os_exit"):
-        os._exit(int(DEATH.removeprefix("os_exit")))
-    if DEATH == "segv":
-        ctypes.string_at(0)
-    if DEATH == "abort":
-        os.abort()
-    os.kill(os.getpid(), getattr(signal, DEATH))
-
-
 def completed(step):
     with open(FOLDER / "steps", "a") as steps:
         steps.write(f"{step}\n")
     random.random()
     if API != "generator":
         np.random.random()
-    if step == FATAL_STEP:
-        die()
+    deaths.at(step)
 
 
 class Witness(Callback):
@@ -138,8 +120,7 @@ def train_by_hand():
     network.set_train()
     with resilient.training(network, optimizer) as run:
         for x, y in run.steps(dataset(), EPOCHS):
-            if run.step == FATAL_STEP:
-                die()
+            deaths.at(run.step)
             _, gradients = step(x, y)
             optimizer(gradients)
             with open(FOLDER / "steps", "a") as steps:

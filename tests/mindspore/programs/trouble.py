@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import lean  # noqa: F401
 import psutil
 from mindspore.train import OnRequestExit
 from small import At, dataset, files, loaded, model

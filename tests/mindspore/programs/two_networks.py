@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import lean  # noqa: F401
 from small import At, dataset, model
 
 DEATH, FOLDER = sys.argv[1], Path(sys.argv[2])
