@@ -1,12 +1,13 @@
 # make demo           a training that dies twice and ends with the very weights of one that did not; the run stays
 #                     in runs/demo, for `resilient ls runs/demo` and the like
-# make test           everything that CI checks: style, types, tests, crash states
-#                     REQUIRE_ALL=1 make test: the same, and a test that skips fails
+# make test           style, types, tests; REQUIRE_ALL=1 make test: a test that skips fails
+# make proof          the campaigns: crash states, and real trainings killed and made up at random; CI runs both
 # make style          ruff: its rules and its format
 # make types          mypy, strict
-# make tests          the tests alone
+# make tests          the tests alone, without the campaigns
+# make campaigns      real trainings killed and made up at random: a few of make kills and make scripts
 #
-# make crash          every crash state of a store's daily life against its promises; a part of make test
+# make crash          every crash state of a store's daily life against its promises; a part of make proof
 # make crash-deep     the same for more lives and every cipher; takes hours
 # make crash-kernel   every fault at every operation of a real process, on real file systems; as root also on full and
 #                     read-only ones and after a loss of power; takes some minutes. make test runs a part of it
@@ -26,15 +27,21 @@ BIN := .venv/bin
 JOBS ?= 2
 # The tests of the code that reads and writes checkpoints, the fuzzed ones included.
 READERS := tests/codec tests/store tests/run tests/policy tests/wire/test_message_fuzz.py
+# Many tests wait for a process, so one more runs than there are cores; each process of tests takes work from the others.
+PYTEST := $(BIN)/python -m pytest -q -n $$(( $(JOBS) + 1 )) --dist worksteal
 # MindSpore's own warnings would bury the demo's lines.
 export GLOG_v ?= 3
+# The tests start a thousand interpreters: they should not compile our modules each time.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test style types tests crash crash-deep crash-kernel kills scripts bench fuzz coverage clean
+.PHONY: demo test proof style types tests campaigns crash crash-deep crash-kernel kills scripts bench fuzz coverage clean
 
 demo: .venv/ready
 	$(BIN)/resilient-chaos drill --run-dir runs/demo examples/digits.py
 
-test: style types tests crash
+test: style types tests
+
+proof: crash campaigns
 
 style: .venv/ready
 	$(BIN)/ruff check .
@@ -44,7 +51,10 @@ types: .venv/ready
 	$(BIN)/mypy
 
 tests: .venv/ready
-	$(BIN)/python -m pytest -q -n $(JOBS)
+	$(PYTEST) -m 'not campaign'
+
+campaigns: .venv/ready
+	$(PYTEST) -m campaign tests/mindspore
 
 crash: .venv/ready
 	$(BIN)/python -m chaos.proof

@@ -26,6 +26,7 @@ def whole(pid, first=1, last=STEPS):
 
 
 @pytest.mark.mindspore
+@pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_no_kill_loses_a_completed_step(tmp_path, capsys):
     """Twenty kills at random instants, of the worker, the saver, the supervisor or all: the same result."""

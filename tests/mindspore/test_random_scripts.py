@@ -38,7 +38,7 @@ DIVERGED = re.compile(r"giving up: the worker ended after step \d+: [^;]*loss is
 COUNT = int(os.environ.get("RANDOM_SCRIPTS", "8"))
 FIRST = int(os.environ.get("RANDOM_FIRST", "0"))
 
-pytestmark = pytest.mark.mindspore
+pytestmark = [pytest.mark.mindspore, pytest.mark.campaign]
 
 
 def deaths_of(seed):
