@@ -146,6 +146,7 @@ def test_a_message_with_any_other_field_is_one_or_nonsense(message, data):
 
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 @example(b'{"type": "saved"}')
+@example(b'{"type": "' + b"long" * 20 + b'"}')
 @example(b'{"type": ["saved"]}')
 @example(b'{"type": "saved", "step": NaN}')
 def test_nothing_else_is_taken_for_a_message(data):

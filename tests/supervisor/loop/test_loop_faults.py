@@ -28,6 +28,7 @@ from resilient.wire.messages import (
     OpenStore,
     Remarked,
     ResumeRecorded,
+    SaveDone,
     StoreOpened,
     TakeMirror,
     TakeOver,
@@ -305,6 +306,33 @@ def test_a_packet_that_is_no_message_does_not_end_the_link(tmp_path):
         assert theatre.worker.hear() == (ResumeRecorded(), [])
         assert len(events(theatre, "warning")) == 3
         assert all("was left out" in event["text"] for event in events(theatre, "warning"))
+
+
+def test_a_message_that_this_version_does_not_know_is_reported_once_and_does_no_harm(tmp_path):
+    """Its word is named, and no more of it; what an order of ours says is no news of a worker's either."""
+    with stage(tmp_path) as theatre:
+        for _ in range(2):
+            theatre.worker.other._socket.send(b'{"type": "later", "secret": "s3cret"}')
+            theatre.say(SaveDone(""))
+        theatre.say(Remarked("still heard"))
+        theatre.settle()
+        assert events(theatre, "remark")[-1]["text"] == "still heard"
+        told = [event["text"] for event in events(theatre, "warning")]
+        assert [word in text for word, text in zip(["'later'", "done"], told, strict=True)] == [True, True]
+        assert "s3cret" not in theatre.directory.journal.read_text()
+
+
+def test_a_worker_of_another_version_ends_the_run_with_a_clear_word(tmp_path):
+    """Another attempt would be of that version, too: none follows, and what to do is said."""
+    with stage(tmp_path) as theatre:
+        theatre.worker.other._socket.send(b'{"type": "hello", "pid": 1, "protocol": 0}')
+        theatre.settle()
+        theatre.worker.die(1)
+        theatre.settle()
+        (judged,) = events(theatre, "incident_judged")
+        assert (judged["kind"], judged["status"], judged.get("restart_in_s")) == ("usage", 64, None)
+        assert "another version" in judged["cause"]
+        assert "run the same command again" in judged["hint"]
 
 
 @pytest.mark.parametrize("why", ["it reads nothing", "too large"])
