@@ -177,3 +177,15 @@ def test_each_link_of_a_document_leads_somewhere(document):
         if anchor:
             headings = re.findall(r"^#+ (.+)$", read(path or document), re.M)
             assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
+
+
+def test_each_target_of_make_that_a_document_names_exists():
+    """And the comment that opens the Makefile explains each of them."""
+    makefile = read("Makefile")
+    targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.M)[1].split())
+    explained = set(re.findall(r"^# make ([a-z-]+) {2,}", makefile, re.M))
+    named_elsewhere = set()
+    for document in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md"):
+        named_elsewhere |= set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", read(document), re.M))
+    assert explained == targets
+    assert {name for pair in named_elsewhere for name in pair if name} - targets == set()
