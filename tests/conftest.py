@@ -6,6 +6,7 @@ ones, many more of them. With REQUIRE_ALL=1 no test may skip.
 
 import gc
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,11 @@ if computed_once.PLACE not in os.environ:
     # The first process of the tests; the others inherit its environment.
     _SHARED = tempfile.TemporaryDirectory(prefix="resilient-tests-shared-")
     os.environ[computed_once.PLACE] = _SHARED.name
+
+# A job in a shell's background ignores them, and so would each process that a test starts and sends one to.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
