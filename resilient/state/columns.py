@@ -67,6 +67,10 @@ class Columns:
         for column in self._columns.values():
             column.visited = False
 
+    def references(self, one: Any) -> int:
+        """How often an object is held here."""
+        return int(id(one) in self._columns)
+
     def of(self, values: list[Any]) -> _Column | None:
         """The list as a column; None where it is too short, or of several types."""
         if len(values) < LEAST:

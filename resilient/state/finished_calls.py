@@ -2,24 +2,29 @@
 
 A log that only grows: one line of JSON for each finished call, ``{"call": 3, "callbacks": ..., "things":
 ...}`` (see ``side_state``). It travels as a blob of the state, so that a step costs the same after a hundred
-calls as after one.
+calls as after one. What is too large for it stays with the objects that hold it (``holdovers``).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from resilient.state.holdovers import Holdovers
 
 MOST_BYTES = 8 * 1024 * 1024
 _MOST_OF_A_CALL_BYTES = 256 * 1024
+_ROOM_FOR_NUMBERS_BYTES = 1024 * 1024
 _ROOM_BYTES = 32 * 1024
 
 
 class FinishedCalls:
-    """The log of one run. ``content`` is what :attr:`content` gave."""
+    """The log of one run. ``content`` is what :attr:`content` gave. ``holdovers`` are the objects with values
+    that the log does not keep."""
 
-    def __init__(self, content: bytes = b"") -> None:
+    def __init__(self, content: bytes = b"", holdovers: Holdovers | None = None) -> None:
+        self.holdovers = holdovers or Holdovers()
         self._length = 0
         self._buffer = bytearray()
         self._append(content)
@@ -38,16 +43,17 @@ class FinishedCalls:
     def length(self) -> int:
         return self._length
 
-    def add(self, call: int, document: Mapping[str, Any], complain: Callable[[str], None]) -> None:
-        """A call is over; ``complain`` hears where what it leaves is too much to be kept."""
+    def add(self, call: int, document: Mapping[str, Any], *, only_numbers: bool = False) -> bool:
+        """A call is over and has left this; False where that is too much to be kept.
+
+        With ``only_numbers`` it is short, and part of the log is reserved for it.
+        """
         line = json.dumps({"call": call, **document}, separators=(",", ":")).encode() + b"\n"
-        if len(line) > _MOST_OF_A_CALL_BYTES or self._length + len(line) > MOST_BYTES:
-            complain(
-                "what the callbacks of finished training calls hold is too much to be kept: a script that is "
-                "restarted behind such a call finds them as it made them"
-            )
-            return
+        room_bytes = MOST_BYTES - self._length - (0 if only_numbers else _ROOM_FOR_NUMBERS_BYTES)
+        if len(line) > min(room_bytes, _MOST_OF_A_CALL_BYTES):
+            return False
         self._append(line)
+        return True
 
     def of_call(self, call: int) -> Any:
         """What a finished call has left; None where nothing is known. Raises ValueError for nonsense."""

@@ -7,10 +7,11 @@ changes them, and no ``get_parameters`` finds them. A loss scaler in a training 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mindspore import Parameter
+from mindspore import Parameter, nn
 
 from resilient.state import capture, nest
 from resilient.state.nest_writer import is_walked
@@ -26,18 +27,31 @@ class Hidden:
         self.__dict__.update(found)
 
 
+_found: weakref.WeakKeyDictionary[nn.Cell, Hidden] = weakref.WeakKeyDictionary()
+"""The newest of each first cell: it is one object for all calls, and is there as long as the cell."""
+
+
 def hidden_parameters(cells: capture.Cells) -> list[tuple[str, Any]]:
     """Those of these cells by where they are, as one thing that a call holds; nothing where there are
     none."""
-    known = {id(parameter) for parameter in capture.parameters(cells)}
+    given = {id(parameter) for parameter in capture.parameters(cells)}
     found: dict[str, Parameter] = {}
     for number, cell in enumerate(cells):
         for name, part in cell.cells_and_names():
             for path, parameter in _within(part):
-                if id(parameter) not in known:
-                    known.add(id(parameter))
+                if id(parameter) not in given:
+                    given.add(id(parameter))
                     found[f"{number}.{name}{path}"] = parameter
-    return [("hidden", Hidden(found))] if found else []
+    if not found:
+        return []
+    known = _found.get(cells[0])
+    if known is None or _identities(vars(known)) != _identities(found):
+        known = _found[cells[0]] = Hidden(found)
+    return [("hidden", known)]
+
+
+def _identities(found: Mapping[str, Parameter]) -> dict[str, int]:
+    return {name: id(parameter) for name, parameter in found.items()}
 
 
 def _within(cell: Any) -> Iterator[tuple[str, Parameter]]:

@@ -20,7 +20,7 @@ value and None are themselves. Everything else is an object with its kind under 
     {"k": "object", "n": 8, "class": "__main__:Meter", "v": {attribute: value, ...}}
     {"k": "enum", "class": "__main__:Mode", "v": "MAX"}        and "random", "numpy_random": generators
     {"k": "same", "v": 3}                       the object that has this number
-    {"k": "lost"}                               something that was too large to be kept where this was written
+    {"k": "lost"}                               something too large to be kept here; see ``holdovers``
     {"k": "left"}                               nothing that can be carried: whatever is there stays
 
 A *blob* is a row of bytes that lies beside the JSON as a tensor of its own (``snapshot.SECTION_KEPT``). It
@@ -80,6 +80,11 @@ LEAVES: Mapping[str, Leaf] = {
 def name_of(kind: type) -> str:
     """How a class is written down."""
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def path_to(owner: str, name: str) -> str:
+    """The words for a part of something; of a list or a network the only part has no name of its own."""
+    return f"{owner}.{name}" if name else owner
 
 
 def class_named(name: str) -> type | None:

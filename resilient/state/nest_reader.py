@@ -64,6 +64,16 @@ class NestReader:
             return LEFT
         return _READERS[node["k"]](self, node, current, path)
 
+    def read_whole(self, node: Any, path: str) -> tuple[Any, bool]:
+        """The value of a node, and whether no part of it is lost: an object that gives its own state cannot
+        take a part of it back."""
+        lost_before = dict(self.lost)
+        value = self.read(node, None, path)
+        causes = [why for where, why in self.lost.items() if where not in lost_before]
+        if causes:
+            self.lost = {**lost_before, path: causes[0]}
+        return value, not causes
+
     def _target(self, node: Any, current: Any, kinds: Any, make: Callable[[], Any]) -> Any:
         """The object to fill: the one that is there, unless something else has been put into it already."""
         fits = isinstance(current, kinds) and id(current) not in self._claimed
@@ -209,9 +219,11 @@ class NestReader:
             else {}
         )
         for name, part in node["v"]:
-            found = there.get(name)
-            if found is None or self.read(part, found, path) is not found:
-                self.lost[f"{path}.{name}"] = "the network has no such parameter"
+            found, where = there.get(name), nest.path_to(path, name)
+            if found is None:
+                self.lost[where] = "the network has no such parameter"
+            elif not any(self.read(part, found, where) is fitting for fitting in (found, LEFT)):
+                self.lost[where] = "the network's parameter has another type or shape"
         return LEFT
 
     # Objects

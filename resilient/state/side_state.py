@@ -6,6 +6,7 @@ and put back before the first resumed step. In the document:
     "callbacks": [a holder, or null, ...]          in the order of the call's list (``state.holder``)
     "things":    [[key, a holder], ...]            what a loop was given, or what was seen in its script
     "clocks":    [wall clock, monotonic clock]     when it was captured
+    "holdovers": objects of finished calls that hold more than that log keeps (``holdovers``)
     "ended":     {"t": 3, "length": 812}           the blob with both, as ``finished_calls`` keeps them
 """
 
@@ -13,8 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +24,19 @@ from mindspore.train import Callback
 from resilient.state import counters, nest, nest_reader, stateful_object
 from resilient.state.columns import Columns
 from resilient.state.finished_calls import FinishedCalls
+from resilient.state.holdovers import (
+    Holdovers,
+    holders_of,
+    large_ones,
+    newest,
+    only_numbers,
+    split,
+    without_blobs,
+)
 from resilient.state.nest_writer import NestWriter, TooMuchError
 from resilient.state.snapshot import Recovered
 from resilient.state.stateful_object import Clocks, InitialValues
+from resilient.state.weak_handle import WeakHandle
 
 _SLOW_S = 0.02
 _ENDED_BYTES = 4 * 1024
@@ -52,26 +62,31 @@ class SideState:
 
     def __init__(self, complain: Callable[[str], None]) -> None:
         self._complain = complain
-        self._beginnings: dict[int, tuple[Any, InitialValues]] = {}
+        self._beginnings: dict[int, tuple[WeakHandle, InitialValues]] = {}
         self._columns = Columns()
         self._told: set[str] = set()
         self._slow: dict[str, int] = {}
 
     def meet(self, holders: Iterable[Any], trained: Mapping[int, str]) -> None:
         """Notes the values of objects that are new here: until now only the script has changed them."""
+        self._beginnings = {n: known for n, known in self._beginnings.items() if known[0].get() is not None}
         for one in holders:
             self._beginning(one, trained)
 
+    def _handle(self, one: Any) -> WeakHandle:
+        self._beginning(one, {})
+        return self._beginnings[id(one)][0]
+
     def _beginning(self, one: Any, trained: Mapping[int, str]) -> InitialValues:
         known = self._beginnings.get(id(one))
-        if known is not None and known[0]() is one:
+        if known is not None and known[0].get() is one:
             return known[1]
         beginning = InitialValues()
         if not stateful_object.keeps_state(one):
             # The script's own objects: whatever they do when they are looked at, the training begins.
             with contextlib.suppress(Exception):
                 beginning = InitialValues.of(one, trained)
-        self._beginnings[id(one)] = _reference(one), beginning
+        self._beginnings[id(one)] = WeakHandle(one), beginning
         return beginning
 
     # Capturing
@@ -79,11 +94,15 @@ class SideState:
     def capture(
         self, callbacks: Sequence[Any], things: Things, trained: Mapping[int, str], ended: FinishedCalls
     ) -> CapturedSideState:
-        """What these hold now. ``trained`` are the names of the parameters that the checkpoint has anyway."""
+        """What these hold now, and what holdovers of finished calls do. ``trained`` are the names of the
+        parameters that the checkpoint has anyway."""
         if not callbacks and not things and not ended.length:
             return CapturedSideState()
         writer = NestWriter(trained, self._columns)
-        document = self._document(writer, callbacks, things, trained)
+        running = [*callbacks, *(thing for _, thing in things)]
+        present = ended.holdovers.present(self._columns.references)
+        held = [one for _, one in present if not any(one is thing for thing in running)]
+        document = self._document(writer, callbacks, things, trained, ended.holdovers, held)
         self._tell_left(writer.left)
         if ended.length:
             document["ended"] = {"t": len(writer.blobs), "length": ended.length}
@@ -91,23 +110,63 @@ class SideState:
         return CapturedSideState(document, tuple(writer.blobs))
 
     def _document(
-        self, writer: NestWriter, callbacks: Sequence[Any], things: Things, trained: Mapping[int, str]
+        self,
+        writer: NestWriter,
+        callbacks: Sequence[Any],
+        things: Things,
+        trained: Mapping[int, str],
+        holdovers: Holdovers,
+        held: Sequence[Any] = (),
     ) -> dict[str, Any]:
-        for one in (*callbacks, *(thing for _, thing in things)):
+        for one in (*callbacks, *(thing for _, thing in things), *held):
             writer.know(one)
-        return {
-            "callbacks": [self._write(writer, one, trained) for one in callbacks],
-            "things": [[key, self._write(writer, thing, trained)] for key, thing in things],
+
+        def write(one: Any) -> Any:
+            saved, serial = self._write(writer, one, trained), holdovers.serial_of(one)
+            return saved if saved is None or serial is None else {**saved, "o": serial}
+
+        document: dict[str, Any] = {
+            "callbacks": [write(one) for one in callbacks],
+            "things": [[key, write(thing)] for key, thing in things],
             "clocks": [time.time(), time.monotonic()],
         }
+        if holdovers.following:
+            saved = [write(one) for one in held]
+            document["holdovers"] = {"next": holdovers.following, "held": [one for one in saved if one]}
+        return document
 
-    def at_end(self, callbacks: Sequence[Any], things: Things, trained: Mapping[int, str]) -> dict[str, Any]:
-        """What they hold when their call is over, for those that come by it without running it.
+    def end_call(
+        self,
+        call: int,
+        callbacks: Sequence[Any],
+        things: Things,
+        trained: Mapping[int, str],
+        log: FinishedCalls,
+    ) -> None:
+        """A call is over: what they hold is kept for those that come by it without running it.
 
-        Large arrays are left out: they would have to be kept for each call.
+        Large values are left out of the log, which would have them for each call: their holders become
+        holdovers.
         """
         writer = NestWriter(trained, inline_bytes=_ENDED_BYTES)
-        return dict(stateful_object.without_blobs(self._document(writer, callbacks, things, trained)))
+        document = self._document(writer, callbacks, things, trained, Holdovers())
+        objects = [*callbacks, *(thing for _, thing in things)]
+        self._number(document, objects, large_ones(document), log.holdovers)
+        if log.add(call, without_blobs(document)):
+            return
+        self._number(document, objects, [True] * len(objects), log.holdovers)
+        if log.add(call, only_numbers(document), only_numbers=True):
+            self.tell(_TOO_LONG)
+        else:
+            self.tell(_FULL)
+
+    def _number(
+        self, document: Any, objects: Sequence[Any], are_large: Sequence[bool], holdovers: Holdovers
+    ) -> None:
+        for saved, one, is_large in zip(holders_of(document), objects, are_large, strict=True):
+            known = holdovers.serial_of(one)
+            if saved is not None and (is_large or known is not None):
+                saved["o"] = holdovers.add(self._handle(one)) if known is None else known
 
     def _write(self, writer: NestWriter, one: Any, trained: Mapping[int, str]) -> Any:
         began_s = time.perf_counter()
@@ -152,11 +211,24 @@ class SideState:
     # Putting back
 
     def restore(
-        self, recovered: Recovered, callbacks: Sequence[Any], things: Things, trained: Mapping[str, Any]
+        self,
+        recovered: Recovered,
+        callbacks: Sequence[Any],
+        things: Things,
+        trained: Mapping[str, Any],
+        log: FinishedCalls,
     ) -> None:
-        """Puts back what was held at the boundary that the run resumes from."""
-        blobs = recovered.blobs()
-        self._restore(recovered.document, blobs, callbacks, things, trained)
+        """Puts back what was held at the boundary that the run resumes from, by holdovers too."""
+        document = recovered.document
+        with self._telling_nonsense():
+            pairs = _pairs(document, callbacks, things)
+            self._recognize(pairs, log.holdovers)
+            for saved in newest(document).values():
+                one = log.holdovers.get(saved["o"])
+                if one is not None and not any(one is other for _, other in pairs):
+                    # In place: what was made anew when its call was passed by may have got another holder.
+                    pairs.append(({**saved, "moved": []}, one))
+            self._fill(pairs, self._source(document, recovered.blobs(), trained))
 
     def restore_ended(
         self,
@@ -173,51 +245,69 @@ class SideState:
         of the calls that follow now must have it.
         """
         if call == recovered.progress.call:
-            self.restore(recovered, callbacks, things, {})
-            log.add(call, self.at_end(callbacks, things, trained), self.tell)
-        else:
-            ended = recovered.ended().of_call(call)
-            if ended is not None:
-                self._restore(ended, [], callbacks, things, {})
+            self.restore(recovered, callbacks, things, {}, log)
+            self.end_call(call, callbacks, things, trained, log)
+            return
+        with self._telling_nonsense():
+            document = recovered.ended().of_call(call)
+            if document is not None:
+                self._pass_by(_pairs(document, callbacks, things), document, recovered, log.holdovers)
 
-    def _restore(
+    def _pass_by(
         self,
+        pairs: list[tuple[Any, Any]],
         document: Mapping[str, Any],
-        blobs: Sequence[memoryview],
-        callbacks: Sequence[Any],
-        things: Things,
-        trained: Mapping[str, Any],
+        recovered: Recovered,
+        holdovers: Holdovers,
     ) -> None:
+        late = newest(recovered.document)
+        known = [(saved, one) for saved, one in pairs if one is not None and saved.get("o") in late]
+        self._recognize(known, holdovers)
+        halves = [(split(saved, late[saved["o"]]), one) for saved, one in known]
+        small = [(saved, one) for saved, one in pairs if one is None or saved.get("o") not in late]
+        small += [(saved, one) for (saved, _), one in halves if saved is not None]
+        self._fill(small, self._source(document, [], {}))
+        large = [(saved, one) for (_, saved), one in halves if saved is not None]
+        source = self._source(recovered.document, recovered.blobs(), {})
+        for serial, saved in late.items():
+            # Those that were passed by before, to which these may refer.
+            if holdovers.get(serial) is not None:
+                source.reader.know(saved["n"], holdovers.get(serial))
+        self._fill(large, source)
+
+    def _recognize(self, pairs: Sequence[tuple[Any, Any]], holdovers: Holdovers) -> None:
+        for saved, one in pairs:
+            if one is not None and "o" in saved:
+                holdovers.know(saved["o"], self._handle(one))
+
+    @contextlib.contextmanager
+    def _telling_nonsense(self) -> Iterator[None]:
         try:
-            self._match(document, blobs, callbacks, things, trained)
+            yield
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             # Without encryption it is anybody's JSON.
             self.tell(
                 f"the saved state of callbacks and objects makes no sense: {type(error).__name__}: {error}"
             )
 
-    def _match(
-        self,
-        document: Mapping[str, Any],
-        blobs: Sequence[memoryview],
-        callbacks: Sequence[Any],
-        things: Things,
-        trained: Mapping[str, Any],
-    ) -> None:
-        matched = [*_by_class(document["callbacks"], callbacks), *_by_key(document.get("things", []), things)]
+    def _source(
+        self, document: Mapping[str, Any], blobs: Sequence[memoryview], trained: Mapping[str, Any]
+    ) -> stateful_object.NestSource:
         reader = nest_reader.NestReader(blobs, trained)
-        source = stateful_object.NestSource(reader, blobs, Clocks(*document.get("clocks", (0.0, 0.0))))
-        for saved, one in matched:
+        return stateful_object.NestSource(reader, blobs, Clocks(*document.get("clocks", (0.0, 0.0))))
+
+    def _fill(self, pairs: Sequence[tuple[Any, Any]], source: stateful_object.NestSource) -> None:
+        for saved, one in pairs:
             if one is not None and "n" in saved:
-                reader.know(saved["n"], one)
-        for saved, one in matched:
+                source.reader.know(saved["n"], one)
+        for saved, one in pairs:
             if one is None:
                 self.tell(
                     f"the state of {saved['class'].rpartition(':')[2]} is not used: the script has none"
                 )
             else:
                 self._put_back(source, one, saved)
-        for path, why in reader.lost.items():
+        for path, why in source.reader.lost.items():
             self.tell(f"{path} cannot be put back: {why}")
 
     def _put_back(self, source: stateful_object.NestSource, one: Any, saved: Any) -> None:
@@ -239,6 +329,21 @@ _LOST = (
     "A restart begins with the script's own value; to have it saved, define state_dict() and "
     "load_state_dict(state)"
 )
+
+
+_TOO_LONG = (
+    "what callbacks and objects hold at the end of a training call is too much to be kept for each call: a "
+    "script that is restarted behind such a call finds there what they hold at the resumed step"
+)
+_FULL = (
+    "so many training calls are over that what their callbacks and objects hold is not kept any more: a "
+    "script that is restarted behind such a call finds them there as it made them"
+)
+
+
+def _pairs(document: Mapping[str, Any], callbacks: Sequence[Any], things: Things) -> list[tuple[Any, Any]]:
+    """Pairs of a saved state and the object that it belongs to, or None."""
+    return [*_by_class(document["callbacks"], callbacks), *_by_key(document.get("things", []), things)]
 
 
 def _by_class(saved: Sequence[Any], callbacks: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -268,10 +373,3 @@ def _by_key(saved: Sequence[Any], things: Things) -> list[tuple[Any, Any]]:
         fits = found is not None and nest.name_of(type(found)) == state["class"]
         pairs.append((state, found if fits else None))
     return pairs
-
-
-def _reference(one: Any) -> Callable[[], Any]:
-    try:
-        return weakref.ref(one)
-    except TypeError:
-        return lambda: one

@@ -14,6 +14,7 @@ that travels beside them as the container's ``extra``:
      "trail":       random streams after each finished call and each evaluation (trail.py),
      "callbacks":   what callbacks hold, in the order of the call's list (side_state.py),
      "things":      what a loop of the user's own was given beside its cells, "clocks" when that was,
+     "holdovers":   what objects of finished calls hold in bulk (holdovers.py),
      "ended":       both, as the finished calls have left them: where that lies (ended.py),
      "knobs":       hyperparameters that the script gave, by network (knobs.py),
      "epochs":      how many epochs the script asked of each call so far,
@@ -37,6 +38,7 @@ from typing import Any
 
 from resilient.errors import CorruptError
 from resilient.state.finished_calls import FinishedCalls
+from resilient.state.holdovers import Holdovers
 
 FORMAT = 1
 SECTION_STOCK = 0
@@ -220,13 +222,20 @@ class Recovered:
         found = self._section(SECTION_KEPT)
         return [found[str(number)].data.cast("B") for number in range(len(found))]
 
-    def ended(self) -> FinishedCalls:
-        """What the finished calls have left."""
+    def ended(self, holdovers: Holdovers | None = None) -> FinishedCalls:
+        """What the finished calls have left. ``holdovers`` are those that this process has met already."""
+        holdovers = holdovers or Holdovers()
+        holdovers.following = max(holdovers.following, _following(self.document))
         place = self.document.get("ended")
         blobs = self.blobs()
         if place is None or place["t"] >= len(blobs):
-            return FinishedCalls()
-        return FinishedCalls(bytes(blobs[place["t"]][: place["length"]]))
+            return FinishedCalls(b"", holdovers)
+        return FinishedCalls(bytes(blobs[place["t"]][: place["length"]]), holdovers)
+
+    def without_side_state(self) -> Recovered:
+        """The same without what callbacks and things hold, once they have it."""
+        left = {key: tensor for key, tensor in self.tensors.items() if key[0] != SECTION_KEPT}
+        return replace(self, tensors=left)
 
     def after(self, ordinal: int) -> Recovered:
         """What is left once this network has its values: those of the others, in memory of their own.
@@ -241,6 +250,13 @@ class Recovered:
 
     def _section(self, section: int) -> dict[str, TensorValue]:
         return {name: tensor for (number, name), tensor in self.tensors.items() if number == section}
+
+
+def _following(document: Mapping[str, Any]) -> int:
+    # Without encryption it is anybody's JSON.
+    found = document.get("holdovers")
+    number = found.get("next") if isinstance(found, dict) else 0
+    return number if type(number) is int else 0
 
 
 def _is_entry(tensor: TensorValue) -> bool:

@@ -112,7 +112,8 @@ class InitialValues:
         """As it is now. Trained parameters have values of their own, which are not the holder's."""
         values, digests = {}, {}
         for part in parts(holder):
-            values[part.key] = part.value
+            if part.owner is not None:
+                values[part.key] = part.value
             if part.owner is None or isinstance(holder, Hidden):
                 # It was given because it changes: its state is always put back.
                 continue
@@ -164,17 +165,6 @@ def digest_of(node: Any, blobs: Sequence[memoryview]) -> str | None:
     return digest.hexdigest() if size <= _MOST_DIGESTED_BYTES else None
 
 
-def without_blobs(node: Any) -> Any:
-    """The same JSON without the values in blobs; a reader finds a note in their place."""
-    if isinstance(node, list):
-        return [without_blobs(item) for item in node]
-    if isinstance(node, dict):
-        if "t" in node:
-            return {"k": "lost"}
-        return {key: without_blobs(item) for key, item in node.items()}
-    return node
-
-
 # Writing
 
 
@@ -190,7 +180,8 @@ def write(writer: NestWriter, holder: Any, beginning: InitialValues) -> Any:
         if node == {"k": "left"}:
             continue
         values[part.key] = node
-        if isinstance(node, dict) and part.value is not beginning.values.get(part.key):
+        is_another = part.owner is not None and part.value is not beginning.values.get(part.key)
+        if isinstance(node, dict) and is_another:
             moved.append(part.key)
     return {**head, "values": values, "initial": beginning.digests, "moved": moved}
 
@@ -248,8 +239,11 @@ class NestSource:
 
 def restore(source: NestSource, holder: Any, saved: Any, beginning: InitialValues) -> list[str]:
     """Puts a holder's state back; sentences about what the script has changed meanwhile."""
+    name = type(holder).__name__
     if "state" in saved:
-        holder.load_state_dict(source.reader.read(saved["state"]))
+        state, whole = source.reader.read_whole(saved["state"], name)
+        if whole:
+            holder.load_state_dict(state)
         return []
     there = {part.key: part for part in parts(holder)}
     remarks = []
@@ -258,10 +252,10 @@ def restore(source: NestSource, holder: Any, saved: Any, beginning: InitialValue
         current = part.value if part is not None else None
         choice, remark = _choose(source, saved, key, current, beginning)
         if remark:
-            remarks.append(f"{type(holder).__name__}{'.' if key else ''}{key.rpartition('.')[2]}: {remark}")
+            remarks.append(f"{nest.path_to(name, key.rpartition('.')[2])}: {remark}")
         if choice:
             old = None if key in saved["moved"] and _is_made_anew(node) else current
-            value = source.reader.read(node, old, f"{type(holder).__name__}.{key}")
+            value = source.reader.read(node, old, nest.path_to(name, key))
             if value is not LEFT and value is not current:
                 _put(holder, part, key, value)
     return remarks

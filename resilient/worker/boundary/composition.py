@@ -142,13 +142,16 @@ class Composer:
         """Puts back what callbacks and things held at the boundary that is resumed from, and which cells
         trained."""
         self._modes.restore(recovered.document.get("cell_modes", {}))
-        self._side_state.restore(recovered, self._call.callbacks, self._call.things, self._trained)
+        call = self._call
+        self._side_state.restore(recovered, call.callbacks, call.things, self._trained, call.ended)
 
     def note_end(self, progress: Progress) -> None:
         """The call is over: what it leaves is kept for attempts that do not run it again."""
         if progress.call_finished:
-            left = self._side_state.at_end(self._call.callbacks, self._call.things, self._trained_names)
-            self._call.ended.add(progress.call, left, self._side_state.tell)
+            call = self._call
+            self._side_state.end_call(
+                progress.call, call.callbacks, call.things, self._trained_names, call.ended
+            )
 
     def _holders(self) -> list[Any]:
         return [*self._call.callbacks, *(thing for _, thing in self._call.things)]

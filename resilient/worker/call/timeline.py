@@ -105,7 +105,7 @@ class Timeline:
         self.recovered = recovered
         self._recorded = list(recovered.document["evaluations"])
         self.trail = Trail(recovered.document.get("trail"))
-        self.ended = recovered.ended()
+        self.ended = recovered.ended(self.ended.holdovers)
         self.knobs.resume(recovered.document)
         self.epochs.resume(recovered.document)
         self._resuming = recovered.progress.call >= self._calls
@@ -194,6 +194,8 @@ class Timeline:
     def leave(self, progress: Progress) -> None:
         """A call has ended, one way or the other, at this boundary."""
         self._last = progress
+        if self.recovered is not None and not self._resuming:
+            self.recovered = self.recovered.without_side_state()
         if progress.call_finished:
             self.trail.note(CALLS, progress.call, self._modes())
 

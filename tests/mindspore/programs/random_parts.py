@@ -136,11 +136,6 @@ BETWEEN_ROUNDS = [Scaled, Accumulated, Averaged]
 # Callbacks
 
 
-def last_layer(network):
-    """Of a large network a callback keeps only this: of a finished call only small values are kept."""
-    return network.trainable_params()[-1:]
-
-
 class Diary(Callback):
     """Remembers in every kind of attribute, and changes the training by what it remembers."""
 
@@ -181,12 +176,12 @@ class Diary(Callback):
         best = self.nested["best"]
         if self.best < min(self.losses[: -len(self.window)], default=float("inf")):
             best["epoch"] = arguments.cur_epoch_num
-            best["weights"] = [one.asnumpy().copy() for one in last_layer(arguments.train_network)]
+            best["weights"] = [one.asnumpy().copy() for one in arguments.train_network.trainable_params()]
 
     def on_train_end(self, run_context):
         """The best weights are put back, as many callbacks do."""
-        layer = last_layer(run_context.original_args().train_network)
-        for parameter, value in zip(layer, self.nested["best"]["weights"], strict=False):
+        weights = run_context.original_args().train_network.trainable_params()
+        for parameter, value in zip(weights, self.nested["best"]["weights"], strict=False):
             # Not set_data: a graph that is compiled goes on with the old memory.
             ms.ops.assign(parameter, Tensor(value))
 
