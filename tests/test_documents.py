@@ -1,4 +1,4 @@
-"""The documents name files, folders, classes, functions and options that exist. Held by reading them.
+"""Documents and docstrings name files, folders, classes, functions and options that exist.
 
 In ARCHITECTURE.md ``resilient/`` and ``supervisor/`` may be left out of a file's name. A file without its
 folder is in that of the file named before it in the same cell of a table; elsewhere its name is enough.
@@ -7,7 +7,9 @@ folder is in that of the file named before it in the same cell of a table; elsew
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +21,8 @@ ELSEWHERE = ("tests", "examples", "benchmarks")
 QUOTED = re.compile(r"`([^`\n]+)`")
 # Classes of MindSpore's that ARCHITECTURE.md speaks of.
 STOCK = {"Model", "ModelCheckpoint", "EarlyStopping"}
+# Files of users, and of MindSpore, that docstrings speak of.
+FOREIGN_FILES = {"secrets.py", "queue.py", "resilient.py", "serialization.py"}
 # Options of other programs, and those that argparse makes by itself.
 FOREIGN_OPTIONS = {"--help"}
 
@@ -189,3 +193,31 @@ def test_each_target_of_make_that_a_document_names_exists():
         named_elsewhere |= set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", read(document), re.M))
     assert explained == targets
     assert {name for pair in named_elsewhere for name in pair if name} - targets == set()
+
+
+def remarks(path):
+    """The docstrings and comments of a file."""
+    source = read(path)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT or (
+            token.type == tokenize.STRING and token.string.startswith('"""')
+        ):
+            yield token.string
+
+
+def test_each_module_that_a_docstring_names_exists():
+    """By its file (``snapshot.py``), or after its folder (``state.snapshot``)."""
+    known = {path.name for path in files(*PRODUCTION, *ELSEWHERE)} | FOREIGN_FILES
+    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files(*PRODUCTION)]
+    folders = {path.parent.name for path in files(*PRODUCTION)} - {"resilient"}
+    missing = []
+    for path in files(*PRODUCTION, "benchmarks", "examples"):
+        for text in remarks(path):
+            missing += [
+                (str(path), name) for name in re.findall(r"\b[a-z_]+\.py\b", text) if name not in known
+            ]
+            for name in re.findall(r"``([a-z_]+\.[a-z_]+)(?:\.\w+)*(?:\(\))?``", text):
+                is_ours = name.partition(".")[0] in folders and name != "journal.jsonl"
+                if is_ours and not any(f".{module}".endswith(f".{name}") for module in modules):
+                    missing.append((str(path), name))
+    assert missing == []

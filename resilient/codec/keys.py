@@ -4,7 +4,7 @@ From the encryption key K, by HKDF-SHA256 (RFC 5869) with the salt "resilient-ru
 
     manifest key   32 bytes, context "manifest 1": authenticates manifests and the blocks of the CBC modes
     key id          8 bytes, context "key id 1": public; tells which key sealed a file, nothing else
-    document key   32 bytes, context "document 1": authenticates other records (``store.record_seal``)
+    document key   32 bytes, context "document 1": authenticates other records (``run.record_seal``)
 
 The numbers are versions: another use, or another meaning, gets another context.
 
@@ -66,7 +66,7 @@ def manifest_key(key: bytes) -> bytes:
 
 
 def document_key(key: bytes) -> bytes:
-    """The 32-byte key that authenticates records beside the checkpoints (see ``store.record_seal``)."""
+    """The 32-byte key that authenticates records beside the checkpoints (see ``run.record_seal``)."""
     return _derive(key, 32, b"document 1")
 
 

@@ -16,7 +16,7 @@ never less:
 * ``best``: the N with the best loss or metric stay; of equals the older. A checkpoint without a value, or
   with one that is not finite, is never among them.
 
-Two checkpoints of one generation are one training state twice (``store.rekey`` makes a copy before it
+Two checkpoints of one generation are one training state twice (``run.reseal`` makes a copy before it
 removes the original). They count once, and stay or go together.
 
 The decision is stable: deciding again over what stayed keeps all of it, except that a newest one that only

@@ -3,7 +3,7 @@
 It is captured at each boundary that is held, as JSON for the state's document and as blobs (``state.nest``),
 and put back before the first resumed step. In the document:
 
-    "callbacks": [a holder, or null, ...]          in the order of the call's list (``state.holder``)
+    "callbacks": [a holder, or null, ...]          in the order of the call's list (``stateful_object``)
     "things":    [[key, a holder], ...]            what a loop was given, or what was seen in its script
     "clocks":    [wall clock, monotonic clock]     when it was captured
     "holdovers": objects of finished calls that hold more than that log keeps (``holdovers``)

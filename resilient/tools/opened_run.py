@@ -43,7 +43,7 @@ class OpenedRun:
 
     @property
     def record(self) -> RunRecord:
-        """Its record, as far as one of the keys vouches for it (see ``store.belief``)."""
+        """Its record, as far as one of the keys vouches for it (see ``run.belief``)."""
         return self.found.record if is_proven(self.found, self.keys) else reduced(self.found.record)
 
     @property

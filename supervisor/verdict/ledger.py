@@ -180,7 +180,7 @@ def _roll_back(ledger: TrialLedger, step: int, attempt: int, why: str) -> Ledger
 class LedgerOwner:
     """Whose ledger a directory should have, and who vouches for it.
 
-    ``keys`` seal it (``store.record_seal``). ``proven`` tells that the run's record was sealed before this
+    ``keys`` seal it (``run.record_seal``). ``proven`` tells that the run's record was sealed before this
     start, so its ledger was too. ``has_saved`` tells that the run has made attempts and saved: then it has a
     ledger. ``is_command`` is for a program that is no script: it leaves no training call.
     """

@@ -293,7 +293,7 @@ def marks(config: WorkerConfig | None, settings: Settings) -> dict[str, Any]:
     """What stands in the info of each checkpoint, under a supervisor.
 
     Which attempt made it, so that it can be told from the same step made again. And that the run's record was
-    sealed with the key it is made with, so that a seal that is gone is missed (``store.belief``).
+    sealed with the key it is made with, so that a seal that is gone is missed (``run.belief``).
     """
     if config is None:
         return {}

@@ -83,7 +83,7 @@ class OpenPlaces:
         return place
 
     def demand_fresh(self, place: OpenPlace) -> None:
-        """Tells what there is to say where the run is about to begin from zero; see ``store.presence``.
+        """Tells what there is to say where the run is about to begin from zero; see ``run.presence``.
 
         Raises LostError where that would silently lose what it has saved.
         """
