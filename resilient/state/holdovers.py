@@ -29,6 +29,7 @@ class Holdovers:
     def __init__(self, following: int = 0) -> None:
         self.following = following
         self._handles: dict[int, WeakHandle] = {}
+        self._serials: dict[int, int] = {}
 
     def add(self, handle: WeakHandle) -> int:
         """The object's serial number; a new one for an object that has none."""
@@ -41,11 +42,14 @@ class Holdovers:
     def know(self, serial: int, handle: WeakHandle) -> None:
         """The object that has this serial number in the run, in this process."""
         self._handles[serial] = handle
+        self._serials[id(handle.get())] = serial
         self.following = max(self.following, serial + 1)
 
     def serial_of(self, one: Any) -> int | None:
         """The object's serial number; None where it has none."""
-        return next((serial for serial, known in self._handles.items() if known.get() is one), None)
+        serial = self._serials.get(id(one), -1)
+        # Another object may have its identity by now.
+        return serial if serial in self._handles and self.get(serial) is one else None
 
     def get(self, serial: int) -> Any:
         """The object that has this serial number; None where it is not there."""

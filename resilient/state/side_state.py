@@ -249,7 +249,7 @@ class SideState:
             self.end_call(call, callbacks, things, trained, log)
             return
         with self._telling_nonsense():
-            document = recovered.ended().of_call(call)
+            document = log.of_call(call)
             if document is not None:
                 self._pass_by(_pairs(document, callbacks, things), document, recovered, log.holdovers)
 

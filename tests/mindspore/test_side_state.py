@@ -424,10 +424,14 @@ def test_values_of_any_name_are_kept_of_a_finished_call():
     """Also those with a name that the log's own JSON uses."""
     first = Process(one := Best())
     one.t, one.k, one.v, one.n = 0.5, "kind", [1], 7
+    one.average = Average()
+    one.average.t, one.average.k, one.average.values = 0.25, "same", {}
     ended = end_call(first, 0, FinishedCalls())
     later = later_state(first, ended)
-    second = Process(fresh := Best())
-    pass_by(second, later, 0, later.ended())
+    fresh = Best()
+    fresh.average = Average()
+    pass_by(Process(fresh), later, 0, later.ended())
+    assert (fresh.average.t, fresh.average.k, fresh.average.values) == (0.25, "same", {})
     assert (fresh.t, fresh.k, fresh.v, fresh.n) == (0.5, "kind", [1], 7)
 
 
