@@ -30,6 +30,7 @@ from resilient.state import nest
 from resilient.state.hidden import Hidden
 from resilient.state.nest_reader import LEFT, NestReader, put
 from resilient.state.nest_writer import NestWriter, TooMuchError, is_harmless, is_walked
+from resilient.state.script_variables import NOTHING, ScriptVariables
 
 _MOST_DIGESTED_BYTES = 1024 * 1024
 _DIGEST_BYTES = 9
@@ -63,6 +64,11 @@ class HeldValue:
 
 def parts(holder: Any) -> Iterator[HeldValue]:
     """What a holder holds, a value at a time."""
+    if isinstance(holder, ScriptVariables):
+        for key, variable in holder.variables.items():
+            if variable.value is not NOTHING:
+                yield HeldValue(key, variable, key, variable.value)
+        return
     if isinstance(holder, (list, dict, set, tuple, np.ndarray, mindspore.Tensor, nn.Cell)):
         yield HeldValue("", None, "", holder)
         return
@@ -291,7 +297,10 @@ def _is_made_anew(node: Any) -> bool:
 
 
 def _put(holder: Any, part: HeldValue | None, key: str, value: Any) -> None:
-    if part is None:
+    if isinstance(holder, ScriptVariables):
+        if key in holder.variables:
+            holder.variables[key].write(value)
+    elif part is None:
         if "." not in key and key:
             put(holder, key, value)
     elif isinstance(part.owner, type):

@@ -34,7 +34,7 @@ def network_findings(network: nn.Cell) -> Iterator[str]:
     for what, name in found.items():
         yield (
             f"{what} (in {name}) keeps its random stream in its kernel, where MindSpore cannot restore it: "
-            "after a restart its draws differ from those of an uninterrupted run"
+            "where the training runs it, its draws after a restart differ from those of an uninterrupted run"
         )
 
 

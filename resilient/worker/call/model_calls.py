@@ -22,6 +22,7 @@ from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE
 from resilient.policy.settings import Settings
 from resilient.state import capture, random_streams
 from resilient.state.hidden import hidden_parameters
+from resilient.state.script_variables import reached_by
 from resilient.state.unrestorable import network_findings, pipeline_findings
 from resilient.wire.messages import ScriptMismatch
 from resilient.worker.boundary.composition import Call
@@ -161,9 +162,9 @@ class Course:
             )
             ordinal = timeline.enter(cells)
         callbacks = [c for c in arguments.callbacks if not isinstance(c, CheckpointMonitor)]
-        things = hidden_parameters(cells)
+        things = [*hidden_parameters(cells), *self._reached(callbacks)]
         trained = {id(parameter): parameter.name for parameter in capture.parameters(cells)}
-        self._session.side_state.meet(callbacks, trained)
+        self._session.side_state.meet([*callbacks, *(thing for _, thing in things)], trained)
         if start.way is Way.SKIP:
             timeline.skip(start, self._session.warn)
             if timeline.recovered is not None:
@@ -204,6 +205,17 @@ class Course:
             raise
         finally:
             timeline.leave(self.watched.progress)
+
+    def _reached(self, callbacks: list[Any]) -> list[tuple[str, Any]]:
+        """The script's variables that its callbacks change, as one thing that the call holds."""
+        try:
+            reached = reached_by(callbacks)
+        except Exception as error:  # noqa: BLE001 - the script's own objects: the training does not end by it
+            self._session.warn(f"variables of callbacks cannot be found: {type(error).__name__}: {error}")
+            return []
+        for finding in reached.findings:
+            self._session.warn(finding)
+        return [("reached", reached)] if reached.variables else []
 
     def _pass(self, original: Any, bound: inspect.BoundArguments, passage: Passage) -> Any:
         watched = passage.watched
