@@ -23,7 +23,7 @@ from deaths import Deaths
 from mindspore import dataset as ds
 from mindspore import nn
 from mindspore.dataset import vision
-from mindspore.train import Callback, EarlyStopping, History, LossMonitor, Model
+from mindspore.train import Callback, EarlyStopping, History, LambdaCallback, LossMonitor, Model
 from small import STEPS_PER_EPOCH
 
 KIND, FOLDER = sys.argv[1], Path(sys.argv[3])
@@ -117,7 +117,9 @@ model = Model(network, loss, nn.Adam(network.trainable_params(), 1e-2), metrics=
 # Stops when the loss gets no better for two epochs running: what it has counted decides how long it trains.
 stopping = EarlyStopping(monitor="eval_loss", patience=2, min_delta=10.0)
 history, mine = History(), Mine()
-callbacks = [stopping, LossMonitor(4), history, mine, Fatal()]
+seen = []
+note = LambdaCallback(on_train_epoch_end=lambda context: seen.append(context.original_args().cur_epoch_num))
+callbacks = [stopping, LossMonitor(4), history, mine, note, Fatal()]
 if KIND == "averaged":
     callbacks.append(Averaged())
 monitored = []
@@ -131,4 +133,5 @@ digest = hashlib.sha256()
 for parameter in model.train_network.get_parameters():
     digest.update(parameter.name.encode() + parameter.asnumpy().tobytes())
 print("losses", mine.losses, sorted(history.history), stopping.wait)
-print("result", digest.hexdigest(), hashlib.sha256(repr(mine.losses).encode()).hexdigest()[:8], stopping.wait)
+losses = hashlib.sha256(repr(mine.losses).encode()).hexdigest()[:8]
+print("result", digest.hexdigest(), losses, seen, stopping.wait)
