@@ -253,8 +253,8 @@ def run_with_two_directories(deaths, *options):
     return computed_once(f"places.py {deaths} {options}", compute)
 
 
-@pytest.mark.parametrize("options", [(), ("--no-mirror",)], ids=["mirror", "no mirror"])
 @pytest.mark.parametrize("death", DEATHS)
+@pytest.mark.parametrize("options", [(), ("--no-mirror",)], ids=["mirror", "no mirror"])
 def test_a_run_with_two_directories_is_resumed(death, options):
     """Each call's checkpoints are where its monitor says, and the newest state is found wherever it is."""
     undisturbed, _, _, wanted = run_with_two_directories("never")

@@ -52,8 +52,8 @@ IN_A_STEP = {"exception@11": [10], "SIGKILL@20": [15, 16, 17, 18, 19]}
 AT_AN_EPOCHS_END = {"SIGKILL@epoch 1": [5, 6, 7, 8], "exception@epoch 2": [16]}
 
 
-@pytest.mark.parametrize("kind", ["flips", "noise", "tail", "monitor", "asked"])
 @pytest.mark.parametrize("death", ["exception", "SIGKILL"])
+@pytest.mark.parametrize("kind", ["flips", "noise", "tail", "monitor", "asked"])
 def test_everything_is_put_back(kind, death):
     """Random augmentations, an epoch's end with its evaluation, callbacks that count, a monitor of its own.
 

@@ -52,15 +52,15 @@ def check(api: str, mode: str, deaths: dict[str, int], death: str) -> None:
     assert found.steps.count(step) == (2 if again else 1), found.steps
 
 
-@pytest.mark.parametrize("mode", ["graph", "pynative"])
 @pytest.mark.parametrize("death", [*LEAVING, *SIGNALS, *SUDDEN])
+@pytest.mark.parametrize("mode", ["graph", "pynative"])
 def test_train_survives(death, mode):
     """``Model.train``: every way to die, in both execution modes."""
     check("train", mode, EVERY_DEATH, death)
 
 
-@pytest.mark.parametrize("api", ["fit", "calls", "custom", "generator"])
 @pytest.mark.parametrize("death", ["exception", "SIGKILL"])
+@pytest.mark.parametrize("api", ["fit", "calls", "custom", "generator"])
 def test_every_way_to_train_survives(api, death):
     """``fit``, a loop of ``train`` calls, a loop of one's own, and a generator that draws from NumPy."""
     check(api, "graph", BOTH_KINDS, death)
