@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from resilient.state import nest
 from resilient.state.weak_handle import WeakHandle
 
 LOST = {"k": "lost"}
@@ -69,9 +70,7 @@ class Holdovers:
 
 def newest(document: Mapping[str, Any]) -> dict[int, Any]:
     """What the numbered objects held at a boundary, by serial number."""
-    things = (saved for _, saved in document.get("things", []))
-    held = document.get("holdovers", {"held": []})["held"]
-    holders = [*document["callbacks"], *things, *held]
+    holders = [*holders_of(document), *document.get("holdovers", {"held": []})["held"]]
     return {saved["o"]: saved for saved in holders if saved is not None and "o" in saved}
 
 
@@ -83,7 +82,7 @@ def large_ones(document: Mapping[str, Any]) -> list[bool]:
 
 def holders_of(document: Mapping[str, Any]) -> list[Any]:
     """The holders of a call, callbacks first."""
-    return [*document["callbacks"], *(saved for _, saved in document["things"])]
+    return [*document["callbacks"], *(saved for _, saved in document.get("things", []))]
 
 
 def _nodes(saved: Any) -> list[Any]:
@@ -107,19 +106,10 @@ class _LargeNodes:
             return False
         if node["k"] == "same":
             return node["v"] in self._numbers
-        large = self.has_any(_parts(node)) or "t" in node
+        large = self.has_any(nest.parts_of(node)) or "t" in node
         if large and "n" in node:
             self._numbers.add(node["n"])
         return large
-
-
-def _parts(node: Any) -> list[Any]:
-    if isinstance(node, list):
-        return node
-    inner = node.get("v")
-    if node["k"] == "object":
-        return list(inner.values())
-    return [inner]
 
 
 def without_blobs(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,4 +172,4 @@ def _is_lost(node: Any) -> bool:
         return False
     if isinstance(node, dict) and node["k"] == "lost":
         return True
-    return any(_is_lost(part) for part in _parts(node))
+    return any(_is_lost(part) for part in (node if isinstance(node, list) else nest.parts_of(node)))

@@ -87,6 +87,24 @@ def path_to(owner: str, name: str) -> str:
     return f"{owner}.{name}" if name else owner
 
 
+def parts_of(node: Mapping[str, Any]) -> list[Any]:
+    """What a node consists of: nodes, and lists of them."""
+    inner: Any = node.get("v")
+    return list(inner.values()) if node["k"] == "object" else [inner]
+
+
+def numbered(node: Any) -> Iterator[tuple[int, Any]]:
+    """The nodes within one that others may refer to, by their numbers."""
+    if isinstance(node, list):
+        for part in node:
+            yield from numbered(part)
+    elif isinstance(node, dict):
+        if "n" in node:
+            yield node["n"], node
+        for part in parts_of(node):
+            yield from numbered(part)
+
+
 def class_named(name: str) -> type | None:
     """The class of that name in a module that the script has imported already; None where there is none."""
     module, _, path = name.partition(":")

@@ -46,11 +46,20 @@ class NestReader:
         self._known = {id(parameter) for parameter in trained.values()}
         self._objects: dict[int, Any] = {}
         self._claimed: set[int] = set()
+        self._homeless: dict[int, Any] = {}
         self.lost: dict[str, str] = {}
 
     def know(self, number: int, value: Any) -> None:
         """The object that has this number."""
         self._objects[number] = value
+
+    def offer(self, number: int, node: Any) -> None:
+        """The node with this number has no object here; it goes to the first place that refers to it."""
+        self._homeless[number] = node
+
+    def found_place_for(self, number: int) -> bool:
+        """Whether a place has referred to this number."""
+        return number in self._objects
 
     def read(self, node: Any, current: Any = None, path: str = "") -> Any:
         """The value of a node, in ``current`` where that can be; LEFT where ``current`` is to stay.
@@ -273,6 +282,8 @@ class NestReader:
         return {name: value for name, value in values.items() if value is not LEFT}
 
     def _same(self, node: Any, current: Any, path: str) -> Any:
+        if node["v"] not in self._objects and node["v"] in self._homeless:
+            return self.read(self._homeless.pop(node["v"]), current, path)
         return self._objects.get(node["v"], LEFT)
 
     def _left(self, node: Any, current: Any, path: str) -> Any:

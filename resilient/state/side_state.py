@@ -221,14 +221,17 @@ class SideState:
         """Puts back what was held at the boundary that the run resumes from, by holdovers too."""
         document = recovered.document
         with self._telling_nonsense():
+            source = self._source(document, recovered.blobs(), trained)
             pairs = _pairs(document, callbacks, things)
             self._recognize(pairs, log.holdovers)
             for saved in newest(document).values():
                 one = log.holdovers.get(saved["o"])
-                if one is not None and not any(one is other for _, other in pairs):
+                if one is None:
+                    self._offer([saved], source)
+                elif not any(one is other for _, other in pairs):
                     # In place: what was made anew when its call was passed by may have got another holder.
                     pairs.append(({**saved, "moved": []}, one))
-            self._fill(pairs, self._source(document, recovered.blobs(), trained))
+            self._fill(pairs, source)
 
     def restore_ended(
         self,
@@ -273,6 +276,7 @@ class SideState:
             # Those that were passed by before, to which these may refer.
             if holdovers.get(serial) is not None:
                 source.reader.know(saved["n"], holdovers.get(serial))
+        self._offer([*holders_of(recovered.document), *late.values()], source)
         self._fill(large, source)
 
     def _recognize(self, pairs: Sequence[tuple[Any, Any]], holdovers: Holdovers) -> None:
@@ -300,15 +304,25 @@ class SideState:
         for saved, one in pairs:
             if one is not None and "n" in saved:
                 source.reader.know(saved["n"], one)
+        missing = [saved for saved, one in pairs if one is None]
+        self._offer(missing, source)
         for saved, one in pairs:
-            if one is None:
+            if one is not None:
+                self._put_back(source, one, saved)
+        for saved in missing:
+            if not source.reader.found_place_for(saved["n"]):
                 self.tell(
                     f"the state of {saved['class'].rpartition(':')[2]} is not used: the script has none"
                 )
-            else:
-                self._put_back(source, one, saved)
         for path, why in source.reader.lost.items():
             self.tell(f"{path} cannot be put back: {why}")
+
+    def _offer(self, holders: Sequence[Any], source: stateful_object.NestSource) -> None:
+        """Others may refer to these, or to what they hold: a variable that a loop has left behind is one."""
+        for saved in holders:
+            if saved is not None and "class" in saved:
+                for number, node in stateful_object.numbered(saved):
+                    source.reader.offer(number, node)
 
     def _put_back(self, source: stateful_object.NestSource, one: Any, saved: Any) -> None:
         if "class" not in saved:

@@ -171,6 +171,19 @@ def digest_of(node: Any, blobs: Sequence[memoryview]) -> str | None:
     return digest.hexdigest() if size <= _MOST_DIGESTED_BYTES else None
 
 
+def numbered(saved: Any) -> Iterator[tuple[int, Any]]:
+    """What other objects may refer to of a holder, itself among it, as nodes by their numbers."""
+    if "state" in saved:
+        yield from nest.numbered(saved["state"])
+        return
+    values = saved["values"]
+    if "" not in values:
+        own = {name: node for name, node in values.items() if "." not in name}
+        yield saved["n"], {"k": "object", "n": saved["n"], "class": saved["class"], "v": own}
+    for node in values.values():
+        yield from nest.numbered(node)
+
+
 # Writing
 
 

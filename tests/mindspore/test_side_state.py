@@ -366,6 +366,29 @@ def test_an_object_that_the_script_has_let_go_of_is_not_kept(make):
     assert not any("Error" in text for text in second.said)
 
 
+def test_a_variable_that_a_loop_has_left_behind_does_not_take_the_values_of_what_it_stood_for():
+    """A resumed script passes by that loop, so it has no such variable. Nor is there anything to say."""
+
+    def made(value):
+        return ms.Parameter(np.full(5000, value, np.float32), name="sum")
+
+    rows = [made(3.0), made(4.0)]
+    first = Process(things=[("left", rows[1]), ("rows", rows)])
+    again = [made(0.0), made(0.0)]
+    second = Process(things=[("rows", again)])
+    second.restore(first.capture())
+    assert [float(row.asnumpy()[7]) for row in again] == [3.0, 4.0]
+    assert not second.said
+    # The same where the list's own call was passed by before.
+    log = FinishedCalls()
+    end_call(first := Process(things=[("rows", rows)]), 0, log)
+    later = later_state(first, log, rows[1], rows)
+    third = Process(things=[("rows", again := [made(0.0), made(0.0)])])
+    pass_by(third, later, 0, later.ended())
+    assert [float(row.asnumpy()[7]) for row in again] == [3.0, 4.0]
+    assert not third.said
+
+
 def test_an_object_that_a_running_call_has_too_is_kept_once():
     """And is put back where its first call is passed by."""
     one = Average()
