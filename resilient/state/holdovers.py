@@ -5,12 +5,13 @@ accumulator, a long history) is captured at each later boundary instead, as it i
 script holds it: one copy, however many calls it was given to. It has a serial number in its run, and the log
 names that:
 
-    "holdovers": {"next": 4, "held": [a holder with its serial number "o", ...]}      in the state's document
+    "holdovers": {"next": 4, "held": [a holder with its serial number "o" and "call", ...]}    in the document
 
 An attempt that passes by a call gives the object its small values of that call, and the large ones of the
 boundary that the run resumes from, as networks have theirs from their first use on. When the resumed call
 begins the object is put back once more, whole: whatever the script has done to it on the way there is part of
-that state already.
+that state already. Where a later call was given it too ("call" is the last one that is over), the script sees
+newer values on that way than it saw then; a warning names them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Holdovers:
         self.following = following
         self._handles: dict[int, WeakHandle] = {}
         self._serials: dict[int, int] = {}
+        self._calls: dict[int, int] = {}
 
     def add(self, handle: WeakHandle) -> int:
         """The object's serial number; a new one for an object that has none."""
@@ -52,6 +54,14 @@ class Holdovers:
         # Another object may have its identity by now.
         return serial if serial in self._handles and self.get(serial) is one else None
 
+    def note_end(self, serial: int, call: int) -> None:
+        """A call that was given the object is over."""
+        self._calls[serial] = max(call, self.last_call(serial))
+
+    def last_call(self, serial: int) -> int:
+        """The last call that is over and was given the object."""
+        return self._calls.get(serial, -1)
+
     def get(self, serial: int) -> Any:
         """The object that has this serial number; None where it is not there."""
         handle = self._handles.get(serial)
@@ -72,6 +82,11 @@ def newest(document: Mapping[str, Any]) -> dict[int, Any]:
     """What the numbered objects held at a boundary, by serial number."""
     holders = [*holders_of(document), *document.get("holdovers", {"held": []})["held"]]
     return {saved["o"]: saved for saved in holders if saved is not None and "o" in saved}
+
+
+def is_newer(late: Any, document: Mapping[str, Any], call: int) -> bool:
+    """Whether a later call than this was given the object too, which is ``late`` in a state's document."""
+    return late.get("call", -1) > call or any(late is running for running in holders_of(document))
 
 
 def large_ones(document: Mapping[str, Any]) -> list[bool]:

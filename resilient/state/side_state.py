@@ -21,18 +21,20 @@ from typing import Any
 import numpy as np
 from mindspore.train import Callback
 
-from resilient.state import counters, nest, nest_reader, stateful_object
+from resilient.state import counters, nest_reader, stateful_object
 from resilient.state.columns import Columns
 from resilient.state.finished_calls import FinishedCalls
 from resilient.state.holdovers import (
     Holdovers,
     holders_of,
+    is_newer,
     large_ones,
     newest,
     only_numbers,
     split,
     without_blobs,
 )
+from resilient.state.matching import Things, pairs_of, words_for
 from resilient.state.nest_writer import NestWriter, TooMuchError
 from resilient.state.snapshot import Recovered
 from resilient.state.stateful_object import Clocks, InitialValues
@@ -41,9 +43,6 @@ from resilient.state.weak_handle import WeakHandle
 _SLOW_S = 0.02
 _ENDED_BYTES = 4 * 1024
 _OFTEN = 3
-
-Things = Sequence[tuple[str, Any]]
-"""What a loop was given, by a key that is the same in each attempt."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,9 @@ class SideState:
 
         def write(one: Any) -> Any:
             saved, serial = self._write(writer, one, trained), holdovers.serial_of(one)
-            return saved if saved is None or serial is None else {**saved, "o": serial}
+            if saved is None or serial is None:
+                return saved
+            return {**saved, "o": serial, "call": holdovers.last_call(serial)}
 
         document: dict[str, Any] = {
             "callbacks": [write(one) for one in callbacks],
@@ -151,22 +152,28 @@ class SideState:
         writer = NestWriter(trained, inline_bytes=_ENDED_BYTES)
         document = self._document(writer, callbacks, things, trained, Holdovers())
         objects = [*callbacks, *(thing for _, thing in things)]
-        self._number(document, objects, large_ones(document), log.holdovers)
+        self._number(call, document, objects, large_ones(document), log.holdovers)
         if log.add(call, without_blobs(document)):
             return
-        self._number(document, objects, [True] * len(objects), log.holdovers)
+        self._number(call, document, objects, [True] * len(objects), log.holdovers)
         if log.add(call, only_numbers(document), only_numbers=True):
             self.tell(_TOO_LONG)
         else:
             self.tell(_FULL)
 
     def _number(
-        self, document: Any, objects: Sequence[Any], are_large: Sequence[bool], holdovers: Holdovers
+        self,
+        call: int,
+        document: Any,
+        objects: Sequence[Any],
+        are_large: Sequence[bool],
+        holdovers: Holdovers,
     ) -> None:
         for saved, one, is_large in zip(holders_of(document), objects, are_large, strict=True):
             known = holdovers.serial_of(one)
             if saved is not None and (is_large or known is not None):
                 saved["o"] = holdovers.add(self._handle(one)) if known is None else known
+                holdovers.note_end(saved["o"], call)
 
     def _write(self, writer: NestWriter, one: Any, trained: Mapping[int, str]) -> Any:
         began_s = time.perf_counter()
@@ -222,7 +229,7 @@ class SideState:
         document = recovered.document
         with self._telling_nonsense():
             source = self._source(document, recovered.blobs(), trained)
-            pairs = _pairs(document, callbacks, things)
+            pairs = pairs_of(document, callbacks, things)
             self._recognize(pairs, log.holdovers)
             for saved in newest(document).values():
                 one = log.holdovers.get(saved["o"])
@@ -254,30 +261,50 @@ class SideState:
         with self._telling_nonsense():
             document = log.of_call(call)
             if document is not None:
-                self._pass_by(_pairs(document, callbacks, things), document, recovered, log.holdovers)
+                self._pass_by(call, pairs_of(document, callbacks, things), document, recovered, log)
 
     def _pass_by(
         self,
+        call: int,
         pairs: list[tuple[Any, Any]],
         document: Mapping[str, Any],
         recovered: Recovered,
-        holdovers: Holdovers,
+        log: FinishedCalls,
     ) -> None:
         late = newest(recovered.document)
         known = [(saved, one) for saved, one in pairs if one is not None and saved.get("o") in late]
-        self._recognize(known, holdovers)
-        halves = [(split(saved, late[saved["o"]]), one) for saved, one in known]
-        small = [(saved, one) for saved, one in pairs if one is None or saved.get("o") not in late]
-        small += [(saved, one) for (saved, _), one in halves if saved is not None]
-        self._fill(small, self._source(document, [], {}))
-        large = [(saved, one) for (_, saved), one in halves if saved is not None]
+        self._recognize(known, log.holdovers)
+        source = self._late_source(recovered, late, log.holdovers)
+        halves = [(split(saved, late[saved["o"]])[1], one) for saved, one in known]
+        large = [(saved, one) for saved, one in halves if saved is not None]
+        self._fill(large, source)
+        placed = {serial for serial, saved in late.items() if source.reader.found_place_for(saved["n"])}
+        # The log's values in the order in which they were written: they refer to each other.
+        small = [
+            (split(saved, late[saved["o"]])[0] if saved.get("o") in late else saved, one)
+            for saved, one in pairs
+            if one is not None or saved.get("o") not in placed
+        ]
+        self._fill([pair for pair in small if pair[0] is not None], self._source(document, [], {}))
+        for saved, _ in known:
+            log.holdovers.note_end(saved["o"], call)
+        for saved, one in large:
+            if is_newer(late[saved["o"]], recovered.document, call):
+                self.tell(
+                    f"{words_for(saved, one)} the values of the resumed step behind a training call that is "
+                    "over: those that it had there are not kept, because a later call was given it too"
+                )
+
+    def _late_source(
+        self, recovered: Recovered, late: Mapping[int, Any], holdovers: Holdovers
+    ) -> stateful_object.NestSource:
         source = self._source(recovered.document, recovered.blobs(), {})
+        self._offer([*holders_of(recovered.document), *late.values()], source)
         for serial, saved in late.items():
-            # Those that were passed by before, to which these may refer.
+            # Those that were passed by before, to which others may refer.
             if holdovers.get(serial) is not None:
                 source.reader.know(saved["n"], holdovers.get(serial))
-        self._offer([*holders_of(recovered.document), *late.values()], source)
-        self._fill(large, source)
+        return source
 
     def _recognize(self, pairs: Sequence[tuple[Any, Any]], holdovers: Holdovers) -> None:
         for saved, one in pairs:
@@ -353,37 +380,3 @@ _FULL = (
     "so many training calls are over that what their callbacks and objects hold is not kept any more: a "
     "script that is restarted behind such a call finds them there as it made them"
 )
-
-
-def _pairs(document: Mapping[str, Any], callbacks: Sequence[Any], things: Things) -> list[tuple[Any, Any]]:
-    """Pairs of a saved state and the object that it belongs to, or None."""
-    return [*_by_class(document["callbacks"], callbacks), *_by_key(document.get("things", []), things)]
-
-
-def _by_class(saved: Sequence[Any], callbacks: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Pairs of a saved state and the callback that it belongs to: by order and by class."""
-    left = list(callbacks)
-    pairs = []
-    for place, state in enumerate(saved):
-        if state is None:
-            continue
-        if "class" not in state:
-            if place < len(callbacks):
-                pairs.append((state, callbacks[place]))
-            continue
-        found = next((c for c in left if nest.name_of(type(c)) == state["class"]), None)
-        left = [c for c in left if c is not found]
-        pairs.append((state, found))
-    return pairs
-
-
-def _by_key(saved: Sequence[Any], things: Things) -> list[tuple[Any, Any]]:
-    pairs = []
-    present = dict(things)
-    for key, state in saved:
-        if state is None:
-            continue
-        found = present.get(key)
-        fits = found is not None and nest.name_of(type(found)) == state["class"]
-        pairs.append((state, found if fits else None))
-    return pairs

@@ -324,9 +324,12 @@ def test_many_calls_over_one_object_keep_its_large_values_once():
     assert sum(len(blob) for blob in later.blobs()) < 5000 * 8 + 4 * ended.length + 65536
     fresh = Average()
     second = Process(things=[("#0", fresh)])
-    pass_by(second, later, 3, later.ended())
+    log = later.ended()
+    pass_by(second, later, 3, log)
     assert (fresh.values["w"] == 1500.0).all()
-    assert not second.said
+    pass_by(second, later, 1499, log)
+    (sentence,) = second.said
+    assert sentence.startswith("Average has the values of the resumed step")
 
 
 def test_what_the_script_does_to_it_between_the_calls_is_not_done_twice():
@@ -386,7 +389,15 @@ def test_a_variable_that_a_loop_has_left_behind_does_not_take_the_values_of_what
     third = Process(things=[("rows", again := [made(0.0), made(0.0)])])
     pass_by(third, later, 0, later.ended())
     assert [float(row.asnumpy()[7]) for row in again] == [3.0, 4.0]
-    assert not third.said
+    assert not any("put back" in text or "not used" in text for text in third.said)
+    # And where the loop that left it behind was passed by as well.
+    log = FinishedCalls()
+    end_call(first := Process(things=[("left", rows[1]), ("rows", rows)]), 0, log)
+    later = later_state(first, log)
+    fourth = Process(things=[("rows", again := [made(0.0), made(0.0)])])
+    pass_by(fourth, later, 0, later.ended())
+    assert [float(row.asnumpy()[7]) for row in again] == [3.0, 4.0]
+    assert not fourth.said
 
 
 def test_an_object_that_a_running_call_has_too_is_kept_once():
@@ -400,6 +411,7 @@ def test_an_object_that_a_running_call_has_too_is_kept_once():
     second = Process(things=[("average", fresh := Average())])
     pass_by(second, later, 0, later.ended())
     assert (fresh.values["w"] == 2.0).all()
+    assert any("a later call was given it too" in text for text in second.said)
 
 
 def test_a_call_that_is_too_much_for_the_log_has_the_newest_values():
@@ -506,7 +518,7 @@ def test_hidden_parameters_of_a_finished_loop_are_one_object_for_all_its_calls()
     assert len(later.blobs()) == 2
     again, log = Owner(), later.ended()
     second = Process(things=hidden_parameters([again]))
-    pass_by(second, later, 0, log)
+    pass_by(second, later, 1, log)
     assert (again.rows["kept"][0].asnumpy() == 2.0).all()
     assert not second.said
 
