@@ -16,7 +16,7 @@ from typing import Any
 ENC_MODES = ("AES-GCM", "AES-CBC", "SM4-CBC")
 LINK_FD_VARIABLE = "RESILIENT_LINK_FD"
 SAVE_SIGNAL = int(getattr(signal, "SIGRTMIN", 34)) + 3
-"""What asks for a checkpoint now, of a supervisor or of a worker."""
+"""The signal that asks a supervisor or a worker for a checkpoint now."""
 LOSS = "loss"
 DIRECTIONS = ("min", "max")
 
@@ -41,7 +41,7 @@ class SavePolicy:
 class Best:
     """The ``count`` checkpoints with the best value of ``by``: "loss", or the name of a metric.
 
-    ``direction`` is "min" or "max": which values are better.
+    ``direction`` says which values are better: "min" or "max".
     """
 
     count: int
@@ -100,7 +100,7 @@ class Sealing:
 
     @property
     def holds_key(self) -> bool:
-        """Whether there is a key, of now or of before."""
+        """Whether there is a key, a current or an old one."""
         return self.key is not None or bool(self.old_keys)
 
     def __post_init__(self) -> None:
@@ -112,8 +112,8 @@ class Sealing:
 class MirrorPolicy:
     """Whether a worker keeps its newest state in memory that outlives it, and how often.
 
-    ``every`` is a number of steps, None for as often as costs little; ``slots`` is 2 or 3, None for as many
-    as the saving needs.
+    ``every`` is a number of steps, None for as often as it costs little; ``slots`` is 2 or 3, None to choose
+    by the need of the saves.
     """
 
     on: bool = True
@@ -127,29 +127,29 @@ class MirrorPolicy:
 
 @dataclass(frozen=True)
 class Shun:
-    """States that are not to be gone on from: those of ``step`` or later, made until ``attempt``.
+    """States that no attempt may resume from: those of ``step`` or later, made in ``attempt`` or before.
 
-    The same steps, made again by a later attempt, are other states.
+    A later attempt that repeats the same steps makes other states.
     """
 
     step: int
     attempt: int
 
     def covers(self, step: int, attempt: int) -> bool:
-        """Whether a state of this step that was made in this attempt is one of them."""
+        """Whether a state of this step, made in this attempt, is one of them."""
         return step >= self.step and attempt <= self.attempt
 
     def includes(self, other: Shun) -> bool:
-        """Whether every state that the other one covers is covered by this one as well."""
+        """Whether this one covers every state that the other one covers."""
         return self.covers(other.step, other.attempt)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Which states an attempt may go on from, and what it leaves out then.
+    """Which states an attempt may resume from, and which batches it skips.
 
-    None that ``shunned`` covers; with ``finite`` none whose loss was not finite. The batches of the steps in
-    ``skipped`` are left out where an attempt begins right before them.
+    It resumes from no state that ``shunned`` covers, and with ``finite`` from none whose loss was not finite.
+    It skips the batches of the steps in ``skipped`` when it begins right before them.
     """
 
     shunned: tuple[Shun, ...] = ()
@@ -164,18 +164,18 @@ class Origin:
         return not (self.finite and isinstance(loss, float) and not math.isfinite(loss))
 
     def shunning(self, rule: Shun) -> Origin:
-        """With one more rule. Those that say no more than it are dropped: the list is sent to each worker."""
+        """Adds a rule. Drops those that it includes: the supervisor sends the list to each worker."""
         if any(known.includes(rule) for known in self.shunned):
             return self
         kept = [known for known in self.shunned if not rule.includes(known)]
         return replace(self, shunned=(*kept, rule))
 
     def without_newest_rule(self) -> Origin:
-        """With the rule taken back that came last."""
+        """Removes the rule that came last."""
         return replace(self, shunned=self.shunned[:-1])
 
     def skipping(self, step: int) -> Origin:
-        """With the batch of one more step left out."""
+        """Adds a step whose batch is skipped."""
         return self if step in self.skipped else replace(self, skipped=(*self.skipped, step))
 
     def to_json(self) -> list[Any]:
@@ -195,15 +195,14 @@ DEFAULT_KEEP = KeepPolicy(max_count=5)
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a supervised worker is told, over the link, before the script runs.
+    """The configuration that a supervised worker receives over the link before the script runs.
 
-    ``seed`` is the run's seed, chosen once. ``directory`` is where checkpoints go unless the script
-    names another place. ``attempt`` counts from 1. ``accepted`` are the digests of the manifests that count
-    although they are not encrypted and there is a key now. ``saved_in`` are the directories that the run has
-    kept checkpoints in, once it has saved any: a worker that finds none there begins from zero nowhere,
-    unless ``may_begin_anew`` says that the user has accepted that.
-    ``take_from_script`` names hyperparameters: the script's value of them is used instead of the state's.
-    ``extend`` tells that a finished training call goes on where the script asks for more epochs of it.
+    ``seed`` is the run's seed, chosen once. Checkpoints go to ``directory`` unless the script names another
+    place. ``attempt`` counts from 1. ``accepted`` are the digests of unencrypted manifests that count
+    although there is a key now. ``saved_in`` are the directories in which the run has kept checkpoints, once
+    it has saved any: a worker that finds none there does not begin from zero, unless ``may_begin_anew`` says
+    that the user accepted that. ``take_from_script`` names hyperparameters whose value comes from the script,
+    not from the state. ``extend``: a finished training call continues when the script asks for more epochs.
     """
 
     run_id: str
@@ -226,7 +225,7 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class Environment:
-    """What we take from the process environment."""
+    """The values that we read from the process environment."""
 
     link_fd: int | None
     rank: int
@@ -246,5 +245,5 @@ class Environment:
 
 
 def forget_link() -> None:
-    """Takes the link out of the environment: children of the script are no workers of the supervisor."""
+    """Removes the link from the environment: children of the script are not workers of the supervisor."""
     os.environ.pop(LINK_FD_VARIABLE, None)

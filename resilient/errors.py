@@ -1,27 +1,27 @@
-"""Every error of ours. The class says what the caller does next; the hint says what the user does next.
+"""All our errors. The class says what the caller does next; the hint says what the user does next.
 
 ResilientError
 ├── UsageError            fix the input            (exit status 64)
 │   └── KeySourceError    the key cannot be used: missing, wrong length, readable by others
-├── BusyError             somebody alive owns this run: stop it, or wait
-├── StorageError          the disk or the file system failed: try again later; nothing is quarantined
+├── BusyError             a living process owns this run: stop it, or wait
+├── StorageError          the disk or the file system failed: retry later; nothing is quarantined
 ├── CheckpointError       a checkpoint cannot be used
-│   ├── CorruptError      the bytes are not what was committed: quarantine, fall back to an older one
-│   ├── WrongKeyError     intact as far as can be told, sealed with another key: keep, ask for the key
-│   │   └── UnprovenError not encrypted where encryption is on: anybody could have written it
+│   ├── CorruptError      the bytes are not those that were committed: quarantine, fall back to an older one
+│   ├── WrongKeyError     no damage found, sealed with another key: keep it, ask for the key
+│   │   └── UnprovenError not encrypted although encryption is on: anybody could have written it
 │   ├── ForeignError      belongs to another run or rank: leave it alone
-│   ├── MismatchError     does not fit the network of the script: keep, tell the first differences
-│   ├── ShunnedError      what could be used is not to be gone on from: the supervisor has set it aside
+│   ├── MismatchError     does not fit the network of the script: keep it, report the first differences
+│   ├── ShunnedError      the supervisor forbids every usable state: stop
 │   └── UnusableError     checkpoints exist, and none of them can be used   (exit status 65)
-│       └── LostError     they are gone, or damaged: restore them, or have the user accept a start from zero
-├── MirrorError           memory of a worker that cannot be used: do without it
+│       └── LostError     they are gone or damaged: restore them, or let the user accept a start from zero
+├── MirrorError           the mirror of a worker cannot be used: work without it
 │   ├── NoSlotError       every slot is being committed: wait for a commit
-│   └── MirrorFullError   there is no memory for what has grown: leave it out
-├── LinkError             the other side of the link is gone: do without it
-│   └── NonsenseError     one message made no sense: leave it out, and go on listening
-│       └── OtherVersionError  the other side is of another version: end, and say so
+│   └── MirrorFullError   no memory for a state that has grown: skip the mirror
+├── LinkError             the other side of the link is gone: work without it
+│   └── NonsenseError     one message made no sense: drop it, and keep listening
+│       └── OtherVersionError  the other side has another version: report that and exit
 ├── TooLargeError         a message is too large for the link: shorten it
-└── StalledError          the other side of the link lives and does not read: try later
+└── StalledError          the other side of the link is alive but does not read: retry later
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SYSTEM_FAILURES = frozenset(
         *(errno.ENETUNREACH, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     }
 )
-"""A disk, a server or a limit that fails whatever was asked for; others may be the fault of a name."""
+"""Errors of a disk, a server or a limit, which fail every request; others may be the fault of one name."""
 
 
 class ResilientError(Exception):
@@ -69,7 +69,7 @@ class KeySourceError(UsageError):
 
 
 class BusyError(ResilientError):
-    """The run belongs to a living process; ``pid`` says which (0 when it cannot be told)."""
+    """The run belongs to a living process; ``pid`` says which (0 when unknown)."""
 
     def __init__(self, message: str, *, pid: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -79,9 +79,9 @@ class BusyError(ResilientError):
 class StorageError(ResilientError):
     """The operating system refused to read or write; ``errno`` is its reason.
 
-    ``in_the_way`` says that something of another kind has the name of a file or a folder of ours: that lasts
-    until a person moves it away. Says nothing about the bytes on disk: they are neither trusted nor
-    quarantined because of it.
+    ``in_the_way``: something of another kind has the name of a file or a folder of ours, and stays until a
+    person moves it away. The error says nothing about the bytes on disk: it makes them neither trusted nor
+    quarantined.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class CheckpointError(ResilientError):
 
 
 class CorruptError(CheckpointError):
-    """What was read is not what was committed. The only error that quarantines a file."""
+    """The bytes are not those that were committed. The only error that quarantines a file."""
 
 
 class WrongKeyError(CheckpointError):
-    """The checkpoint was sealed with a key that we were not given."""
+    """The checkpoint is sealed with a key that we do not have."""
 
 
 class UnprovenError(WrongKeyError):
@@ -121,15 +121,15 @@ class UnusableError(CheckpointError):
 
 
 class LostError(UnusableError):
-    """The run has saved, and all of it is gone or damaged: no other key can help."""
+    """All checkpoints that the run has saved are gone or damaged: no other key can help."""
 
 
 class ShunnedError(CheckpointError):
-    """Every state that could be gone on from has been set aside, because attempts have ended on it."""
+    """The supervisor forbids every state that the run could resume from, because attempts failed there."""
 
 
 class MirrorError(ResilientError):
-    """The memory is no mirror, or not one that can be used."""
+    """The memory is not a mirror, or not a usable one."""
 
 
 class NoSlotError(MirrorError):
@@ -137,7 +137,7 @@ class NoSlotError(MirrorError):
 
 
 class MirrorFullError(MirrorError):
-    """There is no memory for a mirror that holds what a boundary consists of."""
+    """There is not enough memory for a mirror that holds the training state."""
 
 
 class LinkError(ResilientError):
@@ -145,9 +145,9 @@ class LinkError(ResilientError):
 
 
 class NonsenseError(LinkError):
-    """A message on the link made no sense. The link itself is as it was.
+    """A message on the link made no sense. The link itself still works.
 
-    ``of`` is the class of the message, where its word was understood: its sender may wait for an answer.
+    ``of`` is the class of the message, if its type was readable: its sender may wait for an answer.
     """
 
     def __init__(self, message: str, *, of: type | None = None, hint: str = "") -> None:
@@ -156,19 +156,19 @@ class NonsenseError(LinkError):
 
 
 class OtherVersionError(NonsenseError):
-    """The other side of the link speaks another protocol: it is of another version of ours."""
+    """The other side of the link speaks another protocol, because it has another version."""
 
     def __init__(self, *, of: type | None = None) -> None:
         super().__init__(
-            "resilient was exchanged for another version while the supervisor of this run was at work",
+            "another version of resilient was installed while the supervisor of this run was running",
             of=of,
             hint="stop the run, then run the same command again: it resumes",
         )
 
 
 class TooLargeError(ResilientError):
-    """A message has more bytes than any link takes."""
+    """A message has more bytes than a link accepts."""
 
 
 class StalledError(ResilientError):
-    """The other side of the link lives, and has read nothing for too long."""
+    """The other side of the link is alive, but has read nothing for too long."""

@@ -1,17 +1,17 @@
-"""python .../resilient/isolated.py MODULE [ARGS...]: runs a module of ours; no file of the user's takes part.
+"""python .../resilient/isolated.py MODULE [ARGS...]: runs a module of ours without the user's files.
 
-``python -m`` puts the working directory first on ``sys.path``: a ``secrets.py`` that lies there would run in
-the place of the interpreter's, with the key in reach. ``-P`` would not, but Python 3.10 has none, and ``-I``
+``python -m`` puts the working directory first on ``sys.path``: a ``secrets.py`` there would run instead of
+the interpreter's, with access to the key. ``-P`` prevents that, but Python 3.10 does not have it, and ``-I``
 also hides the folders in which we and our requirements may be installed (``pip install --user``, PYTHONPATH).
-So a process of ours starts by this file's name. It takes this folder off ``sys.path``, and what precedes the
-standard library (PYTHONPATH) as well, unless our requirements are nowhere else; then that comes last. It
-imports our packages from where they are, whatever the working directory has of that name.
+So our processes start by this file's name. It removes this folder from ``sys.path``, and the entries before
+the standard library (PYTHONPATH) too; if our requirements are only there, those entries come last instead. It
+imports our packages from beside this file, whatever the working directory holds under their names.
 
 A worker gives its script the path that plain Python gives it: ``give_back_path``.
 """
 
-# Nothing else here: the interpreter has these two already, and whatever is imported before the path is
-# guarded may be the user's.
+# Import nothing else here: the interpreter has loaded these two already, and any module imported before the
+# path is guarded may be the user's.
 import os
 import sys
 
@@ -22,14 +22,14 @@ _LIBRARY = (f"python{sys.version_info[0]}{sys.version_info[1]}.zip", os.path.dir
 _REQUIREMENTS = ("Crypto", "cryptography", "psutil", "structlog", "tenacity")
 
 _at_start: frozenset[str] = frozenset()
-"""The modules that the interpreter itself had imported, by name."""
+"""The names of the modules that the interpreter itself had imported."""
 
 _plain_path: list[str] | None = None
-"""``sys.path`` as the interpreter made it, without the folder of what it ran."""
+"""``sys.path`` as the interpreter made it, without the folder of the program."""
 
 
 def command(module: str, flags: tuple[str, ...] = ()) -> list[str]:
-    """The beginning of a command line that runs a module of ours; its arguments follow."""
+    """The start of a command line that runs a module of ours; append its arguments."""
     return [sys.executable, *flags, FILE, module]
 
 
@@ -69,18 +69,18 @@ def run() -> None:
     module = sys.argv[0]
     _drop_ourselves(sys.orig_argv, module)
     _load("resilient")
-    # It was run by its file's name. An import of it must find this very module, with its state.
+    # This file runs as __main__. An import of it must find this very module, with its state.
     sys.modules["resilient.isolated"] = sys.modules[__name__]
     _load(module.partition(".")[0])
     sys.exit(import_module(module).main())
 
 
 def guard() -> None:
-    """From here on, nothing is imported from a folder of the user's that is found elsewhere too."""
+    """Guards ``sys.path``: from here on, the user's folders shadow no other module."""
     global _at_start, _plain_path
     _at_start = frozenset(sys.modules)
     if not has_no_folder() and sys.path:
-        # That of this file, of the console script, or (python -m) the working directory.
+        # The folder of this file, of the console script, or (python -m) the working directory.
         del sys.path[0]
     _plain_path = list(sys.path)
     start = next((i for i, entry in enumerate(sys.path) if entry.endswith(_LIBRARY)), 0)
@@ -97,10 +97,10 @@ def _has_requirements() -> bool:
 
 
 def give_back_path(folder: str | None = None) -> None:
-    """Makes ``sys.path`` what plain Python makes it for a program in this folder."""
+    """Sets ``sys.path`` to what plain Python gives a program in this folder."""
     global _plain_path
     if _plain_path is None:
-        # Started in another way.
+        # The process started another way, so ``guard`` did not run.
         _plain_path = sys.path[:] if has_no_folder() else sys.path[1:]
     sys.path[:] = _plain_path if has_no_folder() or folder is None else [folder, *_plain_path]
 
@@ -111,12 +111,12 @@ def has_no_folder() -> bool:
 
 
 def modules_at_start() -> frozenset[str]:
-    """The modules that the interpreter had imported before us, by name."""
+    """The names of the modules that the interpreter had imported before us."""
     return _at_start
 
 
 def _drop_ourselves(words: list[str], module: str) -> None:
-    """A script that runs ``sys.orig_argv`` again starts itself, as by plain Python."""
+    """Removes our words, so that a script that runs ``sys.orig_argv`` again starts itself."""
     for i in range(1, len(words) - 1):
         if os.path.abspath(words[i]) == FILE and words[i + 1] == module:
             del words[i : i + 2]

@@ -1,1 +1,1 @@
-"""A run's directory: its record, its locks, where its checkpoints are, and whose word is believed."""
+"""A run's directory: its record, its locks, the places of its checkpoints, and which claims are trusted."""

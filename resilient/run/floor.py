@@ -1,19 +1,20 @@
-"""The floor: how far a run had come, kept outside of its directory.
+"""The floor: how far a run had come, recorded outside its directory.
 
     $XDG_CONFIG_HOME/resilient/floors/<run>.json
 
     {"floor": 1, "run_id": ..., "seal": {...},
      "homes": {"<machine>:<run directory>": {"checkpoint/rank_0": [12, 40, "CKP_rank_0-1_40.ckpt"]}}}
 
-For each folder of checkpoints it holds the generation, step and name of the newest one that was acknowledged.
-Somebody who puts an older copy of the run directory back, or deletes its newest checkpoint, does not reach
-this file; a start that finds less than it says so and asks (``presence``). It is sealed like run.json.
+For each folder of checkpoints it holds the generation, step and name of the newest acknowledged one. Somebody
+who restores an older copy of the run directory, or deletes its newest checkpoint, does not change this file.
+A start that finds less on disk than the floor says reports that and asks (``presence``). The floor is sealed
+like run.json.
 
-* It follows the acknowledgement, so it may lag behind the disk after a crash, and is never ahead of it.
-* A copy of a run is a run of its own with the same run_id, so each directory has an entry of its own.
-  Machines that share a home directory have entries of their own too, because the same path may be another
-  disk there; what another machine knew leads to a warning only.
-* Its lies, and its loss, lead to a question or to none. They never make a state acceptable.
+* It is written after the acknowledgement: it may lag behind the disk after a crash, and is never ahead of it.
+* A copy of a run is a separate run with the same run_id, so each directory has its own entry. Machines that
+  share a home directory have separate entries too, because the same path may be another disk there; the
+  entry of another machine leads to a warning only.
+* A forged or lost floor adds or omits a question. It never makes a state acceptable.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _NONSENSE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 
 @dataclass(frozen=True)
 class Height:
-    """The newest checkpoint of one folder that was acknowledged."""
+    """The newest acknowledged checkpoint of one folder."""
 
     generation: int
     step: int
@@ -51,33 +52,33 @@ class Height:
 
 
 Heights = Mapping[str, Height]
-"""Heights by folder: relative to the run's directory where it is inside, and else its absolute path."""
+"""Heights by folder: a path relative to the run's directory if it is inside, otherwise absolute."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What the file says: heights by home, and how its seal looks."""
+    """The content of the file: heights by home, and the state of its seal."""
 
     homes: Mapping[str, Heights] = field(default_factory=dict)
     seal: Seal = Seal.UNSEALED
 
     def of(self, *roots: Path) -> Floor | None:
-        """The floor as one of a run in these directories; None where it knows of none of them: a copy."""
+        """This floor; None when it knows none of these directories: the run there is a copy."""
         return self if any(self.knows(root) for root in roots) else None
 
     def knows(self, root: Path) -> bool:
-        """Whether there is an entry for a directory of this machine, under any of its names."""
+        """Whether it has an entry for a directory of this machine, under any of its names."""
         return any(name in self.homes for name in _names(root))
 
     def heights(self, root: Path) -> Heights:
-        """How far the run in this directory had come; the highest of what stands under its names."""
+        """How far the run in this directory had come: the highest of the entries under its names."""
         heights: Heights = {}
         for name in _names(root):
             heights = merged(heights, self.homes.get(name, {}))
         return heights
 
     def elsewhere(self, root: Path) -> Mapping[str, Heights]:
-        """What other machines have written down of a run in the same directory."""
+        """The heights that other machines recorded for a run in the same directory, by machine."""
         here = _names(root)
         found: dict[str, Heights] = {}
         for home, heights in self.homes.items():
@@ -88,22 +89,22 @@ class Floor:
 
 
 def home_of(root: Path) -> str:
-    """The name of a run directory on this machine: one name, whatever links lead to it."""
+    """The name of a run directory on this machine, with links resolved."""
     return f"{os.uname().nodename}:{os.path.realpath(root)}"
 
 
 def _names(root: Path) -> tuple[str, ...]:
-    """The name of a run directory, and the one that it had when links were not followed yet."""
+    """The name of a run directory, and the one from versions that did not resolve links."""
     return home_of(root), f"{os.uname().nodename}:{root}"
 
 
 def folder_of(root: Path, directory: Path) -> str:
-    """The name of a folder of checkpoints, as heights have it."""
+    """The name of a folder of checkpoints in ``Heights``."""
     return str(directory.relative_to(root) if directory.is_relative_to(root) else directory)
 
 
 def merged(before: Heights, after: Heights) -> Heights:
-    """The higher one of both for each folder."""
+    """The higher of both for each folder."""
     higher = {
         folder: height
         for folder, height in after.items()
@@ -113,7 +114,7 @@ def merged(before: Heights, after: Heights) -> Heights:
 
 
 def moved_along(root: Path, heights: Heights, followed: Iterable[FollowedPlace]) -> Heights:
-    """The heights under the names that their folders have since the run was moved."""
+    """The heights under the names of their folders after the run was moved."""
     moved: Heights = {}
     for folder, height in heights.items():
         directory = root / folder
@@ -129,7 +130,7 @@ class FloorFile:
     """The floor of one run on disk."""
 
     def __init__(self, world: World, config_home: Path, run_id: str, keys: Sequence[bytes]) -> None:
-        # Hashed: run.json may claim any name.
+        # Hashed, because run.json may claim any run_id, path separators included.
         name = hashlib.sha256(run_id.encode("utf-8", "replace")).hexdigest()[:32]
         self.path = config_home / "resilient" / "floors" / f"{name}.json"
         self._world = world
@@ -137,7 +138,7 @@ class FloorFile:
         self._keys = tuple(keys)
 
     def read(self) -> Floor | None:
-        """What the file says; None where there is none. Raises StorageError, ValueError for nonsense."""
+        """The file's content; None when it does not exist. Raises StorageError, ValueError for nonsense."""
         try:
             content = json.loads(self._world.files.read(self.path, _LIMIT_BYTES))
             homes = {home: _decode(heights) for home, heights in content["homes"].items()}
@@ -150,7 +151,7 @@ class FloorFile:
         return Floor(homes, record_seal.check(content, self._keys, KIND))
 
     def write(self, root: Path, heights: Heights, *, instead_of: Path | None = None) -> None:
-        """Makes these the heights of a directory, durably; ``instead_of`` is where it was before it moved.
+        """Records the heights of a directory durably; ``instead_of`` is its path from before a move.
 
         The entries of other directories stay. Raises StorageError.
         """
@@ -161,7 +162,7 @@ class FloorFile:
         homes = dict(known.homes) if known is not None else {}
         for name in (*_names(root), *(_names(instead_of) if instead_of is not None else ())):
             homes.pop(name, None)
-        # The last one that was worked on comes last.
+        # The most recent one comes last, so the limit drops the oldest.
         homes[home_of(root)] = heights
         kept = dict(list(homes.items())[-_MAX_HOMES:])
         content: dict[str, Any] = {
@@ -174,9 +175,9 @@ class FloorFile:
         commit.rewrite(self._world, self.path, data)
 
     def reseal(self, root: Path, forgotten: Iterable[Path] = ()) -> None:
-        """Seals what the file says with the keys of today, which are other ones; nothing without a file.
+        """Seals the file with the new keys; does nothing without a file.
 
-        Of the run in ``root`` the places that are ``forgotten`` are left out. Raises StorageError.
+        It drops the ``forgotten`` places of the run in ``root``. Raises StorageError.
         """
         try:
             known = self.read()
@@ -193,14 +194,14 @@ class FloorFile:
 
 
 def lodger(world: World, config_home: Path, root: Path, run_id: str) -> str:
-    """Another run that has saved in a directory of this machine, as its floor says; "" for none."""
+    """The run_id of another run whose floor says that it saved in this directory; "" for none."""
     folder = config_home / "resilient" / "floors"
     try:
         files = [folder / name for name in sorted(world.files.names(folder)) if name.endswith(".json")]
     except StorageError:
         return ""
     for path in files:
-        # Somebody else's floor: what cannot be read tells of nothing.
+        # It may be another run's floor: one that cannot be read says nothing.
         with contextlib.suppress(FileNotFoundError, StorageError, *_NONSENSE):
             content = json.loads(world.files.read(path, _LIMIT_BYTES))
             other = str(content["run_id"])
@@ -217,16 +218,16 @@ def _decode(value: Any) -> dict[str, Height]:
     heights = {}
     for folder, (generation, step, name) in value.items():
         if type(generation) is not int or type(step) is not int or not isinstance(name, str):
-            raise TypeError("a height is no height")
+            raise TypeError("an entry is not a generation, a step and a name")
         if "\0" in folder or not 0 <= step < 2**53 or not 0 <= generation < 2**53:
-            raise ValueError("a height is out of range")
+            raise ValueError("an entry is out of range")
         heights[folder] = Height(generation, step, name)
     return heights
 
 
 def read_quietly(file: FloorFile) -> tuple[Floor | None, str]:
-    """What the file says, and why it cannot be read: a run goes on without a floor."""
+    """The content of the file, or why it cannot be read: a run works without a floor."""
     try:
         return file.read(), ""
     except (StorageError, ValueError) as error:
-        return None, f"{file.path} cannot be read, so nobody knows whether this run was set back: {error}"
+        return None, f"cannot read {file.path}, so an older copy of this run would go unnoticed: {error}"

@@ -1,8 +1,8 @@
-"""What the folders of a run hold: its own checkpoints, and traces of those that cannot be used.
+"""Lists the content of a run's folders: its own checkpoints, and traces of those that cannot be used.
 
-One look at each folder, for ``presence``, ``belief`` and ``reach``, which decide whether a run may start.
-The entries are authentic. Everything else here is a claim of a file that no key at hand vouches for: it may
-lead to a refusal or a remark, and never to a state that is resumed from.
+It surveys each folder once, for ``presence``, ``belief`` and ``reach``, which decide whether a run may start.
+The entries are authentic. Everything else here is the claim of a file that no key at hand vouches for: it may
+lead to a refusal or a remark, but the run never resumes from it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from resilient.store.store import Store
 from resilient.store.survey import Survey
 
 PROVEN = "run_sealed"
-"""In the info of a checkpoint: when it was made, the run's record was sealed with the checkpoint's key."""
+"""Key in a checkpoint's info: at its commit, the run's record was sealed with the checkpoint's key."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A manifest that cannot be used: what it says of itself, and the digest of its file."""
+    """The unproven content of an unusable manifest, and the digest of its file."""
 
     name: str
     run_id: str
@@ -42,9 +42,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Holding:
-    """One folder of a run. ``locked``, ``plain`` and ``strange`` are manifests of other keys, of no key, and
-    of other runs or later versions; ``aside`` are the names in the quarantine, and ``read_aside`` tells
-    whether one of them is intact all the same: somebody has moved it there."""
+    """The content of one folder of a run.
+
+    ``locked`` are manifests under other keys, ``plain`` those without a key, ``strange`` those of other runs
+    or later versions. ``aside`` are the names in the quarantine; ``read_aside`` tells whether one of them is
+    intact, because a person moved it there.
+    """
 
     place: Path
     store: Store
@@ -65,7 +68,7 @@ class Holding:
 
     @property
     def has_traces(self) -> bool:
-        """Whether there is anything of the run that a worker would use, or refuse to pass over."""
+        """Whether the folder holds anything of the run that a worker would use, or refuse to skip."""
         failures = (f for f in self.survey.failures if f.ours and not isinstance(f.error, UnprovenError))
         return bool(self.entries) or any(failures)
 
@@ -77,7 +80,7 @@ class Holding:
         return max(found, default=(0, 0, ""))
 
     def is_damaged(self, name: str) -> bool:
-        """Whether this file is there and cannot be used, or was set aside with good reason."""
+        """Whether this file exists but cannot be used, or was set aside rightly."""
         if name in {f.name for f in self.survey.failures if not isinstance(f.error, WrongKeyError)}:
             return True
         copies = [other for other in self.aside if layout.is_set_aside_as(other, name)]
@@ -87,9 +90,9 @@ class Holding:
 def take_stock(
     world: World, folders: Iterable[tuple[Path, int]], record: RunRecord, sealing: Sealing
 ) -> tuple[Holding, ...]:
-    """Looks at every manifest of these places and ranks, as a run that is sealed like this would.
+    """Surveys these places and ranks with the keys of ``sealing``.
 
-    Raises StorageError where a folder cannot be listed.
+    Raises StorageError when a folder cannot be listed.
     """
     return tuple(_hold(world, place, rank, record, sealing) for place, rank in folders)
 
@@ -117,7 +120,7 @@ def _hold(world: World, place: Path, rank: int, record: RunRecord, sealing: Seal
 def _is_intact_aside(
     files: Files, place: Path, store: Store, sealing: Sealing, owner: Owner, name: str
 ) -> bool:
-    """Whether a checkpoint in the quarantine is a good one: it is read in full."""
+    """Whether a checkpoint in the quarantine is intact; reads it in full."""
     folder = layout.quarantine_directory(place)
     keys = tuple(key for key in (sealing.key, *sealing.old_keys) if key is not None)
     try:
@@ -153,5 +156,5 @@ def _claims(
 
 
 def _count(value: object) -> int:
-    """A forged claim must not be able to use up the numbers."""
+    """A claimed number, 0 if implausible: a forged claim must not exhaust the numbers."""
     return value if isinstance(value, int) and 0 < value < 2**40 else 0

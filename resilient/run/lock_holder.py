@@ -1,14 +1,14 @@
-"""Who works on a run: the living process that holds the run's lock, and nobody else.
+"""Finds the living process that holds a run's lock.
 
-The lock's file names a process (pid and boot id), and stays when that process dies; the kernel gives its
-number to another one sooner or later. So the name alone is never believed. The order is what makes it safe:
+The lock's file names a process (pid and boot id). The file stays when that process dies, and the kernel
+reuses its pid sooner or later, so the name alone is never trusted. This order makes it safe:
 
-1. a pidfd of the named process: from here on it is one process, whatever becomes of the number;
-2. that process has the lock's very file open, and the kernel's list of its locks (fdinfo) shows the lock;
-3. signals go through the pidfd.
+1. open a pidfd of the named process: from here on it means one process, even if the pid is reused;
+2. check that this process has the lock's very file open, and that the kernel lists the lock (fdinfo);
+3. send signals through the pidfd.
 
-If the process died between 1 and 2 and its number was taken, the new one would have to hold this very lock
-for the second step to pass, and the signal would still go to the dead one: to nobody.
+Suppose the process dies between 1 and 2 and another one gets its pid. Step 2 passes only if the new one
+holds this very lock, and even then the signal goes to the dead process, so to nobody.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _GONE = (FileNotFoundError, ProcessLookupError)
 
 @dataclass(frozen=True)
 class LockHolder:
-    """A process that holds a run's lock. ``pidfd`` is one process for ever; it is closed by ``holder``."""
+    """A process that holds a run's lock. ``holder`` closes the ``pidfd``."""
 
     pid: int
     pidfd: int
@@ -50,13 +50,13 @@ class LockHolder:
         return True
 
     def ended(self, timeout_s: float) -> bool:
-        """Whether it has ended; waits that long for it."""
+        """Whether it has ended; waits up to ``timeout_s`` seconds."""
         waiting = select.poll()
         waiting.register(self.pidfd, select.POLLIN)
         return bool(waiting.poll(max(0.0, timeout_s) * 1000))
 
     def catches(self, number: int) -> bool:
-        """Whether it has a handler for this signal: without one, some signals would kill it."""
+        """Whether it handles this signal; without a handler, some signals would kill it."""
         with contextlib.suppress(OSError, ValueError):
             for line in (_PROC / str(self.pid) / "status").read_text().splitlines():
                 if line.startswith("SigCgt:"):
@@ -66,10 +66,10 @@ class LockHolder:
 
 @contextlib.contextmanager
 def holder(root: Path) -> Iterator[LockHolder | None]:
-    """The process that works on the run in ``root``; None where nobody does.
+    """The process that works on the run in ``root``; None when there is none.
 
-    Raises UsageError when somebody does who cannot be reached: another user's process, one in another
-    container, on another machine.
+    Raises UsageError when it cannot be reached: it is another user's, in another container, or on another
+    machine.
     """
     found = _find(root / "lock")
     try:
@@ -91,7 +91,7 @@ def _find(path: Path) -> LockHolder | None:
         found = _open(pid, status) if pid and here else None
         if found is not None or not _is_locked(path):
             return found
-        # Whoever takes the lock writes its name a moment later.
+        # A process writes its name a moment after it takes the lock.
         if time.monotonic() > deadline_s:
             raise UsageError(_unreachable(path.parent, pid, here))
         time.sleep(0.02)
@@ -102,14 +102,14 @@ def _unreachable(root: Path, pid: int, here: bool) -> str:
         return f"{root} is in use by process {pid} on another machine; use this command there"
     if pid:
         return (
-            f"{root} is in use, but not by process {pid}, which its lock names: by a child that this one has "
-            "left behind, or by a process in another container; end it there"
+            f"{root} is in use, but not by process {pid}, which its lock names: a child of that process or a "
+            "process in another container has it; end that one"
         )
-    return f"{root} is in use by a process that cannot be told"
+    return f"{root} is in use by an unknown process"
 
 
 def _named(path: Path) -> tuple[int, bool]:
-    """The process that the lock's file names (0: none), and whether that is of this boot of this machine."""
+    """The pid in the lock's file (0: none), and whether it is of this boot of this machine."""
     descriptor = _open_lock(path)
     try:
         return lock_owner.run_owner(os.read(descriptor, lock_owner.LIMIT_BYTES))
@@ -134,7 +134,7 @@ def _open(pid: int, lock: os.stat_result) -> LockHolder | None:
             return LockHolder(pid, pidfd)
     except PermissionError as error:
         os.close(pidfd)
-        message = f"process {pid}, which the run's lock names, is not yours to look at"
+        message = f"process {pid}, which the run's lock names, belongs to another user"
         raise UsageError(message, hint="use the account that started it, or sudo") from error
     os.close(pidfd)
     return None
@@ -157,10 +157,10 @@ def _holds(pid: int, lock: os.stat_result) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether anybody holds the lock, seen or not.
+    """Whether any process holds the lock, visible to us or not.
 
-    The kernel tells this only to who tries. A shared lock for an instant: asked for only where no holder is
-    to be seen.
+    Only taking the lock shows this. So it takes a shared lock for an instant, and the caller asks only when
+    it sees no holder.
     """
     descriptor = _open_lock(path)
     try:

@@ -1,7 +1,7 @@
-"""What the content of a lock says of its owner: words for people, never proof (see ``lock_holder``).
+"""Reads and writes the owner's name in a lock file: for messages, never as proof (see ``lock_holder``).
 
-A run's lock names a process and the boot of the machine that it belongs to, as JSON; a rank's lock names a
-process alone. Anybody may have written either.
+A run's lock names a process and its boot of the machine, as JSON; a rank's lock names a process alone.
+Anybody may have written either.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 def boot_id() -> str:
-    """Which start of the machine this is; "" where it cannot be read."""
+    """The id of this boot of the machine; "" when it cannot be read."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
@@ -28,12 +28,12 @@ def boot_id() -> str:
 
 
 def own_words() -> bytes:
-    """What this process writes into a run's lock."""
+    """The content that this process writes into a run's lock."""
     return json.dumps({"pid": os.getpid(), "boot_id": boot_id()}).encode()
 
 
 def run_owner(content: bytes) -> tuple[int, bool]:
-    """The process that a run's lock names, 0 for none, and whether it is of this boot of this machine."""
+    """The pid that a run's lock names (0: none), and whether it is of this boot of this machine."""
     try:
         words = json.loads(content)
         pid, here = words["pid"], words["boot_id"] == boot_id()
@@ -43,7 +43,7 @@ def run_owner(content: bytes) -> tuple[int, bool]:
 
 
 def rank_owner(files: Files, path: Path) -> int:
-    """The process that a rank's lock names; 0 where that cannot be told."""
+    """The pid that a rank's lock names; 0 when it is unknown."""
     try:
         pid = int(files.read(path, LIMIT_BYTES))
     except (StorageError, FileNotFoundError, ValueError):

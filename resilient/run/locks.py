@@ -1,11 +1,11 @@
-"""Whoever changes what a run has saved, from outside of it, holds everything of it that can be held:
+"""The locks of a run. A tool that changes a run's checkpoints takes all of them:
 
     lock             of the run: its supervisor has it, or a process that trains without one
-    .rank_N.lock     of each rank, in each place: whoever commits there. A worker, or the saver of a training
-                     without a supervisor, may live on when the one that has the run's lock was killed
-    lock             of a shared place: a process without a supervisor whose own run is there
+    .rank_N.lock     of each rank, in each place: the process that commits there has it. A worker, or the
+                     saver of a training without a supervisor, may outlive the holder of the run's lock
+    lock             of a shared place: a process without a supervisor has it, whose own run is there
 
-The first is ``RunDirectory.lock``; here are the others.
+``RunDirectory.lock`` takes the first; this module takes the others.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from resilient.store.patience import locked_soon
 
 @contextmanager
 def held(world: World, places: Places, world_size: int) -> Iterator[None]:
-    """Holds what can be held of a run's places, whose own lock the caller has.
+    """Holds all locks in a run's places except the run's own, which the caller holds.
 
-    Raises BusyError, which says who has it.
+    Raises BusyError, which names the process that has one.
     """
     with ExitStack() as stack:
         for place in dict.fromkeys((places.root, *places.own)):
@@ -40,7 +40,7 @@ def held(world: World, places: Places, world_size: int) -> Iterator[None]:
 
 
 def _ranks(files: Files, place: Path, world_size: int) -> list[int]:
-    """The ranks of the run, and those it had when it was a larger one."""
+    """The ranks of the run, and those from when its world was larger."""
     found = map(layout.rank_of_lock, files.names(place))
     return sorted({*range(world_size), *(rank for rank in found if rank is not None)})
 
@@ -55,5 +55,5 @@ def _lock_rank(files: Files, place: Path, rank: int) -> FileLock:
         raise BusyError(
             f"{who}, a worker or a saver, still holds the checkpoints of rank {rank} in {place}",
             pid=pid,
-            hint="it ends when it has saved; or end it",
+            hint="wait until it has saved, or end it",
         ) from None

@@ -1,16 +1,16 @@
-"""Where a run's checkpoints are: in its own directory, and where else its script keeps them.
+"""Finds the places of a run's checkpoints: its own directory, and others that its script names.
 
-run.json names these places by their absolute paths, and the directory it was itself in when the run was last
-worked on (``home``). Both are told apart from where it is now:
+run.json names these places by their absolute paths, and the directory that the run was in when it last ran
+(``home``). Comparing ``home`` with the directory of today gives these cases:
 
-    moved     nothing of this run is at home any more: what was named below home is below the directory now
-    copied    the run is still at home, under the same run_id: what is named is the original's. The copy has
-              what was copied with it, below its own directory; every place outside belongs to the original
-    beside    a whole project was moved or copied, and a place beside home with it: it is found by the way
-              that led from home to it, and only where it holds checkpoints that say they are this run's
-    shared    a place has a run.json of another run: a process without a supervisor has used it too. Its
-              checkpoints are told apart by their manifests; of what has no manifest nobody knows whose it is
-    missing   a place is not there: removed, or not mounted
+    moved     the run is no longer at home: a place named below home is below the directory of today
+    copied    the run is still at home, under the same run_id: the named places are the original's. The copy
+              owns what was copied below its own directory; every place outside belongs to the original
+    beside    a whole project was moved or copied, with a place beside home: we follow the relative path
+              from home to it, and take it only if it holds checkpoints that claim to be this run's
+    shared    a place has a run.json of another run: a process without a supervisor has used it too. The
+              manifests tell the checkpoints apart; the owner of a file without a manifest is unknown
+    missing   a place does not exist: it was removed, or is not mounted
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _LIMIT_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class OtherPlace:
-    """A place that is named, and belongs to the run in the directory ``owner``.
+    """A place that run.json names, but that belongs to the run in the directory ``owner``.
 
-    ``copy`` is the one that was copied with this run; None where there is none.
+    ``copy`` is the one that was copied with this run; None when there is none.
     """
 
     place: Path
@@ -44,7 +44,7 @@ class OtherPlace:
 
 @dataclass(frozen=True)
 class FollowedPlace:
-    """A place outside of home that has come along: where it was, and where it is now."""
+    """A place outside home that was moved with the run: its path before and now."""
 
     before: Path
     now: Path
@@ -54,9 +54,9 @@ class FollowedPlace:
 class Places:
     """The places of one run.
 
-    ``own`` hold its checkpoints, the last one in use first; without any it is the run's directory. ``shared``
-    are those of them that another run has used too. ``named`` is what the run's record should name, and
-    ``followed`` are those that have another name since the run was moved.
+    ``own`` hold its checkpoints, the last used first; the run's directory if no place does. ``shared`` are
+    those of them that another run has used too. ``named`` are the places that the run's record should name,
+    ``followed`` those whose path changed when the run was moved.
     """
 
     root: Path
@@ -69,35 +69,35 @@ class Places:
 
     @classmethod
     def alone(cls, root: Path) -> Places:
-        """Those of a directory without a record that could name any."""
+        """The places of a directory without a record."""
         return cls(root, (root,), frozenset(), (), (), ())
 
     def settle(self, record: RunRecord, *, forget_missing: bool = False) -> RunRecord:
-        """The record as it is to be written where the run is now: a copy becomes a run of its own."""
+        """The record to write in the directory of today: a copy becomes a separate run."""
         named = [place for place in self.named if not (forget_missing and place in self.missing)]
         return replace(record, home=str(self.root), checkpoints=tuple(map(str, named)))
 
     def ranks(self, files: Files, world_size: int) -> list[int]:
-        """The ranks of the run, and those it has saved of when it was a larger one."""
+        """The ranks of the run, and those it saved when its world was larger."""
         found = (
             layout.rank_of_folder(name) for place in self.own for name in files.names(place / "checkpoint")
         )
         return sorted({*range(world_size), *(rank for rank in found if rank is not None)})
 
     def remarks(self) -> Iterator[str]:
-        """What there is to say of places that are left alone."""
+        """The remarks on places that are not used, for the user."""
         for other in self.others:
             yield f"{other.place} belongs to the run in {other.owner}: not touched"
         yield from self.absences()
 
     def absences(self) -> Iterator[str]:
-        """What there is to say of places that are missing."""
+        """The remarks on missing places, for the user."""
         for place in self.missing:
-            yield f"{place}, where this run has kept checkpoints, is not there (removed, or not mounted)"
+            yield f"{place}, where this run has kept checkpoints, does not exist (removed, or not mounted)"
 
 
 def find_places(files: Files, root: Path, record: RunRecord) -> Places:
-    """Looks for the places of the run whose record lies in ``root``."""
+    """Finds the places of the run whose record lies in ``root``."""
     home = Path(record.home) if record.home else root
     copied = is_copy(files, root, record)
     own: list[Path] = []
@@ -141,32 +141,32 @@ def find_places(files: Files, root: Path, record: RunRecord) -> Places:
 
 
 def homes(files: Files, root: Path, record: RunRecord) -> tuple[Path, ...]:
-    """Where the run in ``root`` is, and where it was before it was moved; a copy was nowhere else."""
+    """The directory of the run now, and the one before it was moved; only the first for a copy."""
     home = Path(record.home or root)
     return (root,) if is_copy(files, root, record) else tuple(dict.fromkeys((root, home)))
 
 
 def is_copy(files: Files, root: Path, record: RunRecord) -> bool:
-    """Whether the run is still where its record says, so that what lies in ``root`` is a copy of it."""
+    """Whether ``root`` is a copy, because the run is still in the directory that its record names."""
     home = Path(record.home) if record.home else root
     return not is_same(home, root) and _run_id(files, home) == record.run_id
 
 
 def _moved(place: Path, home: Path, root: Path) -> Path:
-    """Where a place is, now that home is in ``root``."""
+    """The path of a place after home moved to ``root``."""
     return root / place.relative_to(home) if _is_within(place, home) else place
 
 
 def _beside(files: Files, place: Path, root: Path, record: RunRecord) -> Path | None:
-    """The place that lies to the run as ``place`` lay to its home, if it holds checkpoints of the run.
+    """The place at the same path relative to the run as ``place`` had to home, if it holds its checkpoints.
 
-    It comes along when a user moves or copies a whole project, and the script names it by its new path.
+    It is there when a user moved or copied a whole project, and the script names it by its new path.
     """
     home = Path(record.home or root)
     if not (home.is_absolute() and place.is_absolute()) or is_same(home, root):
         return None
     beside = Path(os.path.normpath(root / os.path.relpath(place, home)))
-    # A place that the record names has its own turn; of a copy it is the original's.
+    # A place that the record names is handled on its own; for a copy it is the original's.
     if any(is_same(beside, home / name) for name in record.checkpoints):
         return None
     if _run_id(files, beside) == record.run_id or not _keeps(files, beside, record.run_id):
@@ -175,7 +175,7 @@ def _beside(files: Files, place: Path, root: Path, record: RunRecord) -> Path | 
 
 
 def _keeps(files: Files, place: Path, run_id: str) -> bool:
-    """Whether a checkpoint there says that it is this run's: each is authenticated before it is used."""
+    """Whether a checkpoint there claims to be this run's; each is authenticated before use."""
     if not _holds(place):
         return False
     checkpoints = place / "checkpoint"
@@ -200,7 +200,7 @@ def _claimed_by(files: Files, path: Path) -> object:
 
 
 def _is_within(place: Path, directory: Path) -> bool:
-    """Whether a place is a directory or below it, by its name: ``..`` may lead anywhere."""
+    """Whether a place is this directory or below it by its path; one with ``..`` may lead anywhere."""
     return place == directory or (directory in place.parents and ".." not in place.parts)
 
 
@@ -209,7 +209,7 @@ def _holds(place: Path) -> bool:
 
 
 def _run_id(files: Files, directory: Path) -> str:
-    """Whose run.json lies there; "" where none does that can be read."""
+    """The run_id in the run.json there; "" when there is no readable one."""
     try:
         content = json.loads(files.read(directory / "run.json", _LIMIT_BYTES))
         run_id = content["run_id"]

@@ -1,8 +1,8 @@
-"""Whether the checkpoints that a run has saved are there: pure, from the known and the found.
+"""Compares the checkpoints that a run has saved with those that exist. Pure.
 
-Known is what the run's sealed record says (``saved``), what the floor says (``floor``), and, should both be
-silent, what the journal and meta.json say. None of these can make a state acceptable. They can only say that
-one is missing, and then no run starts from zero, or from an older state, unless the user accepts that.
+The run's sealed record (``saved``) and the floor (``floor``) say what was saved; if neither does, the journal
+and meta.json do. None of these can make a state acceptable. They can only show that one is missing; then the
+run does not start from zero, or from an older state, unless the user accepts that.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from resilient.run.floor import Height, Heights, folder_of
 from resilient.run.holdings import Holding
 
 NOTHING_HINT = (
-    "restore what is missing (an unmounted volume?); to start all the same: --accept-rollback, which resumes "
-    "from checkpoints of this run in the directory that the script names, and begins from step 1 where there "
-    "are none; or to start anew: --fresh --archive"
+    "restore what is missing (an unmounted volume?); to start anyway: --accept-rollback, which resumes from "
+    "checkpoints of this run in the directory that the script names, and begins from step 1 if there are "
+    "none; or to start anew: --fresh --archive"
 )
-"""Where no place holds anything. The script may name a directory that nobody knows of yet."""
+"""The hint when no place holds anything. The script may still name a directory that is unknown so far."""
 
-_ANEW = "to begin from step 1 all the same"
+_ANEW = "to begin from step 1 anyway"
 _ANEW_HINT = f"{_ANEW}: --accept-rollback, or --fresh --archive"
 _ANEW_ALONE_HINT = f"{_ANEW}: move the directory away, or name another one"
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """A folder that holds less than was acknowledged: the height that is missing, and what was found.
+    """A folder that holds less than was acknowledged: the known height, and the one found.
 
-    ``damaged``: that very checkpoint is there, and cannot be used, or was set aside as corrupt.
+    ``damaged``: that very checkpoint exists but cannot be used, or was set aside as corrupt.
     """
 
     folder: str
@@ -42,12 +42,12 @@ class Shortfall:
     def __str__(self) -> str:
         known, found = self.known, self.found
         missing = f"{known.name} of step {known.step} (generation {known.generation}) was saved"
-        left = f"the newest there is of step {found.step} (generation {found.generation})"
+        left = f"the newest left is of step {found.step} (generation {found.generation})"
         if not found.generation:
-            return f"{missing} in {self.folder}, and there is no checkpoint any more"
+            return f"{missing} in {self.folder}, but no checkpoint is left"
         lost = known.step - found.step
         steps = f", {lost} step{'' if lost == 1 else 's'} less" if lost > 0 else ""
-        state = "and is damaged" if self.damaged else "and is not there"
+        state = "but is damaged" if self.damaged else "but is gone"
         return f"{missing} in {self.folder} {state}; {left}{steps}"
 
 
@@ -62,13 +62,13 @@ def find_shortfalls(root: Path, heights: Heights, holdings: Sequence[Holding]) -
 
 
 def heights_of(root: Path, holdings: Sequence[Holding]) -> Heights:
-    """How far the run has come, by what is there."""
+    """How far the run has come, according to the checkpoints found."""
     heights = {folder_of(root, holding.directory): _height(holding) for holding in holdings}
     return {folder: height for folder, height in heights.items() if height.generation}
 
 
 def strangers(root: Path, holdings: Sequence[Holding], run_id: str) -> Mapping[Path, tuple[str, ...]]:
-    """By place, the ids of the runs whose checkpoints lie where none of this run does."""
+    """By place, the ids of other runs with checkpoints there, for places without any of this run."""
     others: dict[Path, tuple[str, ...]] = {}
     for holding in holdings:
         ids = {claim.run_id for claim in holding.strange} - {run_id}
@@ -89,9 +89,9 @@ def _is_damaged(holding: Holding | None, name: str) -> bool:
 class StartFromZero:
     """A place where a worker finds nothing to resume from, and is about to begin from zero.
 
-    ``strange`` counts the manifests of others there, ``unseen`` are places of the run that hold checkpoints
-    and that the script has not named yet. ``saved`` tells that the run has saved, ``known`` that it has kept
-    checkpoints in this very place before, ``own`` that the place is the directory of a supervised run.
+    ``strange`` counts the manifests of other runs there. ``unseen`` are places with checkpoints of this run
+    that the script has not named yet. ``saved``: the run has saved. ``known``: it kept checkpoints in this
+    very place before. ``own``: the place is the directory of a supervised run.
     """
 
     place: Path
@@ -102,21 +102,21 @@ class StartFromZero:
     own: bool = False
 
     def demand(self) -> str:
-        """What there is to say; "" for nothing.
+        """The remark for the user; "" for none.
 
-        Raises LostError where starting from zero would silently lose what was saved, UnusableError where all
-        that lies there is another run's.
+        Raises LostError when starting from zero would silently lose what was saved, UnusableError when the
+        place holds only another run's checkpoints.
         """
         elsewhere = ", ".join(map(str, self.unseen))
         if self.saved and not (self.known and self.unseen):
             there = f"; there are checkpoints in {elsewhere}" if self.unseen else ""
             raise LostError(
-                f"this run has saved checkpoints, and there is none of it in {self.place}{there}",
+                f"this run has saved checkpoints, but none of them is in {self.place}{there}",
                 hint="restore what is missing, or let the script name the directory that it named before",
             )
         if self.strange and self.own:
             raise UnusableError(
-                f"{self.place} holds checkpoints of another run ({self.strange}) and none of the run that "
+                f"{self.place} holds checkpoints of another run ({self.strange}), but none of the run that "
                 "run.json names",
                 hint="put the right run.json back, or name another --run-dir; "
                 "to start anew: --fresh --archive",
@@ -129,7 +129,7 @@ class StartFromZero:
 
 
 def hint_for(error: UnusableError, *, supervised: bool) -> str:
-    """The ways on for a process that must not begin from zero."""
+    """The options of a user whose process must not begin from zero."""
     if not isinstance(error, LostError):
         return error.hint
     return f"{error.hint}; {_ANEW_HINT if supervised else _ANEW_ALONE_HINT}"

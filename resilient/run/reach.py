@@ -1,10 +1,10 @@
-"""What the keys that were given open of a run, in all its places and of all its ranks.
+"""Which checkpoints of a run the given keys open, in all its places and of all its ranks.
 
-A script may seal with a key of its own (``enc_key``), which nobody else is given: what is under a key that
-the run was never told to use is the script's affair, and is left out here.
+A script may seal with its own key (``enc_key``), which only it has. Checkpoints under a key that the run was
+never configured with are the script's concern and are left out here.
 
-Two things must never happen: a run goes on from an older state because the newest one is under a key that was
-not given; and run.json names a key as the run's while another one is still needed.
+Two things must never happen: a run resumes from an older state because the newest one is under a missing key;
+and run.json names a key as the run's while another one is still needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _UNKNOWN = "?"
 
 @dataclass(frozen=True)
 class LockedCheckpoint:
-    """A checkpoint of the run that no key opens. ``ahead``: none is newer, in its folder, that one opens."""
+    """A checkpoint of the run that no key opens. ``ahead``: it is newer than all opened ones beside it."""
 
     name: str
     key_id: str
@@ -39,10 +39,10 @@ class LockedCheckpoint:
 
 @dataclass(frozen=True)
 class Reach:
-    """What is open, and what is not.
+    """The checkpoints that the keys open, and those that they do not.
 
-    ``key_ids`` are those that anything of the run is sealed with (None: not sealed). ``sure`` is False where
-    a place is missing, or something cannot be read: it may be sealed with any key.
+    ``key_ids`` are all that checkpoints of the run are sealed with (None: not sealed). ``sure`` is False when
+    a place is missing or a manifest cannot be read: it may be sealed with any key.
     """
 
     key_ids: frozenset[str | None]
@@ -51,7 +51,7 @@ class Reach:
 
     @property
     def ahead(self) -> LockedCheckpoint | None:
-        """What would be passed over by whoever went on with these keys."""
+        """A checkpoint that a run with these keys would wrongly skip."""
         return next((locked for locked in self.locked if locked.ahead), None)
 
     @property
@@ -60,7 +60,7 @@ class Reach:
         return self.sure and not self.locked
 
     def opens_with(self, named: str | None) -> bool:
-        """Whether this key alone opens everything; None: whether everything opens without any."""
+        """Whether this key alone opens everything; with None, whether everything opens without a key."""
         return self.whole and self.key_ids <= {named, None}
 
 
@@ -71,9 +71,9 @@ def look(
     sealing: Sealing,
     holdings: Iterable[Holding] | None = None,
 ) -> Reach:
-    """Looks at every manifest, as a run that is sealed like this would, unless that was done (``holdings``).
+    """Surveys all places with the keys of ``sealing``, or uses the ``holdings`` of an earlier survey.
 
-    Raises StorageError where a folder cannot be listed.
+    Raises StorageError when a folder cannot be listed.
     """
     if holdings is not None:
         seen = [(holding.store, holding.survey) for holding in holdings]
@@ -100,8 +100,8 @@ def _locked(files: Files, store: Store, found: Survey) -> Iterator[LockedCheckpo
         if not isinstance(failure.error, WrongKeyError):
             continue
         said = claims(files, store.directory, failure.name)
-        # What has gone meanwhile needs no key. Nor does what is not encrypted where encryption is on: it may
-        # be anybody's, and is not wanted.
+        # A manifest that has vanished needs no key. Nor does an unencrypted one while encryption is on: it
+        # may be anybody's, and the run does not use it.
         if said is not None and said.get("key_id", _UNKNOWN) is not None:
             yield LockedCheckpoint(
                 failure.name, str(said.get("key_id", _UNKNOWN)), _generation(said) > newest
@@ -109,6 +109,6 @@ def _locked(files: Files, store: Store, found: Survey) -> Iterator[LockedCheckpo
 
 
 def _generation(said: Mapping[str, Any]) -> float:
-    """Where that makes no sense it is newer than anything: nobody knows what would be passed over."""
+    """The claimed generation; infinite for nonsense, because the checkpoint may be the newest."""
     generation = said.get("generation")
     return generation if isinstance(generation, int) else math.inf

@@ -1,10 +1,10 @@
-"""The seal of a record: which keys vouch for a JSON document that lies where others may write.
+"""The seal of a record: which keys vouch for a JSON document in a place where others may write.
 
     {..., "seal": {"<key id>": "<64 hexadecimal digits>", ...}}
 
 Each entry is an HMAC-SHA256 under the document key of one key (``codec.keys``). It covers the kind of the
-document and the canonical JSON of everything but the seal itself, so a record of one kind is none of another,
-and fields that a later version adds are covered as well. A document has an entry for each key that the writer
+document and the canonical JSON of everything but the seal. So a document of one kind does not pass as another
+kind, and the seal covers fields of later versions too. A document has an entry for each key that the writer
 held: while a run changes its key, the old and the new one can both check it. Without a key there is no seal.
 
 A seal says who wrote a document. It does not say that no newer one exists: the floor does (``floor``).
@@ -24,7 +24,7 @@ FIELD = "seal"
 
 
 class Seal(enum.Enum):
-    """How a document's seal looks to somebody with certain keys."""
+    """The state of a document's seal under certain keys."""
 
     SEALED = "sealed with one of the keys"
     UNSEALED = "there is no seal"
@@ -40,7 +40,7 @@ def seal(content: Mapping[str, Any], keys: Iterable[bytes], kind: str) -> dict[s
 
 
 def check(content: Mapping[str, Any], keys: Iterable[bytes], kind: str) -> Seal:
-    """Whether one of the keys vouches for the document; the first key that has an entry decides."""
+    """Checks the seal; the first key that has an entry decides."""
     if FIELD not in content:
         return Seal.UNSEALED
     macs = content[FIELD]

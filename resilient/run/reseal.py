@@ -1,24 +1,24 @@
-"""Rekeying: every checkpoint of a run sealed anew, under another key, another mode, or none.
+"""Rekeying: seals every checkpoint of a run again, under another key, another mode, or none.
 
-A crash at any instant leaves each training state readable with the old or the new key, and doing it again
+A crash at any instant leaves each training state readable with the old or the new key, and running it again
 finishes. For each checkpoint, the oldest first:
 
-    1  commit a copy under a free name, sealed anew    as ever (see ``commit``): there, whole, or not at all
+    1  commit a copy under a free name, sealed with the new key    as always (see ``commit``)
     2  read the copy back to its last byte
-    3  pin the copy where the original is pinned
-    4  remove the original, then its pin               as ever
-    and when no file of the run is left that needs the old key, run.json names the new one.
+    3  pin the copy if the original is pinned
+    4  remove the original, then its pin                           as always
+    when no file of the run needs the old key any more, run.json names the new one
 
 The copy has the original's generation, step, reason, time and info; ``rekeyed_from`` in its info is the
-digest of the original's manifest. By that, a second try knows a copy from its original, and links the chain
-of parents again: where a parent was copied, the child names the copy. A child that is sealed right already
-is copied as well if its parent was.
+digest of the original's manifest. This lets a second try tell a copy from its original, and rebuild the chain
+of parents: if a parent was copied, the child names the copy. So a child of a copied parent is copied too,
+even if its own seal is right already.
 
 Why the oldest first, and run.json last: until the end the old key alone opens the newest checkpoint, so a
-run that goes on with it loses nothing; the new key alone is refused by run.json, so it cannot go on from an
-older one; the new key with the old one beside it opens everything, always.
+run that resumes with it loses nothing. run.json rejects the new key alone, so a run with it cannot resume
+from an older one. The new key together with the old one opens everything at any time.
 
-What is corrupt is set aside, as everywhere. The quarantine itself stays as it is, under the old key.
+Corrupt checkpoints are set aside as always. The quarantine itself stays unchanged, under the old key.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ ORIGIN = "rekeyed_from"
 
 @dataclass(frozen=True)
 class Resealed:
-    """A file that is sealed anew, under its new name; or what is wrong with one that could not be.
+    """The new name of a resealed file, or the failure of one that could not be resealed.
 
-    ``aside``: that one is in the quarantine now, and nothing goes on from it.
+    ``aside``: that one is in the quarantine now, and no run resumes from it.
     """
 
     name: str
@@ -62,10 +62,10 @@ class Resealed:
 
 
 class Rekey:
-    """Seals what belongs to one run anew. ``finished`` tells whether run.json names the new key now.
+    """Seals all files of one run with another key. ``finished``: run.json names the new key.
 
-    ``sealing`` holds the new mode and key, and in ``old_keys`` those that open what there is. ``stores`` were
-    opened with it, and with ``allow_plain``. The caller holds the lock of the run.
+    ``sealing`` holds the new mode and key; its ``old_keys`` open the existing files. ``stores`` were opened
+    with it, and with ``allow_plain``. The caller holds the lock of the run.
     """
 
     def __init__(self, world: World, sealing: Sealing, stores: Sequence[Store]) -> None:
@@ -84,14 +84,14 @@ class Rekey:
         weights: Iterable[Path],
         missing: Iterable[Path] = (),
     ) -> Iterator[Resealed]:
-        """Does all of it; yields each file as it is done, and what cannot be.
+        """Reseals everything; yields each file when it is done or has failed.
 
-        ``weights`` are the folders of the weights files, ``missing`` the run's places that are not there.
-        What could neither be sealed anew nor be set aside still needs the old key: then run.json goes on
-        naming that one, or else the new key alone would be accepted, and go on from an older state.
+        ``weights`` are the folders of the weights files, ``missing`` the places of the run that do not exist.
+        A file that could be neither resealed nor set aside still needs the old key. Then run.json keeps the
+        old key; otherwise a run with the new key alone would be accepted and resume from an older state.
 
-        Raises WrongKeyError, before anything is changed, when a checkpoint is sealed with a key that is not
-        there; StorageError where the disk fails: then it can be done again.
+        Raises WrongKeyError, before it changes anything, when the key of a checkpoint is missing;
+        StorageError when the disk fails: the caller can run it again.
         """
         for store in self._stores:
             self._demand_keys(store)
@@ -108,7 +108,7 @@ class Rekey:
 
     def _everything(self, weights: Iterable[Path], missing: Iterable[Path]) -> Iterator[Resealed]:
         for place in missing:
-            error = StorageError("is not there", hint="mount it, or --forget-missing if it is gone for good")
+            error = StorageError("does not exist", hint="mount it; if it is gone for good: --forget-missing")
             yield Resealed(str(place), FileFailure(str(place), error))
         for store in self._stores:
             yield from self._checkpoints(store)
@@ -121,7 +121,7 @@ class Rekey:
         if unproven:
             raise WrongKeyError(
                 f"not encrypted, so anybody could have put it there: {', '.join(unproven)}",
-                hint="remove it; or seal it as well with --accept-plain; nothing was changed",
+                hint="remove it, or rekey it too with --accept-plain; nothing was changed",
             )
         locked = [f.name for f in failures if isinstance(f.error, WrongKeyError)]
         if locked:
@@ -142,7 +142,7 @@ class Rekey:
             if original.digest in copies or self._differs(original, copies):
                 yield from self._reseal(store, original, copies)
         pins.remove_stale(self._files, store.entries())
-        # meta.json names the newest one by its new name.
+        # Again, so that meta.json names the newest one by its new name.
         store.recover()
 
     def _differs(self, entry: Entry, copies: dict[str, Entry]) -> bool:
@@ -151,7 +151,7 @@ class Rekey:
         return not sealed or made.parent in copies
 
     def _reseal(self, store: Store, original: Entry, copies: dict[str, Entry]) -> Iterator[Resealed]:
-        """Replaces one checkpoint by its copy, which then is in ``copies``."""
+        """Replaces one checkpoint by its copy and adds the copy to ``copies``."""
         found = copies.pop(original.digest, None)
         if found is not None and (failure := self._examine(store, found)):
             yield Resealed(found.name, failure, aside=True)
@@ -179,7 +179,7 @@ class Rekey:
         return None
 
     def _set_aside(self, store: Store, failure: FileFailure) -> FileFailure:
-        """Moves a corrupt checkpoint to the quarantine. Raises StorageError when that is impossible."""
+        """Moves a corrupt checkpoint to the quarantine. Raises StorageError when that fails."""
         aside = store.set_aside(failure)
         if isinstance(aside.error, StorageError):
             raise aside.error
@@ -191,11 +191,10 @@ class Rekey:
         Raises CorruptError when the original cannot be read, StorageError when the copy cannot.
         """
         made = original.manifest
-        # Its own name, which is a name on this disk: what else a manifest says that is not encrypted may be
-        # anything.
+        # Parses the file's own name, which exists on this disk: an unencrypted manifest may claim anything.
         named = layout.parse_checkpoint(original.name)
         if named is None:
-            raise CorruptError("it has a name that no checkpoint is given")
+            raise CorruptError("its name is not one of a checkpoint")
         name = layout.free_name(replace(named, copy=0), set(self._files.names(original.directory)))
         place = CommitPaths(original.directory, name.data, self._token())
         parent = copies[made.parent].digest if made.parent in copies else made.parent
@@ -209,7 +208,7 @@ class Rekey:
         try:
             store.verify(copy)
         except CorruptError as error:
-            raise StorageError(f"{copy.name} reads back differently than it was written: {error}") from error
+            raise StorageError(f"{copy.name} does not read back as it was written: {error}") from error
         return copy
 
     def _decode(self, data: bytes, original: Entry) -> Manifest:
@@ -218,10 +217,10 @@ class Rekey:
 
     def _write(self, original: Entry, writer: FileWriter) -> Written:
         with opened(self._files, original, self._keys) as blocks:
-            # A block is only valid until the next one is asked for, and may still be on its way to the disk.
+            # Copied: a block is valid only until the next one is read, and the writer may still need it then.
             written = write_stream(self._sealing, self._entropy, map(bytes, blocks), writer)
         if written.plain_bytes != original.manifest.plain_bytes:
-            raise CorruptError("it does not hold as much as its manifest says")
+            raise CorruptError("its content is shorter or longer than its manifest says")
         return written
 
     def _make_manifest(self, original: Entry, place: CommitPaths, parent: str, written: Written) -> bytes:
@@ -252,14 +251,14 @@ class Rekey:
                 if self._reseal_weights(folder / name):
                     yield Resealed(name)
             except FileNotFoundError as error:
-                # Who removes a file while we are at it wants it gone; its copy, nobody may want gone.
+                # A user who removes the original wants it gone. A vanished copy is an error.
                 if name in self._files.names(folder):
-                    raise StorageError(f"the copy of {name} has gone while it was made") from error
+                    raise StorageError(f"the copy of {name} vanished while it was made") from error
             except CheckpointError as error:
                 yield Resealed(name, FileFailure(name, error))
 
     def _reseal_weights(self, path: Path) -> bool:
-        """Replaces a weights file by the same under the new key; whether that was needed."""
+        """Reseals a weights file under the new key; returns whether that was needed."""
         opening = bare_file.read_stock(self._files, path, self._keys, skip_tensor)
         if opening == OpeningKey(self._sealing.mode, self._sealing.key):
             return False

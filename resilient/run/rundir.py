@@ -1,12 +1,13 @@
-"""The run directory: what belongs to one run beside its checkpoints.
+"""The run directory: the files of one run beside its checkpoints.
 
-    run.json     who the run is (RunRecord); written whole, durably, never by anybody without the lock; sealed
-                 with the run's key, where there is one (``record_seal``, ``belief``)
-    lock         held by the one supervisor, or the one plain monitor, that works on the run; its content
-                 says who (``lock_owner``)
-    journal.jsonl, logs/attempt_0001/rank_0.log, quarantine/, checkpoint/...
+    run.json        the identity of the run (RunRecord). Only the holder of the lock writes it, whole and
+                    durably. It is sealed with the run's key, if there is one (``record_seal``, ``belief``)
+    lock            held by the one supervisor, or the one plain monitor, that works on the run; its content
+                    names that process (``lock_owner``)
+    journal.jsonl   every event of the run
+    logs/attempt_0001/rank_0.log, quarantine/, checkpoint/...
 
-A directory with checkpoints of ours and without a readable run.json is refused: a new run_id would make all
+A directory with checkpoints of ours but without a readable run.json is rejected: a new run_id would make all
 of them foreign, and the run would silently start from zero.
 """
 
@@ -33,8 +34,8 @@ KIND = "run"  # the seal covers it, beside the content
 _LIMIT_BYTES = 1024 * 1024
 _MAX_RANKS = 2**20
 
-# What JSON of any other shape may lead to: not a number, no such field, another type, a number that is
-# infinite, and brackets nested too deep.
+# The errors that JSON of another shape may cause: not a number, a missing field, another type, an infinite
+# number, brackets nested too deep.
 _NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 NEW = "new"
@@ -42,20 +43,20 @@ RUNNING = "running"
 STOPPED = "stopped"
 FAILED = "failed"
 COMPLETE = "complete"
-ADOPTING = "adopting"  # `resilient adopt` is at work, or was interrupted: its checkpoint is not there yet
+ADOPTING = "adopting"  # `resilient adopt` is running, or was interrupted before it committed its checkpoint
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Who a run is. ``seed`` is what its workers seed every random stream with, chosen once.
+    """The identity of a run. Its workers seed every random stream with ``seed``, which is chosen once.
 
-    ``salt`` (hexadecimal) goes with a passphrase; ``key_id`` names the key without telling it; ``plain`` says
-    whether the run has ever been told to save without one, ``key_ids`` with which ones it has been told to (a
-    script may seal with a key of its own, which is none of them). ``checkpoints`` are the directories that
-    the script keeps its checkpoints in, and ``home`` is where the run itself was when that was written down:
-    what becomes of them when it is moved or copied is in ``places``. ``accepted`` are the digests of
-    unencrypted manifests that the user has taken as this run's, and ``saved`` tells that it has acknowledged
-    a checkpoint: from then on it starts from zero only if the user accepts that.
+    ``salt`` (hexadecimal) goes with a passphrase. ``key_id`` names the key without revealing it, ``key_ids``
+    all keys that the run was ever configured with (a script's own key is none of them), and ``plain`` says
+    whether it was ever configured to save without one. ``checkpoints`` are the directories in which the
+    script keeps its checkpoints, and ``home`` is the run's directory at the time that was written; ``places``
+    says what a move or a copy does to them. ``accepted`` are the digests of unencrypted manifests that the
+    user accepted as this run's. ``saved``: the run has acknowledged a checkpoint; from then on it starts from
+    zero only if the user accepts that.
     """
 
     run_id: str
@@ -78,7 +79,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class FoundRecord:
-    """A record as it lies on disk, how its seal looks with the keys at hand, and whose seals it has."""
+    """A record on disk, the state of its seal under the keys at hand, and the ids of the sealing keys."""
 
     record: RunRecord
     seal: Seal
@@ -86,13 +87,13 @@ class FoundRecord:
 
 
 Keep = Callable[[Path, bytes], None]
-"""Gives a file a new content, durably: at once (it raises StorageError), or soon, and in order."""
+"""Replaces a file's content durably: at once (it raises StorageError), or later but in order."""
 
 
 class RunDirectory:
-    """One run's directory on disk. ``keep`` writes its files for us; None: we do, and wait for the disk.
+    """One run's directory on disk. ``keep`` writes its files; with None this process does, synchronously.
 
-    Its record is sealed with each of ``keys``, and not at all without any.
+    Its record is sealed with each of ``keys``; without keys it has no seal.
     """
 
     def __init__(
@@ -108,11 +109,11 @@ class RunDirectory:
         self._entropy = world.entropy
 
     def sealed_with(self, keys: Iterable[bytes]) -> RunDirectory:
-        """The same directory for somebody who seals its record with these keys."""
+        """The same directory, with these keys to seal its record."""
         return RunDirectory(self.root, self._world, self.keep, keys=keys)
 
     def kept_by(self, keep: Keep) -> RunDirectory:
-        """The same directory for somebody whose files ``keep`` writes."""
+        """The same directory, with ``keep`` to write its files."""
         return RunDirectory(self.root, self._world, keep, keys=self._keys)
 
     @property
@@ -120,16 +121,16 @@ class RunDirectory:
         return self.root / "journal.jsonl"
 
     def log(self, attempt: int, rank: int = 0) -> Path:
-        """Where an attempt's output is kept."""
+        """The file with an attempt's output."""
         return self.root / "logs" / f"attempt_{attempt:04d}" / f"rank_{rank}.log"
 
     @property
     def saver_log(self) -> Path:
-        """What the saver says when something is wrong with it."""
+        """The file with the saver's error output."""
         return self.root / "logs" / "saver.log"
 
     def lock(self) -> FileLock:
-        """Takes the run for this process. Raises BusyError, with the pid of who has it."""
+        """Locks the run for this process. Raises BusyError with the pid of the holder."""
         self._files.make_directory(self.root)
         path = self.root / "lock"
         try:
@@ -148,9 +149,9 @@ class RunDirectory:
             return 0, True
 
     def read(self) -> RunRecord | None:
-        """The run's record as it claims to be; None for a directory that holds no run yet.
+        """The run's record, unproven; None when the directory holds no run yet.
 
-        Raises UnusableError when it cannot be understood, or is missing though checkpoints are there.
+        Raises UnusableError when it cannot be decoded, or is missing although there are checkpoints.
         """
         found = self.look(())
         return found.record if found is not None else None
@@ -174,14 +175,14 @@ class RunDirectory:
             ) from error
 
     def open(self, template: Mapping[str, Any] | None = None) -> RunRecord:
-        """The run's record; a new one, made durable, where there is none. The caller holds the lock.
+        """The run's record; writes a new one durably when there is none. The caller holds the lock.
 
-        Raises UnusableError where this directory's keys do not vouch for the one that is there.
+        Raises UnusableError when the keys of this directory do not vouch for an existing record.
         """
         found = self.look(self._keys)
         if found is not None:
             if self._keys and found.seal is not Seal.SEALED:
-                raise UnusableError(f"{self.root / 'run.json'} was changed by somebody without the run's key")
+                raise UnusableError(f"somebody without the run's key changed {self.root / 'run.json'}")
             return found.record
         record = RunRecord(
             run_id=self._entropy.token(16).hex(),
@@ -194,8 +195,8 @@ class RunDirectory:
         return self.write(replace(record, **(template or {})))
 
     def write(self, record: RunRecord) -> RunRecord:
-        """Makes this the run's record, durably."""
-        # Tuples become lists, as a reader of the file finds them.
+        """Writes the run's record durably."""
+        # Through JSON first: tuples become lists, so the seal covers what a reader decodes.
         content = json.loads(json.dumps(asdict(record)))
         data = (json.dumps(record_seal.seal(content, self._keys, KIND), indent=2) + "\n").encode()
         (self.keep or self._replace)(self.root / "run.json", data)
@@ -206,20 +207,20 @@ class RunDirectory:
         commit.rewrite(self._world, path, data)
 
     def _has_checkpoints(self) -> bool:
-        """Whether checkpoints lie in the directory itself, of whatever rank."""
+        """Whether the directory itself holds checkpoints, of any rank."""
         return has_manifests(self._files, self.root)
 
     def _demand_no_checkpoints(self) -> None:
         if self._has_checkpoints():
             raise UnusableError(
-                f"{self.root} holds checkpoints and no run.json, which says whose they are",
+                f"{self.root} holds checkpoints, but no run.json, which says whose they are",
                 hint="restore run.json from a copy, or name another directory (--run-dir); to start anew, "
                 "move it aside (--fresh --archive)",
             )
 
 
 def has_manifests(files: Files, place: Path) -> bool:
-    """Whether anything that is called a manifest lies in a place, of whatever rank, run or key."""
+    """Whether a place holds any manifest, of any rank, run or key."""
     checkpoints = place / "checkpoint"
     ranks = [checkpoints / name for name in files.names(checkpoints) if name.startswith("rank_")]
     return any(
@@ -230,7 +231,7 @@ def has_manifests(files: Files, place: Path) -> bool:
 
 
 def _decode(content: Any) -> RunRecord:
-    """A record out of JSON; fields of a later version are left alone."""
+    """A record from JSON; ignores fields of later versions."""
     if not isinstance(content, dict):
         raise TypeError("it is no JSON object")
     known = {name: content[name] for name in RunRecord.__dataclass_fields__ if name in content}
@@ -247,7 +248,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    """Something that can stand in an argument list or name a file."""
+    """Whether a value can be an argument of a command or the name of a file."""
     return isinstance(value, str) and "\0" not in value
 
 

@@ -1,7 +1,7 @@
-"""Files without a manifest on disk: opened with the one of our keys that fits, and parsed whole.
+"""Reads files without a manifest: opens them with the key that fits, and parses them whole.
 
-These are stock MindSpore's checkpoints, and the weights files. What opens and parses to its last byte is
-taken for right; more than that can nobody tell of them.
+These are stock MindSpore's checkpoints, and the weights files. A file that opens and parses to its last byte
+counts as intact; no stronger check exists for them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from resilient.store.patience import PatientReader, patiently
 
 @dataclass(frozen=True)
 class OpeningKey:
-    """What opens a file: its mode and key, both None for one that is not encrypted."""
+    """The mode and key that open a file, both None for one that is not encrypted."""
 
     mode: str | None
     key: bytes | None = field(repr=False)
 
 
 def read_stock(files: Files, path: Path, keys: Sequence[bytes], sink: Sink) -> OpeningKey:
-    """Reads a file into what ``sink`` gives (see ``container.decode``), and tells what opened it.
+    """Reads a file into the memory that ``sink`` gives (see ``container.decode``); returns what opened it.
 
-    Keys are tried in turn; what a sink was given before the last one must be thrown away. Raises
-    CorruptError, WrongKeyError when it is encrypted and no key fits it, FileNotFoundError, StorageError.
+    It tries the keys in turn, so the caller keeps only what the sink received under the last one. Raises
+    CorruptError, WrongKeyError when it is encrypted and no key fits, FileNotFoundError, StorageError.
     """
     with _reading(files, path) as reader:
         openings = _openings(bare.mode_of(reader), keys)
@@ -77,7 +77,7 @@ def _openings(mode: str | None, keys: Sequence[bytes]) -> list[OpeningKey]:
 
 
 def _bounded(sink: Sink, limit_bytes: int) -> Sink:
-    """The same sink, that is never asked for more memory than the file has bytes."""
+    """The same sink, limited to as much memory per tensor as the file has bytes."""
 
     def bounded(
         name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int

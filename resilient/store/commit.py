@@ -1,9 +1,9 @@
 """The commit sequence: how two files become one checkpoint, and how they stop being one.
 
-D is the data file, M its manifest, D~ and M~ their temporary names. A name is visible the moment it is
-given, but it survives a crash of the machine only once its directory has been synced; until then any of the
-names given since may be there or not, in any combination. A checkpoint is committed when M is there. M is
-whole whenever it is there, and so is D whenever M is:
+D is the data file, M its manifest, D~ and M~ their temporary names. A new name is visible at once, but it
+survives a crash of the machine only after a sync of its directory. Before that sync, any combination of the
+new names may survive. A checkpoint is committed when M exists. M is whole whenever it exists, and so is D
+whenever M exists:
 
     commit                                      after a crash here, recovery finds
     1  create D~, write, sync, close            D~ or nothing, torn or whole      removed
@@ -19,14 +19,13 @@ whole whenever it is there, and so is D whenever M is:
     2  remove D, sync the directory             M~, with D or not                 as in 4
     3  remove M~                                M~ or nothing                     removed
 
-A data file without manifest is therefore ours exactly when an authentic M~ names it and it is, byte for
-byte, what M~ binds. Any other, say one of stock's ModelCheckpoint in the same folder, is nobody's business
-here.
+So a data file without a manifest is ours exactly when an authentic M~ names it and its bytes are those that
+M~ binds. This code touches no other file, for example one of stock's ModelCheckpoint in the same folder.
 
-A sync that fails is never tried again, and what it covered is never reported as saved: the kernel may have
-dropped the pages and would call the second sync a success. After any error the sequence undoes its own
-names as far as it can; what it cannot undo is as after a crash, and left to recovery. Nothing is ever
-renamed over a name that was there before, so the caller chooses free names and holds the lock of the run.
+A failed sync is never retried, and its data is never reported as saved: the kernel may have dropped the
+pages and would call the second sync a success. After any error the sequence undoes its own names as far as
+it can, and leaves the rest to recovery, as after a crash. It never renames over an existing name, so the
+caller chooses free names and holds the lock of the run.
 """
 
 from __future__ import annotations
@@ -73,15 +72,16 @@ class CommitPaths:
 
 
 def _gone_is_told(sequence: Callable[P, T]) -> Callable[P, T]:
-    """A file of ours that somebody removes meanwhile is the storage's error, like any other."""
+    """Turns the error for a file of ours that somebody removed meanwhile into a StorageError."""
 
     @functools.wraps(sequence)
     def told(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return sequence(*args, **kwargs)
         except FileNotFoundError as error:
-            message = f"{error.filename} has gone while it was being saved"
-            raise StorageError(message, errno=error.errno, hint="somebody else removes files here") from error
+            message = f"{error.filename} vanished while it was being saved"
+            hint = "another program removes files here: stop it"
+            raise StorageError(message, errno=error.errno, hint=hint) from error
 
     return told
 
@@ -95,7 +95,7 @@ def commit(
 ) -> bytes:
     """Makes one checkpoint durable and returns its manifest's bytes.
 
-    ``write_data`` writes the data file, ``make_manifest`` turns what it returned into the manifest. When this
+    ``write_data`` writes the data file; ``make_manifest`` turns its result into the manifest. When this
     returns, the checkpoint survives any crash. When it raises, the checkpoint is not committed.
     """
     _demand_free(files, place)
@@ -109,7 +109,7 @@ def commit(
         files.rename(place.manifest_temporary, place.manifest)
         files.sync_directory(place.directory)
     except BaseException:
-        # Also when interrupted from the keyboard. The error that stopped us is the one that counts.
+        # KeyboardInterrupt too. The caller sees the first error, not one of the undoing.
         with contextlib.suppress(StorageError, OSError):
             _undo(files, place)
         raise
@@ -117,7 +117,7 @@ def commit(
 
 
 def remove(files: Files, place: CommitPaths) -> None:
-    """Removes a committed checkpoint so that no crash leaves a part of it that recovery cannot name."""
+    """Removes a committed checkpoint; recovery can name every part of it that a crash leaves behind."""
     files.rename(place.manifest, place.manifest_temporary)
     files.sync_directory(place.directory)
     finish_removal(files, place.data, place.manifest_temporary)
@@ -140,14 +140,14 @@ def replace(
     write: Callable[[FileWriter], T],
     check: Callable[[], None] = lambda: None,
 ) -> T:
-    """Gives ``path`` a new content, durably: a reader sees the whole old file or the whole new one.
+    """Replaces the content of ``path`` durably: a reader sees the whole old file or the whole new one.
 
-    ``check`` is called once everything has been written; what it raises leaves the old file.
+    It calls ``check`` after the last write; an error of ``check`` leaves the old file in place.
     """
     temporary = path.with_name(layout.temporary(path.name, token))
     try:
         written = write_synced(files, temporary, write)
-        # Not before the sync: until then the last piece may be on its way from memory that is changed.
+        # Only after the sync: until then the kernel may still copy the last piece from memory that changes.
         check()
         files.rename(temporary, path)
         files.sync_directory(path.parent)
@@ -159,13 +159,13 @@ def replace(
 
 
 def rewrite(world: World, path: Path, data: bytes) -> None:
-    """Gives a small file a new content, durably, as :func:`replace` does. Raises StorageError."""
+    """Replaces the content of a small file durably, as :func:`replace` does. Raises StorageError."""
     token = world.entropy.token(layout.TOKEN_BYTES).hex()
     replace(world.files, path, token, lambda writer: writer.write(data))
 
 
 def write_synced(files: Files, path: Path, write: Callable[[FileWriter], T]) -> T:
-    """Writes a new file and makes its content, not yet its name, durable."""
+    """Writes a new file and fsyncs its content; its name is not durable yet."""
     writer = files.create(path)
     try:
         written = write(writer)
@@ -192,10 +192,10 @@ def _is_there(files: Files, path: Path) -> bool:
 
 
 def _undo(files: Files, place: CommitPaths) -> None:
-    """Takes the steps of a commit back, in reverse, as far as they were taken.
+    """Undoes in reverse order the steps that a commit has taken.
 
-    The temporary names are ours alone. So a temporary that is gone while its final name is there was
-    renamed by us: the final name was free when we began.
+    The temporary names are ours alone, and the final names were free at the start. So when a temporary is
+    gone and its final name exists, this commit renamed it.
     """
     names = set(files.names(place.directory))
     if place.manifest.name in names:

@@ -1,4 +1,4 @@
-"""What goes into a store and what comes out of it, as values."""
+"""The values that go into a store and come out of it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Draft:
     """A training state that is to become a checkpoint.
 
     ``step`` counts over the run, ``step_in_epoch`` within ``epoch``. ``records`` and ``extra`` are its
-    content (see ``codec.container``), ``reason`` why it is made ("schedule", "end", "exception", "signal"),
-    ``failure`` whether that is a failure of the run. ``info`` is a small JSON object for the manifest.
-    ``check`` is called once everything has been read and before anything is committed: for memory that
-    somebody else may have changed meanwhile; it raises a ResilientError to give the checkpoint up.
+    content (see ``codec.container``). ``reason`` says why it is made ("schedule", "end", "exception",
+    "signal"), ``failure`` whether that is a failure of the run. ``info`` is a small JSON object for the
+    manifest. The store calls ``check`` after it has read everything and before it commits anything: it
+    raises a ResilientError to abandon the checkpoint, for example when the memory was changed meanwhile.
     """
 
     prefix: str
@@ -65,7 +65,7 @@ class Entry:
     def name(self) -> str:
         return self.manifest.file_name
 
-    # Cached: before a removal every checkpoint that stays is looked at.
+    # Cached: every removal looks at each checkpoint that stays.
 
     @cached_property
     def path(self) -> Path:
@@ -80,7 +80,7 @@ class Entry:
 class FileFailure:
     """A file that could not be used, read or removed, and why.
 
-    ``ours`` is False for what belongs to another run: it is no reason to refuse a fresh start.
+    ``ours`` is False for a file of another run, which is no reason to refuse a fresh start.
     """
 
     name: str
@@ -92,25 +92,25 @@ class FileFailure:
 
 
 def split_corrupt(failures: Sequence[FileFailure]) -> tuple[tuple[FileFailure, ...], tuple[FileFailure, ...]]:
-    """What was set aside as corrupt, and all other failures."""
+    """The corrupt checkpoints that were set aside, and all other failures."""
     corrupt = tuple(failure for failure in failures if isinstance(failure.error, CorruptError))
     return corrupt, tuple(failure for failure in failures if failure not in corrupt)
 
 
 def skipped(failures: Sequence[FileFailure], directory: str) -> Iterator[str]:
-    """Names what recovery has skipped, a line each; checkpoints of other runs, which may be many, in one."""
+    """One line for each checkpoint that recovery skipped; one for all of other runs, which may be many."""
     for failure in failures:
         if failure.ours:
-            yield f"an unusable checkpoint was skipped: {failure}"
+            yield f"skipped an unusable checkpoint: {failure}"
     if others := sum(not failure.ours for failure in failures):
         what = "1 checkpoint" if others == 1 else f"{others} checkpoints"
-        yield f"{what} of other runs in {directory} skipped"
+        yield f"skipped {what} of other runs in {directory}"
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What ``recover`` found: checkpoints (newest first), what it set aside, removed, and could not
-    handle."""
+    """The result of ``recover``: the checkpoints (newest first), and the files that it set aside, removed
+    or could not handle."""
 
     entries: tuple[Entry, ...]
     quarantined: tuple[FileFailure, ...] = ()
@@ -120,7 +120,7 @@ class Recovery:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A checkpoint that was read in full, with its ``extra``, and the newer ones that could not be used."""
+    """A checkpoint that was read in full, its ``extra``, and the newer ones that could not be used."""
 
     entry: Entry
     extra: bytes
@@ -129,7 +129,7 @@ class LoadedCheckpoint:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What ``prune`` removed, what it set aside, what it could not remove, and what is still there."""
+    """The result of ``prune``: what it removed, set aside, could not remove, and left in place."""
 
     removed: tuple[Entry, ...] = ()
     quarantined: tuple[FileFailure, ...] = ()

@@ -6,12 +6,12 @@
     manifest         ...                      CKP_rank_0-2_3.manifest  the same stem
     weights          <root>/checkpoint_network/rank_0/CKP_rank_0-network-2_3.ckpt
                      <root>/checkpoint_trainable/rank_0/CKP_rank_0-trainable_params-2_3.ckpt
-    pin              ...                      CKP_rank_0-2_3.pin       the same stem: retention leaves it be
+    pin              ...                      CKP_rank_0-2_3.pin       the same stem: retention keeps it
     temporary        .<final name>.<16 hexadecimal digits>.tmp         in the folder of the final name
 
 The names of checkpoints and weights are upstream CheckpointMonitor's. A temporary name begins with a dot
-and ends in ``.tmp``, so neither stock nor we can take it for a checkpoint. Nothing here globs: a prefix may
-hold any character a file name may, ``*`` and dashes included.
+and ends in ``.tmp``, so neither stock nor we take it for a checkpoint. Nothing here globs: a prefix may
+hold any character of a file name, ``*`` and dashes included.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _RANK_LOCK = re.compile(rf"\.{_RANK.pattern}\.lock")
 
 @dataclass(frozen=True)
 class CheckpointName:
-    """What the name of a checkpoint says. ``copy`` is stock's numeric suffix, 0 for none."""
+    """The parts of a checkpoint's name. ``copy`` is stock's numeric suffix, 0 for none."""
 
     prefix: str
     rank: int
@@ -77,7 +77,7 @@ class CheckpointName:
 
 @dataclass(frozen=True)
 class WeightsName:
-    """What the name of a weights file says; ``kind`` is NETWORK or TRAINABLE."""
+    """The parts of a weights file's name; ``kind`` is NETWORK or TRAINABLE."""
 
     prefix: str
     rank: int
@@ -91,7 +91,7 @@ class WeightsName:
 
 
 def parse_checkpoint(name: str) -> CheckpointName | None:
-    """What a data file's name says; None when it is not a checkpoint's name."""
+    """The parts of a data file's name; None when it is not a checkpoint's name."""
     match = _CHECKPOINT.fullmatch(name)
     if match is None or _TEMPORARY.fullmatch(name):
         return None
@@ -104,12 +104,12 @@ def parse_checkpoint(name: str) -> CheckpointName | None:
         failure=match["breakpoint"] is not None,
         copy=numbers["copy"],
     )
-    # A number with leading zeros reads the same and is another name.
+    # A number with leading zeros parses the same but makes another name.
     return parsed if parsed.data == name else None
 
 
 def parse_weights(name: str) -> WeightsName | None:
-    """What a weights file's name says; None when it is not one."""
+    """The parts of a weights file's name; None when it is not one."""
     match = _WEIGHTS.fullmatch(name)
     if match is None:
         return None
@@ -155,12 +155,12 @@ def temporary(final: str, token: str) -> str:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether one of our writers gave this name, as opposed to anybody else's temporary file."""
+    """Whether this is a temporary name of ours, not of another program."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def final_of(temporary_name: str) -> str:
-    """The name that a temporary file would have got."""
+    """The final name that a temporary file was written for."""
     match = _TEMPORARY.fullmatch(temporary_name)
     assert match is not None
     return match["final"]
@@ -179,7 +179,7 @@ def trainable_directory(root: Path, rank: int) -> Path:
 
 
 def rank_lock(root: Path, rank: int) -> Path:
-    """Held by whoever commits this rank's checkpoints right now."""
+    """The lock that the process holds which commits this rank's checkpoints."""
     return root / f".rank_{rank}.lock"
 
 
@@ -196,7 +196,7 @@ def rank_of_lock(name: str) -> int | None:
 
 
 def is_set_aside_as(name: str, original: str) -> bool:
-    """Whether a name in the quarantine is what this data file was called there: a copy has a number."""
+    """Whether this data file may have this name in the quarantine, where a second one gets a number."""
     stem = original.removesuffix(DATA_SUFFIX)
     return name == original or (name.startswith(f"{stem}~") and name.endswith(DATA_SUFFIX))
 

@@ -1,7 +1,7 @@
-"""What writers that died have left in a folder of checkpoints, and how it is cleared away.
+"""Removes the files that dead writers left in a folder of checkpoints.
 
 Temporary names are ours alone. A data file without a manifest is ours exactly when an authentic temporary
-manifest names it and it is, byte for byte, what that manifest binds (see ``commit``).
+manifest names it and its bytes are those that the manifest binds (see ``commit``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from resilient.store.survey import Surveyor
 
 
 class Leftovers:
-    """Temporary files, and data files that were never committed or are half removed, in one folder."""
+    """The temporary files, and the uncommitted or half removed data files, in one folder."""
 
     def __init__(self, directory: Path, files: Files, surveyor: Surveyor, keys: tuple[bytes, ...]) -> None:
         self._directory = directory
@@ -30,7 +30,7 @@ class Leftovers:
         self._keys = keys
 
     def remove(self) -> tuple[tuple[str, ...], tuple[FileFailure, ...]]:
-        """Removes them all: what has gone, and what could not be removed.
+        """Removes them all; returns the names removed, and the failures.
 
         The caller holds the lock of the run. Raises StorageError when the folder cannot be listed.
         """
@@ -38,8 +38,8 @@ class Leftovers:
         temporary = sorted(filter(layout.is_temporary, names))
         try:
             if temporary:
-                # A writer killed before its sync leaves names that a loss of power still takes back: no
-                # manifest may return without its data, no data without the manifest that names it.
+                # A writer killed before its sync leaves names that a power loss can still revert. No manifest
+                # may return without its data, and no data without the manifest that names it.
                 self._files.sync_directory(self._directory)
         except StorageError as error:
             return (), (FileFailure(self._directory.name, error, ours=False),)
@@ -53,7 +53,7 @@ class Leftovers:
         return tuple(removed), tuple(failures)
 
     def _remove(self, name: str, names: Collection[str]) -> Iterator[str]:
-        """Removes a temporary file; when it is a manifest, the data file that it names as ours first."""
+        """Removes a temporary file; before a manifest, the data file that it names as ours."""
         path = self._directory / name
         owned = self._uncommitted_data(path, names)
         if owned is not None:
@@ -65,7 +65,7 @@ class Leftovers:
         yield name
 
     def _uncommitted_data(self, path: Path, names: Collection[str]) -> str | None:
-        """The data file that a temporary manifest names as ours, if it is there and not committed."""
+        """The data file that a temporary manifest names as ours, if it exists and is not committed."""
         final = layout.final_of(path.name)
         if not final.endswith(layout.MANIFEST_SUFFIX):
             return None
@@ -76,7 +76,7 @@ class Leftovers:
                 return None
             read_sealed(self._files, entry, self._keys, skip_tensor)
         except CorruptError:
-            # A torn manifest names nothing yet. And a file that is not what the manifest binds was put
-            # there by somebody else since: it is theirs.
+            # A torn manifest names nothing yet. A data file that differs from what the manifest binds was
+            # put there by another program: it stays.
             return None
         return entry.name

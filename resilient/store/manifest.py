@@ -4,19 +4,18 @@ A manifest is one line of canonical JSON (ASCII, keys sorted, no spaces) and a n
 
     {"mac":"<64 hexadecimal digits>","manifest":{...the fields of Manifest...}}
 
-``mac`` is HMAC-SHA256 over the canonical JSON of the inner object, under the manifest key (``codec.keys``);
-without encryption it is a plain SHA-256, which detects accidents and no malice. The bytes must be exactly
-what encoding their content gives again, so there is one spelling of every manifest and no byte that nothing
-covers.
+``mac`` is HMAC-SHA256 over the canonical JSON of the inner object, under the manifest key (``codec.keys``).
+Without encryption it is a plain SHA-256, which detects accidents but no tampering. Decoding and encoding
+again must give the same bytes, so each manifest has one spelling and the mac covers every byte.
 
-What refuses a manifest, in this order:
+A manifest is rejected, checked in this order, when it
 
-1. larger than any, not canonical, or a mac that is wrong under the right key   CorruptError
-2. another run's or another rank's                                              ForeignError
-3. sealed under a key we do not have                                            WrongKeyError
-4. not encrypted while encryption is on: anybody could have written it          UnprovenError
-5. a format of a later version                                                  ForeignError
-6. fields of another type, out of range, or that contradict each other          CorruptError
+1. is too large, not canonical, or has a wrong mac under the right key          CorruptError
+2. belongs to another run or rank                                               ForeignError
+3. is sealed under a key that we do not have                                    WrongKeyError
+4. is not encrypted while encryption is on: anybody could have written it       UnprovenError
+5. has the format of a later version                                            ForeignError
+6. has fields of another type, out of range, or contradicting each other        CorruptError
 
 ``parent`` is the SHA-256 of the file of the manifest before it, so the manifests of a run form a chain.
 """
@@ -34,12 +33,12 @@ from resilient.codec.keys import KEY_BYTES, key_id, manifest_key
 from resilient.errors import CorruptError, ForeignError, UnprovenError, WrongKeyError
 
 FORMAT = 1
-LIMIT_BYTES = 64 * 1024 * 1024  # the tags of four terabytes, and far below what hurts to read
+LIMIT_BYTES = 64 * 1024 * 1024  # holds the tags of four terabytes, and is still quick to read
 
 GCM_TAG_BYTES = 16
 DIGEST_BYTES = 32
 _MAX_NUMBER = 2**53
-_MAX_PARTS = 10_000  # JSON values: each may cost a hundred times the bytes that it takes in the file
+_MAX_PARTS = 10_000  # JSON values: each may cost a hundred times its bytes in the file
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Manifest:
     first. ``file_bytes`` is the size on disk, ``plain_bytes`` that of the plaintext. ``mode`` and
     ``key_id`` are None without encryption. ``tags`` are those of the blocks, in order. ``reason`` says why
     the checkpoint was made, ``failure`` whether that was a failure of the run. ``created`` is wall time in
-    seconds, for people. ``info`` is a small JSON object that is free for the caller.
+    seconds, for display only. ``info`` is a small JSON object with the caller's own content.
     """
 
     run_id: str
@@ -83,15 +82,15 @@ class Manifest:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what cannot be: an unencrypted manifest is anybody's."""
+        """Raises ValueError for impossible values: anybody can write an unencrypted manifest."""
         _demand((self.mode is None) == (self.key_id is None), "a mode needs a key, and a key a mode")
-        _demand(self.mode is None or self.mode in KEY_BYTES, "nobody knows its mode")
+        _demand(self.mode is None or self.mode in KEY_BYTES, "its mode is unknown")
         _demand(all(0 <= number < _MAX_NUMBER for number in self._numbers()), "a number is out of range")
         _demand(abs(self.created) < _MAX_NUMBER, "its time is out of range")
-        _demand("/" not in self.file_name and self.file_name.endswith(".ckpt"), "its file has another name")
-        _demand(all(len(tag) == _tag_bytes(self.mode) for tag in self.tags), "a tag has another length")
-        # No block is empty, and none is smaller than its plaintext: whoever takes memory for the plaintext
-        # takes no more than there is of the file.
+        _demand("/" not in self.file_name and self.file_name.endswith(".ckpt"), "its file name is not valid")
+        _demand(all(len(tag) == _tag_bytes(self.mode) for tag in self.tags), "a tag has a wrong length")
+        # No block is empty, and none is smaller than its plaintext. So a reader that allocates memory for
+        # the plaintext never allocates more than the size of the file.
         _demand(len(self.tags) <= self.plain_bytes <= self.file_bytes, "its sizes contradict each other")
 
     def _numbers(self) -> tuple[int, ...]:
@@ -117,8 +116,8 @@ def encode(manifest: Manifest, key: bytes | None) -> bytes:
 def decode(data: bytes, keys: Sequence[bytes], owner: Owner, *, allow_plain: bool = False) -> Manifest:
     """The manifest in a file's bytes, if it is authentic and ``owner``'s.
 
-    ``keys`` are all that may have sealed it; with none, only unencrypted manifests can be read. Unencrypted
-    ones are refused while there are keys, unless ``allow_plain``. Raises CorruptError, WrongKeyError
+    ``keys`` are all that may have sealed it. Without keys, only unencrypted manifests can be read; with
+    keys, unencrypted ones are rejected unless ``allow_plain``. Raises CorruptError, WrongKeyError
     and ForeignError as the module's docstring says.
     """
     inner, mac = _parse(data)
@@ -139,17 +138,17 @@ def unproven() -> UnprovenError:
     """The error for a manifest that no key vouches for, where the run is encrypted."""
     return UnprovenError(
         "not encrypted, so anybody could have put it there",
-        hint="encryption is on now: --accept-plain takes it as this run's, here and in `resilient rekey`",
+        hint="encryption is on now: if it is this run's, give --accept-plain, here or to `resilient rekey`",
     )
 
 
 def digest(data: bytes) -> str:
-    """What a child calls its parent: the SHA-256 of the manifest's file."""
+    """The SHA-256 of a manifest's file, by which the next manifest names it as its parent."""
     return hashlib.sha256(data).hexdigest()
 
 
 def claims(data: bytes) -> Mapping[str, Any]:
-    """What a manifest says, without any proof; nothing when it cannot be read at all."""
+    """The unproven content of a manifest; empty when it cannot be read at all."""
     try:
         return _parse(data)[0]
     except CorruptError:
@@ -157,17 +156,17 @@ def claims(data: bytes) -> Mapping[str, Any]:
 
 
 def claimed_generation(data: bytes) -> int:
-    """The generation that a manifest claims without proof, 0 for one that makes no sense."""
+    """The generation that a manifest claims without proof, 0 when it is not plausible."""
     try:
         generation = _parse(data)[0].get("generation")
     except CorruptError:
         return 0
-    # A forged claim must not be able to use up the numbers.
+    # A forged claim must not exhaust the numbers.
     return generation if isinstance(generation, int) and 0 < generation < 2**40 else 0
 
 
 def _canonical(value: Any) -> bytes:
-    # NaN stays: a loss that has become NaN must not make the checkpoint impossible.
+    # NaN is allowed: a loss of NaN must not prevent the checkpoint.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
 
@@ -211,7 +210,7 @@ def _authenticate(inner: Mapping[str, Any], mac: bytes, keys: Sequence[bytes]) -
     for key in keys:
         if hmac.compare_digest(_mac({**inner, "key_id": key_id(key)}, key), mac):
             if wanted != key_id(key):
-                # Ours, with only the key's id damaged: corruption, not a key that is missing.
+                # Our key sealed it, and only the key's id is damaged: corruption, not a missing key.
                 raise CorruptError("the manifest has been changed")
             return True
         if wanted == key_id(key):
@@ -243,7 +242,7 @@ def _from_json(inner: Mapping[str, Any]) -> Manifest:
 
 def _split_tags(text: str, mode: str | None, blocks: int) -> tuple[bytes, ...]:
     joined, size = bytes.fromhex(text), _tag_bytes(mode)
-    # Python reads capitals and spaces too.
+    # fromhex accepts capitals and spaces too.
     if joined.hex() != text or len(joined) != size * blocks:
         raise ValueError("its tags are incomplete")
     return tuple(joined[start : start + size] for start in range(0, len(joined), size))
@@ -254,7 +253,7 @@ def _tag_bytes(mode: str | None) -> int:
 
 
 def _check_types(fields: Mapping[str, Any]) -> None:
-    """An unencrypted manifest is anybody's JSON, so every type is checked before it is used."""
+    """Checks every type before use: anybody can write an unencrypted manifest."""
     wanted: dict[str, type | tuple[type, ...]] = {
         **dict.fromkeys(("run_id", "parent", "file_name", "prefix", "reason", "tags"), str),
         **dict.fromkeys(("rank", "world_size", "step", "epoch", "step_in_epoch", "generation"), int),
@@ -265,6 +264,6 @@ def _check_types(fields: Mapping[str, Any]) -> None:
         "info": dict,
     }
     for name, kind in wanted.items():
-        # A bool is an int to Python, and to nobody else.
+        # Python counts a bool as an int.
         if not isinstance(fields[name], kind) or (isinstance(fields[name], bool) and kind is not bool):
             raise TypeError(f"{name} is a {type(fields[name]).__name__}")

@@ -1,4 +1,4 @@
-"""meta.json: where stock's tools look for the newest checkpoint. Ours do not depend on it."""
+"""meta.json: names the newest checkpoint for stock's tools. Ours do not depend on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LIMIT_BYTES = 64 * 1024
 
 
 def refresh(files: Files, directory: Path, token: str, newest: Entry) -> StorageError | None:
-    """Makes meta.json describe a checkpoint; the error when that is impossible."""
+    """Makes meta.json describe a checkpoint; returns the error when that fails."""
     made = newest.manifest
     content = {
         "last_epoch": made.epoch,

@@ -1,4 +1,4 @@
-"""Opens the store of one rank below a directory, with the folders in their places."""
+"""Opens the store of one rank below a directory."""
 
 from __future__ import annotations
 

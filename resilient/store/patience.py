@@ -1,7 +1,7 @@
-"""What is tried again. Reads, when their error may pass: a signal, a stale NFS handle, a flaky disk.
+"""Retries reads whose error may be transient: a signal, a stale NFS handle, a flaky disk.
 
-Writes and syncs never are: after a failed sync the kernel may have dropped the pages, and a second one would
-succeed without having written them.
+Writes and syncs are never retried: after a failed sync the kernel may have dropped the pages, and a second
+one would succeed without having written them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _again = tenacity.Retrying(
 
 
 def patiently(read: Callable[..., T], *arguments: Any) -> T:
-    """Calls a reading operation, up to three times when its error may pass."""
+    """Calls a reading operation, up to three times when its error may be transient."""
     try:
         return read(*arguments)
     except StorageError as error:
@@ -54,14 +54,14 @@ def patiently(read: Callable[..., T], *arguments: Any) -> T:
 def locked_soon(files: Files, path: Path, owner: bytes | None = None) -> FileLock:
     """Takes a lock, by default in the name of this process. Raises BusyError.
 
-    A tool that looks who has the lock holds it for an instant itself, and a process that is ending is about
-    to let go of it: they are waited for.
+    It retries for a moment: a tool that checks who has the lock holds it for an instant itself, and a process
+    that is ending releases it soon.
     """
     return _SOON(files.lock, path, str(os.getpid()).encode() if owner is None else owner)
 
 
 class PatientReader:
-    """A reader that tries again."""
+    """A reader that retries transient errors."""
 
     def __init__(self, reader: FileReader) -> None:
         self._reader = reader

@@ -1,11 +1,11 @@
 """Pins: checkpoints that the user wants kept, whatever the keep policy says.
 
-A pin is a small file beside the manifest, with the generation of the checkpoint it was made for as its
-content, {"generation": 12}. So it says nothing of another checkpoint that gets the same name later, and one
-whose checkpoint is gone is harmless. It is no secret and proves nothing: whoever can write into the folder
-can remove the checkpoint itself.
+A pin is a small file beside the manifest. Its content, {"generation": 12}, is the generation of the
+checkpoint it was made for. So it does not apply to another checkpoint that gets the same name later, and it
+is harmless once its checkpoint is gone. It is not authenticated: somebody who can write into the folder can
+remove the checkpoint itself.
 
-Whoever makes or removes one holds the lock of the run.
+A caller that makes or removes a pin holds the lock of the run.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _LIMIT_BYTES = 4096
 
 
 def pinned(files: Files, entries: Collection[Entry], names: Collection[str] | None = None) -> set[str]:
-    """The names of those checkpoints of one folder that are pinned; ``names`` are all in it, if known.
+    """The names of the pinned ones among checkpoints of one folder; ``names`` are all in it, if known.
 
-    Raises StorageError where that cannot be told: what may be pinned must not be removed.
+    Raises StorageError when the folder cannot be listed: no checkpoint that may be pinned may be removed.
     """
     if not entries:
         return set()
@@ -43,14 +43,14 @@ def pin(files: Files, entry: Entry, token: str) -> None:
 
 
 def unpin(files: Files, entry: Entry) -> None:
-    """Takes the pin of a checkpoint away, durably; none there is fine."""
+    """Removes the pin of a checkpoint durably, if it has one."""
     with contextlib.suppress(FileNotFoundError):
         files.remove(entry.directory / layout.pin_of(entry.name))
     files.sync_directory(entry.directory)
 
 
 def remove_stale(files: Files, entries: Iterable[Entry]) -> None:
-    """Removes the pins of checkpoints that are gone from the folder of these."""
+    """Removes pins whose checkpoint is gone, in the folders of these entries."""
     for directory in {entry.directory for entry in entries}:
         names = set(files.names(directory))
         for name in names:
@@ -61,7 +61,7 @@ def remove_stale(files: Files, entries: Iterable[Entry]) -> None:
 
 
 def _is_for(files: Files, entry: Entry) -> bool:
-    """Whether a pin is for this very checkpoint. One that nobody can read is: it was put there to keep."""
+    """Whether a pin is for this very checkpoint. An unreadable one is: somebody put it there to keep it."""
     try:
         content = patiently(files.read, entry.directory / layout.pin_of(entry.name), _LIMIT_BYTES)
         generation = json.loads(content)["generation"]

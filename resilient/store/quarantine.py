@@ -1,6 +1,8 @@
-"""The quarantine: where a corrupt checkpoint goes, with its reason. Nothing there is removed or replaced.
+"""The quarantine: the folder for corrupt checkpoints, each with its reason.
 
-CKP_rank_0-2_3.ckpt, .manifest, .reason.txt        and with ~1, ~2, ... where the names are taken
+    CKP_rank_0-2_3.ckpt, .manifest, .reason.txt        with ~1, ~2, ... where the names are taken
+
+Nothing in it is removed or replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from resilient.store.manifest import Owner
 from resilient.store.weights import prune_weights
 
 _REASON_SUFFIX = ".reason.txt"
-_COPY_MARK = "~"  # a prefix may hold it too: then a temporary is taken for somebody else's, and stays
+_COPY_MARK = "~"  # a prefix may hold it too: then a temporary file does not count as ours, and stays
 _REASON_LIMIT_BYTES = 64 * 1024
 _REASON_LIMIT_CHARACTERS = 4 * 1024  # of at most ten bytes each
 
@@ -37,11 +39,11 @@ class Quarantine:
         self._owner = owner
 
     def set_aside_corrupt(self, found: Sequence[FileFailure]) -> list[FileFailure]:
-        """Sets those aside that are corrupt; all others are as they were."""
+        """Sets the corrupt ones aside; returns all others unchanged."""
         return [self.set_aside(f) if isinstance(f.error, CorruptError) else f for f in found]
 
     def set_aside(self, failure: FileFailure) -> FileFailure:
-        """Moves a corrupt checkpoint to the quarantine. The result tells when that is impossible."""
+        """Moves a corrupt checkpoint to the quarantine; the result reports it when that fails."""
         try:
             self._move_to_quarantine(failure)
         except StorageError as error:
@@ -52,8 +54,8 @@ class Quarantine:
     def _move_to_quarantine(self, failure: FileFailure) -> None:
         self._files.make_directory(self._folder)
         stem = self._free_stem(failure.name)
-        # The reason first: whatever lies in the quarantine has one, also after a crash in the middle. Then
-        # the data: a manifest left alone is found and moved the next time, data left alone would not be.
+        # The reason first: so every file in the quarantine has one, even after a crash in the middle. Then
+        # the data: recovery finds and moves a manifest left alone, but not data left alone.
         reason = self._folder / f"{stem}{_REASON_SUFFIX}"
         text = _reason(self._owner, failure)
         sequence.replace(
@@ -68,12 +70,12 @@ class Quarantine:
     def _move(self, name: str, name_there: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._files.rename(self._directory / name, self._folder / name_there)
-        # The new name first, so that a crash between the two never leaves the file without any.
+        # The new name first, so that a crash between the two never leaves the file without a name.
         self._files.sync_directory(self._folder)
         self._files.sync_directory(self._directory)
 
     def _free_stem(self, data_name: str) -> str:
-        """A stem under which nothing lies in the quarantine yet: nothing there is ever replaced."""
+        """A stem that no file in the quarantine has yet, so that nothing there is replaced."""
         taken = set(self._files.names(self._folder))
         stem = data_name.removesuffix(layout.DATA_SUFFIX)
         stems = chain([stem], (f"{stem}{_COPY_MARK}{number}" for number in count(1)))
@@ -81,7 +83,7 @@ class Quarantine:
         return next(free for free in stems if not taken.intersection(free + suffix for suffix in suffixes))
 
     def list_ours(self) -> list[str]:
-        """What was set aside of this run and rank, each with its reason."""
+        """The checkpoints of this run and rank that were set aside."""
         found = []
         for name in self._files.names(self._folder):
             if name.endswith(_REASON_SUFFIX) and not layout.is_temporary(name):
@@ -96,7 +98,7 @@ class Quarantine:
         except FileNotFoundError:
             return ""
         except StorageError as error:
-            # Larger than any reason of ours, or no file at all: somebody else's, and no trouble of the disk.
+            # Larger than any reason of ours, or not a regular file: it is not ours, and the disk is fine.
             if error.errno in (errno.EFBIG, errno.EINVAL, errno.ELOOP):
                 return ""
             raise
@@ -106,7 +108,7 @@ class Quarantine:
         return prune_weights(self._files, self._folder, self._is_unfinished, ())
 
     def _is_unfinished(self, name: str) -> bool:
-        """Whether a name in the quarantine is a temporary of ours; other ranks, alive, write there too."""
+        """Whether a name in the quarantine is a temporary of ours; other ranks may be writing there too."""
         if not layout.is_temporary(name):
             return False
         stem = layout.final_of(name).removesuffix(_REASON_SUFFIX)
@@ -119,7 +121,7 @@ def _reason_heading(owner: Owner) -> str:
 
 
 def _reason(owner: Owner, failure: FileFailure) -> bytes:
-    """What the reason says. It quotes names, those in the folder and those in the corrupt file, which may be
-    of any length and hold anything that is not UTF-8."""
+    """The text of a reason. It quotes names from the folder and from the corrupt file: they may have any
+    length and may not be UTF-8."""
     text = f"{_reason_heading(owner)}{failure}"[:_REASON_LIMIT_CHARACTERS]
     return f"{text}\n".encode("utf-8", "backslashreplace")

@@ -20,7 +20,7 @@ from resilient.store.patience import PatientReader, patiently
 
 @dataclass(frozen=True)
 class Written:
-    """What writing a data file yields for its manifest."""
+    """The facts about a written data file that go into its manifest."""
 
     file_bytes: int
     plain_bytes: int
@@ -35,7 +35,7 @@ def write_sealed(
 
 
 def write_stream(sealing: Sealing, entropy: Entropy, chunks: Iterable[Buffer], writer: FileWriter) -> Written:
-    """Writes a plaintext stream, sealed block by block. A chunk must stay as it is while it is written."""
+    """Writes a plaintext stream, sealed block by block. A chunk must not change while it is written."""
     cipher = Cipher(sealing.mode, sealing.key, entropy)
     file_bytes = plain_bytes = 0
     tags = []
@@ -49,9 +49,10 @@ def write_stream(sealing: Sealing, entropy: Entropy, chunks: Iterable[Buffer], w
 
 
 def read_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...], sink: Sink) -> bytes:
-    """Reads a data file against its manifest into what ``sink`` gives; returns its ``extra``.
+    """Reads a data file, checked against its manifest, into the memory that ``sink`` gives; returns its
+    ``extra``.
 
-    Raises CorruptError, WrongKeyError when none of the keys is the one it was sealed with, StorageError.
+    Raises CorruptError, WrongKeyError when none of the keys sealed it, StorageError.
     """
     with opened(files, entry, keys) as blocks:
         return container.decode(blocks, sink, entry.manifest.plain_bytes)
@@ -75,14 +76,14 @@ def glance_sealed(files: Files, entry: Entry, keys: tuple[bytes, ...]) -> None:
 
 @contextmanager
 def _reading(files: Files, entry: Entry, keys: tuple[bytes, ...]) -> Iterator[tuple[Cipher, PatientReader]]:
-    # Opening draws no randomness; sealing alone does.
+    # Only sealing draws randomness, so the entropy is not used here.
     cipher = Cipher(entry.manifest.mode, _key_of(entry, keys), SystemEntropy())
     try:
         reader = PatientReader(patiently(files.open, entry.path))
     except FileNotFoundError as error:
         raise CorruptError("the data file is missing") from error
     try:
-        # Before any memory is taken for what the manifest promises.
+        # Before the decoder allocates the memory that the manifest promises.
         if reader.size_bytes != entry.manifest.file_bytes:
             raise CorruptError(f"has {reader.size_bytes} bytes instead of {entry.manifest.file_bytes}")
         yield cipher, reader

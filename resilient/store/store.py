@@ -1,24 +1,23 @@
 """The store: the checkpoints of one rank of one run, in one folder.
 
-What is a checkpoint: a manifest that is authentic and ours, beside the data file it names, with the size it
-binds. Whether the data is intact too is known once every byte has been read; ``verify`` and ``load`` do
-that.
+A checkpoint is an authentic manifest of ours, beside the data file it names, which has the size it binds.
+Only reading every byte tells whether the data is intact too; ``verify`` and ``load`` do that.
 
 Rules that hold for every operation:
 
 * Order is by generation. Neither file times nor wall clocks decide anything.
-* Only CorruptError moves files to the quarantine. A wrong key, a disk error, or a file of another run leaves
-  everything where it is and is reported.
+* Only CorruptError moves files to the quarantine. A wrong key, a disk error, or a file of another run is
+  reported, and everything stays in its place.
 * Files without a manifest of ours are not ours. Stock's checkpoints in the same folder are never touched;
   their names count as taken.
 * A checkpoint is removed only when those that stay have been read in full, or were written by this process,
-  and their names are durable. Their identities tell whether they are still what was read or written.
-* Whoever calls ``recover``, ``commit`` or ``prune`` holds the lock of the run: temporary files found then
-  belong to writers that are dead. Where a checkpoint that was being committed or removed leaves traces, and
-  why each of them can be told from other people's files, is in ``commit``.
+  and their names are durable. The identities of their files show whether they changed since.
+* A caller of ``recover``, ``commit`` or ``prune`` holds the lock of the run, so any temporary file belongs
+  to a dead writer. ``commit`` says which traces an interrupted commit or removal leaves, and how they differ
+  from other people's files.
 
-Reads are tried again when the error may pass (a signal, a stale NFS handle, a flaky disk); writes and syncs
-never.
+Reads are retried when the error may be transient (a signal, a stale NFS handle, a flaky disk); writes and
+syncs never.
 """
 
 from __future__ import annotations
@@ -56,9 +55,9 @@ from resilient.store.survey import PlainRule, Survey, Surveyor
 class Store:
     """The checkpoints of one rank of one run.
 
-    Unencrypted ones count with ``allow_plain``, and where nothing is encrypted unless ``only_proven``; those
-    ``accepted`` always do (see ``PlainRule``). ``meta_error`` is why meta.json, which stock's tools read,
-    could not be brought up to date; the checkpoints themselves do not depend on it.
+    Unencrypted ones count with ``allow_plain``, or when no key is set and ``only_proven`` is False; the
+    ``accepted`` ones always count (see ``PlainRule``). ``meta_error`` is why meta.json, which stock's tools
+    read, could not be updated; the checkpoints do not depend on it.
     """
 
     def __init__(
@@ -99,21 +98,21 @@ class Store:
         return self._directory
 
     def entries(self) -> list[Entry]:
-        """The checkpoints, newest first: manifest authentic, data file there with the right size.
+        """The checkpoints, newest first: each has an authentic manifest and a data file of the right size.
 
         Raises StorageError when the folder cannot be listed: that is not the same as being empty.
         """
         return list(self._surveyor.survey().entries)
 
     def survey(self) -> Survey:
-        """What the folder holds: the checkpoints, and what there is of ours that is none. Moves nothing."""
+        """The content of the folder: the checkpoints, and our files that are none. Moves nothing."""
         return self._surveyor.survey()
 
     def recover(self) -> Recovery:
-        """Cleans up after writers that died, and sets aside what is corrupt. Idempotent.
+        """Cleans up after writers that died, and sets corrupt checkpoints aside. Idempotent.
 
-        Data is checked for its size only; ``load_newest`` and ``prune`` read what they rely on. Raises
-        StorageError when the folder cannot be listed; whatever else fails is reported in the result.
+        It checks only the size of the data; ``load_newest`` and ``prune`` read what they rely on. Raises
+        StorageError when the folder cannot be listed; the result reports every other failure.
         """
         removed, failures = self._leftovers.remove()
         failures += self._quarantine.remove_leftovers()
@@ -125,7 +124,7 @@ class Store:
     def commit(self, draft: Draft) -> Entry:
         """Makes a checkpoint. When this returns, it survives any crash.
 
-        Raises StorageError when it could not be made durable; earlier checkpoints are as they were.
+        Raises StorageError when it could not be made durable; earlier checkpoints are unchanged.
         """
         self._files.make_directory(self._directory)
         survey = self._surveyor.survey_names()
@@ -153,24 +152,25 @@ class Store:
         self.load(entry, skip_tensor)
 
     def set_aside(self, failure: FileFailure) -> FileFailure:
-        """Moves a corrupt checkpoint to the quarantine; the result tells when that is impossible."""
+        """Moves a corrupt checkpoint to the quarantine; the result reports it when that fails."""
         return self._quarantine.set_aside(failure)
 
     def glance(self, entry: Entry) -> None:
-        """Checks what can be told of a checkpoint without decrypting it (see ``Cipher.glance``).
+        """Checks a checkpoint as far as that needs no decrypting (see ``Cipher.glance``).
 
-        Raises CorruptError, WrongKeyError or StorageError. It does not count as verified.
+        Raises CorruptError, WrongKeyError or StorageError. The checkpoint does not count as verified then.
         """
         glance_sealed(self._files, entry, self._keys)
 
     def load(self, entry: Entry, sink: Sink) -> bytes:
-        """Reads a checkpoint into what ``sink`` gives (see ``container.decode``) and returns its ``extra``.
+        """Reads a checkpoint into the memory that ``sink`` gives (see ``container.decode``); returns its
+        ``extra``.
 
-        Every block is verified before its content reaches the sink's memory, but the whole is only known to
-        be right at the end: when this raises (CorruptError, WrongKeyError, StorageError), what the sink
-        has received must be thrown away.
+        Each block is verified before its content reaches the sink's memory, but only the end proves the
+        whole. When this raises (CorruptError, WrongKeyError, StorageError), the caller must throw away what
+        the sink received.
         """
-        # The identities from before the reading: a file that changes meanwhile does not count as verified.
+        # The identities from before reading: a file that changes meanwhile does not count as verified.
         identities = self._identities(entry)
         extra = read_sealed(self._files, entry, self._keys, sink)
         self._verified[entry.name] = identities
@@ -181,10 +181,10 @@ class Store:
     ) -> LoadedCheckpoint | None:
         """Reads the newest checkpoint that is intact and allowed; None when there has never been one.
 
-        ``make_sink`` is called afresh for each candidate. Corrupt ones are set aside, others that cannot be
-        used are left alone; both are in the result. Raises UnusableError when checkpoints of this run
-        exist, here or in the quarantine, and none can be used (LostError where all are damaged);
-        ShunnedError when others were not allowed.
+        It calls ``make_sink`` for each candidate. It sets corrupt ones aside, leaves other unusable ones in
+        place, and reports both in the result. Raises UnusableError when checkpoints of this run exist, here
+        or in the quarantine, and none can be used (LostError when all are damaged); ShunnedError when others
+        were not allowed.
         """
         survey = self._surveyor.survey()
         failures = self._quarantine.set_aside_corrupt(survey.failures)
@@ -203,15 +203,15 @@ class Store:
     def prune(self, kept: Callable[[Sequence[Entry]], Collection[int]]) -> Pruned:
         """Removes the checkpoints whose generation is not in ``kept(valid checkpoints)``.
 
-        A pinned one is not asked about, counts for nothing, and stays.
-        Before anything is removed, each one that stays has been verified; one that turns out corrupt is set
-        aside, one that cannot be read does not count and stays. Failures are reported, not raised.
+        A pinned checkpoint stays, and ``kept`` does not see it. Before it removes anything, it verifies each
+        one that stays: it sets a corrupt one aside; an unreadable one does not count, and stays. Failures
+        are reported, not raised.
         """
         survey = self._surveyor.survey_names()
         staying, surplus = self._divide(self._loose(survey), kept)
-        # Without anything to remove the newest alone counts, which meta.json names.
+        # When nothing is to be removed, only the newest matters: meta.json names it.
         if not all(map(self._is_verified, staying if surplus else staying[:1])):
-            # Not everything is as this process knows it: names say too little.
+            # Something changed behind this process: names alone no longer suffice.
             survey, surplus = self._surveyor.survey(), []
         failures = self._quarantine.set_aside_corrupt(survey.failures)
         surplus = surplus or self._surplus(self._loose(survey), kept, failures)
@@ -233,7 +233,7 @@ class Store:
     # Committing
 
     def _next_generation(self, survey: Survey) -> int:
-        """One more than every generation that was ever seen here, those we cannot open included."""
+        """One more than the highest generation ever seen here, checkpoints of other keys included."""
         self._highest_generation = max(self._highest_generation, survey.highest_generation) + 1
         return self._highest_generation
 
@@ -276,7 +276,7 @@ class Store:
             info=draft.info,
         )
         data = manifest.encode(made, self._sealing.key)
-        # Before it is committed: what we could not read back must not become the newest checkpoint.
+        # Before the commit: a manifest that we cannot read back must not become the newest.
         self._surveyor.decode(data)
         return data
 
@@ -295,7 +295,7 @@ class Store:
         kept: Callable[[Sequence[Entry]], Collection[int]],
         failures: list[FileFailure],
     ) -> list[Entry]:
-        """The checkpoints that may go. Verifies those that stay, until all of them are known to be intact."""
+        """The checkpoints that may be removed. Verifies those that stay until all are known to be intact."""
         valid = list(entries)
         while True:
             staying, surplus = self._divide(valid, kept)
@@ -307,14 +307,14 @@ class Store:
             valid.remove(entry)
 
     def _loose(self, survey: Survey) -> list[Entry]:
-        """The checkpoints that are not pinned. Raises StorageError where that cannot be told."""
+        """The checkpoints that are not pinned. Raises StorageError when the folder cannot be listed."""
         pinned = pins.pinned(self._files, survey.entries, survey.names)
         return [entry for entry in survey.entries if entry.name not in pinned]
 
     def _divide(
         self, entries: Sequence[Entry], kept: Callable[[Sequence[Entry]], Collection[int]]
     ) -> tuple[list[Entry], list[Entry]]:
-        """Which of these stay, and which may go. What was never reported as saved is neither."""
+        """Those that stay, and those that may be removed; one never reported as saved is neither."""
         valid = [entry for entry in entries if entry.name not in self._unacknowledged]
         if not valid:
             return [], []
@@ -323,7 +323,7 @@ class Store:
         return staying, [entry for entry in valid if entry.generation not in generations]
 
     def _find_bad(self, staying: Sequence[Entry]) -> tuple[Entry, FileFailure] | None:
-        """Reads those that are not known to be intact, until one is not."""
+        """Reads those not yet known to be intact, until one fails."""
         for entry in staying:
             failure = None if self._is_verified(entry) else self._try_to_verify(entry)
             if failure is not None:
@@ -350,7 +350,7 @@ class Store:
         if not surplus:
             return
         try:
-            # A writer killed between the last rename and its sync leaves a name that is not durable yet.
+            # A writer killed between its last rename and sync leaves a name that is not durable yet.
             self._files.sync_directory(self._directory)
         except StorageError as error:
             failures.append(FileFailure(self._directory.name, error))
@@ -369,7 +369,7 @@ class Store:
     # The rest
 
     def _refuse_to_start_over(self, failures: Sequence[FileFailure]) -> None:
-        """Raises UnusableError when this run has checkpoints, and be it in the quarantine."""
+        """Raises UnusableError when this run has checkpoints, even if only in the quarantine."""
         ours = [str(failure) for failure in failures if failure.ours] or self._quarantine.list_ours()
         if not ours:
             return
@@ -377,10 +377,10 @@ class Store:
         if any(isinstance(failure.error, WrongKeyError) for failure in failures):
             raise UnusableError(text, hint="give the key they were made with")
         if any(failure.ours and isinstance(failure.error, StorageError) for failure in failures):
-            raise UnusableError(text, hint="remove what keeps them from being read; nothing was changed")
+            raise UnusableError(text, hint="make them readable again; nothing was changed")
         raise LostError(text, hint="restore a copy of them")
 
     def _refresh_meta(self, entries: Sequence[Entry]) -> None:
-        """Without any checkpoint meta.json stays as it is: it may be stock's."""
+        """Updates meta.json; without any checkpoint it stays as it is, because it may be stock's."""
         if entries:
             self.meta_error = meta.refresh(self._files, self._directory, self._token(), entries[0])

@@ -1,9 +1,9 @@
-"""What a folder of checkpoints holds: which manifests are authentic and ours, and beside their data.
+"""Surveys a folder of checkpoints: which manifests are authentic, ours, and beside their data.
 
-A survey reads every manifest. Each save would cost the more the more checkpoints there are, so whoever holds
-the lock of the run may go by the names (``survey_names``): what came or went since is seen and read, and what
-was judged before and still has its name is taken for what it was. That is enough to name and number the next
-checkpoint. It is not enough to remove one: before that, those that stay are looked at again (see ``Store``).
+A survey reads every manifest, so its cost grows with the number of checkpoints. The holder of the run's lock
+may use ``survey_names`` at each save instead: it reads only manifests that are new, and trusts its earlier
+judgment of those whose names are still there. That is enough to name and number the next checkpoint. It is
+not enough to remove one: before that, the store checks those that stay again (see ``Store``).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from resilient.store.entry import Entry, FileFailure
 from resilient.store.manifest import Manifest, Owner
 from resilient.store.patience import patiently
 
-# A manifest that cannot be read now may be of a later generation than all that can, and what is committed
-# meanwhile must be newer still. Each one that cannot be read may itself have been committed in such doubt.
+# An unreadable manifest may have a later generation than all readable ones, and the next commit must be newer
+# still. The margin is large because each unreadable one may itself have been committed with such a margin.
 _UNREAD_GENERATIONS = 2**20
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the folder holds: checkpoints, newest first, manifests of ours that are none, and all names.
+    """The content of the folder: checkpoints, newest first, unusable manifests of ours, and all names.
 
-    ``highest_generation`` is no lower than that of any of them, also of those that could not be read.
+    ``highest_generation`` is at least that of each of them, the unreadable ones included.
     """
 
     entries: tuple[Entry, ...]
@@ -48,10 +48,10 @@ class Survey:
 
 @dataclass(frozen=True)
 class _Judgment:
-    """A manifest as it was read: a checkpoint, or why it is none, and the generation that it claims.
+    """The verdict on a manifest: its checkpoint, or why it is none, and the generation that it claims.
 
-    It holds as long as ``names`` are there. ``lasts`` is False where it may be another the next time: after
-    an error of the disk, and for a file that is about to be set aside.
+    It holds as long as the files ``names`` exist. ``lasts`` is False when the next reading may differ: after
+    a disk error, and for a file that is about to be set aside.
     """
 
     names: frozenset[str]
@@ -63,7 +63,7 @@ class _Judgment:
 
 @dataclass(frozen=True)
 class PlainRule:
-    """Which manifests that no key vouches for count while there are keys: all of them, or the ``accepted``.
+    """Which unencrypted manifests count: all of them with ``every``, otherwise the ``accepted`` ones.
 
     ``accepted`` holds digests of manifests' files (``manifest.digest``) from the run's sealed record. A
     manifest binds its data file, so a digest vouches for both.
@@ -73,12 +73,12 @@ class PlainRule:
     accepted: frozenset[str] = frozenset()
 
     def allows(self, digest: str) -> bool:
-        """Whether the manifest with this digest counts, should it be unencrypted."""
+        """Whether the manifest with this digest counts if it is unencrypted."""
         return self.every or digest in self.accepted
 
 
 class RenamedError(ForeignError):
-    """A checkpoint of ours under a name it was not committed under: perhaps somebody's copy of it."""
+    """A checkpoint of ours under another name than at its commit: perhaps a copy."""
 
 
 class Surveyor:
@@ -102,19 +102,19 @@ class Surveyor:
         self._judged: dict[str, _Judgment] = {}
 
     def forget(self, entry: Entry) -> None:
-        """A checkpoint has gone."""
+        """Drops what is cached about a checkpoint that was removed."""
         self._decoded.pop(entry.digest, None)
         self._claimed.pop(entry.digest, None)
 
     def survey(self) -> Survey:
-        """What the folder holds now. Raises StorageError when it cannot be listed."""
+        """Surveys the folder afresh. Raises StorageError when it cannot be listed."""
         self._judged = {}
         return self.survey_names()
 
     def survey_names(self) -> Survey:
-        """What the folder holds by its names: reads only the manifests that were not judged before.
+        """Surveys the folder by its names: reads only the manifests that were not judged before.
 
-        Only for whoever holds the lock of the run. Raises StorageError when the folder cannot be listed.
+        The caller holds the lock of the run. Raises StorageError when the folder cannot be listed.
         """
         listed = self._files.names(self._directory)
         names = frozenset(listed)
@@ -145,7 +145,7 @@ class Surveyor:
     def _read_entry(self, name: str, data: bytes) -> Entry:
         decoded = self.decode(data)
         if layout.manifest_of(decoded.file_name) != name:
-            raise RenamedError(f"is {decoded.file_name} under another name", hint="give it its name back")
+            raise RenamedError(f"is {decoded.file_name} under another name", hint="rename it back")
         entry = Entry(self._directory, decoded, manifest.digest(data))
         try:
             size_bytes = patiently(self._files.identity, entry.path).size_bytes
@@ -156,7 +156,7 @@ class Surveyor:
         return entry
 
     def read_manifest(self, path: Path) -> bytes:
-        """A manifest's bytes. Raises CorruptError for one that is missing or cannot be one."""
+        """A manifest's bytes. Raises CorruptError when it is missing or too large."""
         try:
             return patiently(self._files.read, path, manifest.LIMIT_BYTES)
         except FileNotFoundError as error:
@@ -167,35 +167,34 @@ class Surveyor:
             raise
 
     def decode(self, data: bytes) -> Manifest:
-        """An authentic manifest of ours out of its bytes. Raises CheckpointError."""
-        # The same bytes are the same manifest: a folder of thousands is authenticated once, not at each
-        # commit.
+        """Decodes the bytes of an authentic manifest of ours. Raises CheckpointError."""
+        # Cached by content: a folder of thousands is authenticated once, not at each commit.
         digest = manifest.digest(data)
         if digest not in self._decoded:
             allowed = self._plain.allows(digest)
             decoded = manifest.decode(data, self._keys, self._owner, allow_plain=allowed)
             if decoded.key_id is None and not allowed:
-                # Also where no key is at hand: the run is encrypted all the same.
+                # Even without a key at hand, the run is encrypted.
                 raise manifest.unproven()
             self._decoded[digest] = decoded
         return self._decoded[digest]
 
     def _explain(self, name: str, error: ResilientError) -> Iterator[FileFailure]:
-        """Whether a manifest that is no checkpoint of ours concerns us, and how."""
+        """The failure to report for an unusable manifest; none when it does not concern us."""
         data_name = layout.data_of(name)
         if isinstance(error, ForeignError):
             yield FileFailure(data_name, error, ours=isinstance(error, RenamedError))
             return
         parsed = layout.parse_checkpoint(data_name)
-        # Other tools have files called .manifest too, and other ranks may share the folder.
+        # Other tools use the ending .manifest too, and other ranks may share the folder.
         if parsed is not None and parsed.rank == self._owner.rank:
             yield FileFailure(data_name, error)
 
 
 def claims(files: Files, directory: Path, data_name: str) -> Mapping[str, Any] | None:
-    """What the manifest of a file that is no usable checkpoint says, without any proof.
+    """The unproven content of the manifest of an unusable checkpoint.
 
-    Nothing where it cannot be read; None where it is there no more.
+    Empty when it cannot be read; None when it no longer exists.
     """
     try:
         data = patiently(files.read, directory / layout.manifest_of(data_name), manifest.LIMIT_BYTES)
@@ -211,7 +210,7 @@ def _summary(judgments: Sequence[_Judgment], names: frozenset[str]) -> Survey:
     entries.sort(key=lambda entry: (entry.generation, entry.step, entry.name), reverse=True)
     failures = [failure for judgment in judgments for failure in judgment.failures]
     failures.sort(key=lambda failure: failure.name)
-    # A forged claim is cut off; what is authentic counts in full.
+    # ``claimed_generation`` limits forged claims; authentic generations count in full.
     claims = [0, *(judgment.claimed for judgment in judgments), *(entry.generation for entry in entries)]
     unread = sum(isinstance(failure.error, StorageError) for failure in failures)
     highest = max(claims) + unread * _UNREAD_GENERATIONS

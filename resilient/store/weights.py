@@ -1,6 +1,6 @@
 """Weights files: networks alone, sealed like checkpoints, for stock MindSpore to load.
 
-They have no manifest, and nothing is resumed from them.
+They have no manifest, and no run resumes from them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def write_weights(
 ) -> None:
     """Writes a weights file for stock's ``load_checkpoint``, durably, replacing one of the same name.
 
-    It has no manifest: nothing is resumed from it. A reader sees the whole old file or the whole new one.
-    ``check`` is as in ``entry.Draft``: what it raises leaves the old file.
+    A reader sees the whole old file or the whole new one. ``check`` is as in ``entry.Draft``: an error of
+    it leaves the old file in place.
     """
     files.make_directory(path.parent)
     token = entropy.token(layout.TOKEN_BYTES).hex()
@@ -41,7 +41,7 @@ def write_weights(
 def prune_weights(
     files: Files, directory: Path, ours: Callable[[str], bool], kept: Collection[str]
 ) -> tuple[FileFailure, ...]:
-    """Removes the files of a folder whose names are ``ours`` and not ``kept``; returns what failed."""
+    """Removes the files of a folder whose names are ``ours`` and not ``kept``; returns the failures."""
     failures = []
     for name in files.names(directory):
         if ours(name) and name not in kept:
@@ -55,5 +55,5 @@ def prune_weights(
 
 
 def remove_temporaries(files: Files, directory: Path) -> tuple[FileFailure, ...]:
-    """Removes what dead writers of weights files left. The caller holds the lock of the run."""
+    """Removes the temporary files of dead writers. The caller holds the lock of the run."""
     return prune_weights(files, directory, layout.is_temporary, ())

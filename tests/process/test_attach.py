@@ -262,6 +262,6 @@ sys.exit(cli.main())
 """
     run = supervise("print('running')", program=("-c", older))
     assert run.end() == EXIT_USAGE
-    assert "was exchanged for another version" in run.err()
+    assert "another version of resilient was installed" in run.err()
     assert "run the same command again: it resumes" in run.err()
     assert (run.err().count("started (process"), "Traceback" in run.err(), run.out()) == (1, False, "")

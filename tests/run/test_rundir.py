@@ -23,7 +23,7 @@ def run(tmp_path):
 
 
 def test_a_new_run_is_somebody_and_stays_it(run):
-    """A random id and seed, chosen once and read back by whoever comes next."""
+    """A random id and seed are chosen once; the next process reads the same ones."""
     first = run.open()
     assert run.open() == first
     assert RunDirectory(run.root, World()).read() == first
@@ -33,13 +33,13 @@ def test_a_new_run_is_somebody_and_stays_it(run):
 
 
 def test_reading_makes_nothing(run):
-    """To look at a directory that holds no run changes nothing."""
+    """Reading a directory that holds no run changes nothing."""
     assert run.read() is None
     assert not run.root.exists()
 
 
 def test_what_is_written_is_read(run):
-    """Every field comes back, tuples too; only the owner can read it, and no temporary file stays."""
+    """Every field reads back, tuples too; only the owner can read the file, and no temporary file stays."""
     record = replace(run.open(), status=COMPLETE, command=("a.py", "-x"), checkpoints=("/c",), attempts=3)
     run.write(record)
     assert run.read() == record
@@ -52,7 +52,7 @@ def test_what_is_written_is_read(run):
     "content", ["", "{torn", "[]", "{}", '{"run_id": 3, "created": 0, "seed": 1, "salt": ""}']
 )
 def test_a_damaged_record_is_no_reason_to_start_over(run, content):
-    """It is refused, and left as it is."""
+    """A damaged record is rejected, and the file stays unchanged."""
     run.open()
     (run.root / "run.json").write_text(content)
     with pytest.raises(UnusableError, match="damaged"):
@@ -61,7 +61,7 @@ def test_a_damaged_record_is_no_reason_to_start_over(run, content):
 
 
 def test_fields_of_a_later_version_are_left_alone(run):
-    """A record with more in it than we know can be read."""
+    """A record with unknown fields can be read."""
     record = run.open()
     content = json.loads((run.root / "run.json").read_text())
     (run.root / "run.json").write_text(json.dumps({**content, "from_the_future": 1}))
@@ -69,7 +69,7 @@ def test_fields_of_a_later_version_are_left_alone(run):
 
 
 def test_checkpoints_without_a_record_are_not_given_a_new_owner(run):
-    """A new run id would make all of them somebody else's."""
+    """Checkpoints without run.json are rejected: a new run id would make all of them foreign."""
     place = run.root / "checkpoint" / "rank_0"
     place.mkdir(parents=True)
     (place / "CKP_rank_0-1_1.ckpt").write_bytes(b"stock's own: no manifest")
@@ -91,7 +91,7 @@ sys.stdin.read()
 
 
 def test_a_run_has_one_owner_at_a_time(run):
-    """The second is told who has it; the death of the first, by whatever way, frees the run."""
+    """The second process gets an error that names the first; the death of the first frees the run."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(run.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -108,7 +108,7 @@ def test_a_run_has_one_owner_at_a_time(run):
 
 
 class HeldForAnInstant(DiskFiles):
-    """A disk on which somebody looks at a lock when it is first to be taken."""
+    """A disk on which a tool checks a lock at the moment of the first attempt to take it."""
 
     looks = 1
 
@@ -120,7 +120,7 @@ class HeldForAnInstant(DiskFiles):
 
 
 def test_who_only_looks_is_waited_for(tmp_path):
-    """`resilient status` at the very moment in which a run is started does not refuse it."""
+    """`resilient status` at the very moment of a run's start does not make the start fail."""
     files = HeldForAnInstant()
     RunDirectory(tmp_path / "run", World(files=files)).lock().release()
     assert files.looks == 0

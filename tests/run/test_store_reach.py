@@ -1,4 +1,4 @@
-"""Which keys a run needs: what is open, what is locked, and whether the newest state is among it."""
+"""Which keys a run needs: which checkpoints open, which are locked, and whether the newest is locked."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_everything_under_one_key():
 
 
 def test_an_empty_run_needs_no_key():
-    """Whatever key comes first is enough."""
+    """An empty run opens with any key and without one."""
     disk, _ = filled(0)
     found = look(disk, GCM)
     assert (found.whole, found.opens_with(OLD_ID), found.opens_with(None)) == (True, True, True)
@@ -67,7 +67,7 @@ def test_the_newest_state_is_ahead_of_what_opens():
 
 
 def test_a_key_of_the_scripts_own_is_its_own_affair():
-    """What is under a key that the run was never told to use is opened by the script, or by nobody."""
+    """A checkpoint under a key that the run was never configured with is the script's concern."""
     disk, _ = filled(2)
     make_store(disk, sealing=opening(OTHER, KEY)).commit(draft(3))
     found = look(disk, GCM, told=())
@@ -75,7 +75,7 @@ def test_a_key_of_the_scripts_own_is_its_own_affair():
 
 
 def test_ranks_and_places_count_each():
-    """What another rank has saved, or lies in another place, needs its key too."""
+    """Checkpoints of another rank, or in another place, need their key too."""
     disk, _ = filled(1)
     place = Path("/elsewhere")
     for folder in (place / "checkpoint" / "rank_0", ROOT / "checkpoint" / "rank_5"):
@@ -96,14 +96,14 @@ def test_ranks_and_places_count_each():
 
 
 def test_a_missing_place_is_no_certainty():
-    """Nobody knows what is in there."""
+    """A missing place may hold checkpoints under any key."""
     disk, _ = filled(1)
     found = look(disk, GCM, places=Places(ROOT, (ROOT,), frozenset(), (), (Path("/gone"),), ()))
     assert (found.whole, found.opens_with(OLD_ID), found.ahead) == (False, False, None)
 
 
 def test_what_cannot_be_read_is_no_certainty():
-    """A manifest that the disk does not give may be under any key."""
+    """An unreadable manifest may be under any key."""
     disk, store = filled(2)
     path = store.entries()[0].manifest_path
     disk.obey(lambda n, o: Fail(errno.EACCES) if o.path == path and o.kind in READING else None)
@@ -112,7 +112,8 @@ def test_what_cannot_be_read_is_no_certainty():
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_what_is_not_encrypted(taken):
-    """It needs no key. Unless the user has taken it as the run's it is anybody's, and hides nothing."""
+    """It needs no key. Unless the user accepted it as the run's, anybody may have written it: it hides
+    nothing."""
     disk, _ = filled(1)
     entry = make_store(disk, sealing=Sealing(), allow_plain=True).commit(draft(2))
     accepted = (entry.digest,) if taken else ()

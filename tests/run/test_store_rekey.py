@@ -1,4 +1,4 @@
-"""Rekeying: whatever happens on the way, every state stays readable with the old or the new key."""
+"""Rekeying: at every moment, every state is readable with the old or the new key."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ ANEW = {name: Sealing(s.mode, OTHER_KEY[: len(s.key)]) if s.key else s for name,
     ("old", "new"), [(old, new) for old in SEALINGS for new in ANEW if (old, new) != ("plain", "plain")]
 )
 def test_everything_is_sealed_anew(old, new):
-    """From every mode to every other, a new key of the same too: content, order, reasons, times, pins and
-    the chain are what they were."""
+    """Between any two modes, or two keys of one mode, rekeying keeps content, order, reasons, times, pins and
+    the chain."""
     old, new = SEALINGS[old], ANEW[new]
     disk = a_run(old)
     before = [facts(entry) for entry in make_store(disk, sealing=old).entries()]
@@ -60,7 +60,7 @@ def test_everything_is_sealed_anew(old, new):
 
 
 def test_there_and_back_again():
-    """Rekeyed twice, the second time with the first key: as it was, names included."""
+    """Rekeyed twice, the second time with the first key: everything is as at first, names included."""
     disk = a_run()
     store = make_store(disk)
     before = [(entry.name, facts(entry)) for entry in store.entries()]
@@ -131,7 +131,7 @@ def rehearsed():
 
 
 def test_an_error_at_any_operation():
-    """An operation that fails is told, nothing is lost by it, and doing it again finishes."""
+    """A failing operation is reported, nothing is lost, and running it again finishes."""
     before = [facts(entry) for entry in make_store(a_run()).entries()]
     log = rehearsed().log
     changing = [number for number, operation in enumerate(log) if operation.mutates]
@@ -150,7 +150,7 @@ def test_an_error_at_any_operation():
 
 
 def test_retention_in_the_middle_keeps_what_it_promised():
-    """A copy beside its original takes the place of one: keep 2 leaves two different states."""
+    """A copy and its original count as one: keep 2 leaves two different states."""
     count = len(rehearsed().log)
     for number in range(count):
         disk = SimulatedDisk(a_run().state(), at(number, Kill()))
@@ -167,7 +167,7 @@ def test_retention_in_the_middle_keeps_what_it_promised():
 
 
 def test_a_missing_key_changes_nothing():
-    """A checkpoint under a third key is named before anything is touched."""
+    """A checkpoint under a third key is reported before anything changes."""
     disk = a_run()
     make_store(disk, sealing=Sealing("AES-GCM", b"\x07" * 32)).commit(draft(9))
     before = disk.state()
@@ -177,7 +177,7 @@ def test_a_missing_key_changes_nothing():
 
 
 def test_a_copy_that_was_spoilt_is_made_again():
-    """A copy that a crash left beside its original, damaged since: the original is copied once more."""
+    """If a crash left a copy beside its original, and the copy is damaged, the original is copied again."""
     disk = a_run()
     before = [facts(entry) for entry in make_store(disk).entries()]
     first_removal = next(
@@ -198,7 +198,7 @@ def test_a_copy_that_was_spoilt_is_made_again():
 
 
 def test_a_child_under_the_new_key_is_linked_to_its_parents_copy():
-    """A run that went on under the new key before it was rekeyed has one chain afterwards."""
+    """A run that saved under the new key before it was rekeyed has one chain afterwards."""
     disk = a_run()
     make_store(disk, sealing=both(), allow_plain=True).commit(draft(4))
     rekey(disk)

@@ -1,4 +1,4 @@
-"""Rekeying a run with damage, missing parts, or files that go meanwhile: told, and nothing is given up."""
+"""Rekeying a run with damaged, missing or vanishing files: it reports them, and nothing good is lost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from resilient.store import layout, manifest
 
 
 def test_what_is_corrupt_is_set_aside_and_told():
-    """A damaged checkpoint cannot be sealed anew: it goes to the quarantine, the others are done."""
+    """A damaged checkpoint cannot be resealed: it goes to the quarantine, and the others are resealed."""
     disk = a_run()
     damage(disk, make_store(disk).entries()[0].path)
     done = rekey(disk)
@@ -81,7 +81,7 @@ def test_what_recovery_cannot_set_aside_still_needs_the_old_key():
 
 
 def test_a_checkpoint_under_another_name_still_needs_the_old_key():
-    """It may be the newest one, once somebody gives it its name back."""
+    """A renamed checkpoint counts as unfinished: it may be the newest once somebody renames it back."""
     disk = a_run()
     entry = make_store(disk).entries()[0]
     for path in (entry.path, entry.manifest_path):
@@ -91,7 +91,7 @@ def test_a_checkpoint_under_another_name_still_needs_the_old_key():
 
 
 def test_a_place_that_is_missing_still_needs_the_old_key():
-    """What is there is sealed anew; nobody knows what is in the other one."""
+    """With a place missing, the others are resealed, but it is not finished: the place may hold anything."""
     disk = a_run()
     stores = [make_store(disk, sealing=both(), allow_plain=True)]
     directory = RunDirectory(ROOT, world(disk))
@@ -103,8 +103,8 @@ def test_a_place_that_is_missing_still_needs_the_old_key():
 
 
 def test_what_cannot_be_set_aside_stops_it():
-    """A corrupt checkpoint that the quarantine does not take: told as the disk's fault, run.json keeps the
-    old key, and nothing of it is removed."""
+    """A corrupt checkpoint that cannot be set aside is reported as a disk error, run.json keeps the old key,
+    and no file of it is removed."""
     disk = a_run()
     entry = make_store(disk).entries()[0]
     damage(disk, entry.path)
@@ -117,7 +117,7 @@ def test_what_cannot_be_set_aside_stops_it():
 
 
 def test_a_damaged_manifest_is_told_by_its_name():
-    """What recovery sets aside before the first copy is among what could not be sealed anew."""
+    """Checkpoints that recovery sets aside before the first copy are reported as not resealed."""
     disk = a_run()
     damage(disk, make_store(disk).entries()[0].manifest_path)
     assert [one.name for one in rekey(disk) if one.failure] == ["CKP_rank_0-1_3.ckpt"]
@@ -125,7 +125,7 @@ def test_a_damaged_manifest_is_told_by_its_name():
 
 
 def test_a_copy_that_reads_back_differently_replaces_nothing():
-    """A disk that does not give back what it was given: the original stays, and doing it again finishes."""
+    """If the disk reads back other bytes than were written, the original stays; running it again finishes."""
     disk = a_run()
     before = [facts(entry) for entry in make_store(disk).entries()]
     known = set(disk.paths())
@@ -139,7 +139,7 @@ def test_a_copy_that_reads_back_differently_replaces_nothing():
         return None
 
     disk.obey(plan)
-    with pytest.raises(StorageError, match="reads back differently"):
+    with pytest.raises(StorageError, match="does not read back"):
         rekey(disk)
     found = disk.restart()
     assert known <= set(found.paths())
@@ -149,19 +149,19 @@ def test_a_copy_that_reads_back_differently_replaces_nothing():
 
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_manifest_that_promises_another_size_is_no_fault_of_the_disk(change):
-    """Its blocks are right and together they hold something else: set aside as corrupt, the others done."""
+    """A checkpoint of valid blocks with a wrong whole is set aside as corrupt; the others are resealed."""
     disk = a_run()
     entry = make_store(disk).entries()[0]
     lying = replace(entry.manifest, plain_bytes=entry.manifest.plain_bytes + change)
     disk.put(entry.manifest_path, manifest.encode(lying, KEY))
     failures = [one for one in rekey(disk) if one.failure]
     assert [one.name for one in failures] == [entry.name]
-    assert "as much as its manifest says" in str(failures[0].failure)
+    assert "shorter or longer than its manifest says" in str(failures[0].failure)
     assert steps(make_store(disk, sealing=NEW)) == [2, 1]
 
 
 def test_what_else_lies_beside_the_weights_stays_as_it_is():
-    """A file of another name is nobody's weights; a dead writer's that cannot be removed is named."""
+    """A file with a foreign name is not a weights file; an irremovable temporary one is reported."""
     disk = a_run()
     left = WEIGHTS / layout.temporary(WEIGHTS_FILE.name, "0" * 16)
     others = {WEIGHTS / "notes.txt": b"mine", WEIGHTS / "model.ckpt": b"stock's", left: b"torn"}
@@ -173,7 +173,7 @@ def test_what_else_lies_beside_the_weights_stays_as_it_is():
 
 
 def test_weights_that_go_meanwhile_are_no_concern():
-    """Somebody removes a weights file while everything is sealed anew: the rest is, and it is finished."""
+    """If somebody removes a weights file meanwhile, the rest is resealed, and it counts as finished."""
     disk = a_run()
 
     def plan(number, operation):
@@ -187,7 +187,7 @@ def test_weights_that_go_meanwhile_are_no_concern():
 
 
 def test_a_copy_of_weights_that_goes_meanwhile_is_told():
-    """Somebody clears away what we are writing: the file stays under the old key, and it is not finished."""
+    """If somebody removes our unfinished copy, the file stays under the old key, and it is not finished."""
     disk = a_run()
 
     def plan(number, operation):
@@ -196,13 +196,13 @@ def test_a_copy_of_weights_that_goes_meanwhile_is_told():
         return None
 
     disk.obey(plan)
-    with pytest.raises(StorageError, match="has gone while it was made"):
+    with pytest.raises(StorageError, match="vanished while it was made"):
         rekey(disk)
     assert named_key(disk) == key_id(KEY)
 
 
 def test_an_original_that_goes_meanwhile_is_no_concern():
-    """Somebody removes a checkpoint once its copy is there: as good as removed by us."""
+    """If somebody removes a checkpoint after its copy was made, it counts as removed by us."""
     disk = a_run()
     before = [facts(entry) for entry in make_store(disk).entries()]
     oldest = make_store(disk).entries()[-1]

@@ -1,4 +1,4 @@
-"""The simulated disk: a fake that promised more than the real thing would prove nothing."""
+"""The simulated disk promises no more than a real one: otherwise it would prove nothing."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def written(disk, content=b"content", *, sync=True, path=FILE):
 
 
 def outcomes(disk):
-    """Every state in which a loss of power may leave the disk; the first of the ends is a process's alone."""
+    """Every state that a power loss may leave on the disk; the first is that after a mere process death."""
     return set(list(ends(disk.state()))[1:])
 
 
 def contents(disk, path=FILE):
-    """What a file may hold after a loss of power; None where its name is gone."""
+    """The possible contents of a file after a power loss; None when its name is gone."""
     found = set()
     for state in outcomes(disk):
         after = SimulatedDisk(state)
@@ -43,7 +43,7 @@ def contents(disk, path=FILE):
 
 
 def test_a_name_needs_its_directory_synced():
-    """A synced file is not there for sure until its directory has been synced too."""
+    """A synced file is not sure to survive until its directory is synced too."""
     disk = written(SimulatedDisk())
     assert contents(disk) == {None, b"content"}
     disk.sync_directory(FOLDER)
@@ -70,7 +70,7 @@ def test_any_block_that_was_not_synced_may_be_lost():
 
 
 def test_a_rename_in_a_folder_is_one_change():
-    """After a rename and a crash there is the old name or the new one, and the target is whole either way."""
+    """After a rename and a crash the old name or the new one exists, and the target is whole either way."""
     disk = written(written(SimulatedDisk(), b"old"), b"new", path=FOLDER / "temporary")
     disk.sync_directory(FOLDER)
     disk.rename(FOLDER / "temporary", FILE)
@@ -113,13 +113,13 @@ def test_a_failed_sync_stays_failed():
 
 
 def test_the_death_of_a_process_loses_nothing():
-    """Without a loss of power, everything that was done is seen by the next process."""
+    """Without a power loss, the next process sees every change."""
     disk = written(SimulatedDisk(), sync=False)
     assert disk.restart().content(FILE) == b"content"
 
 
 def test_a_dead_process_does_nothing_more():
-    """After it was killed, every operation of the process raises; nothing of them happens."""
+    """After its death, every operation of the process raises and changes nothing."""
     disk = written(SimulatedDisk(plan=always("remove", Kill())))
     with pytest.raises(Killed):
         disk.remove(FILE)
@@ -129,7 +129,7 @@ def test_a_dead_process_does_nothing_more():
 
 
 def test_a_write_may_stop_in_the_middle():
-    """A write that is killed or fails partially has written its first half."""
+    """A write that is killed, or fails halfway, has written its first half."""
     for fault, error in ((Kill(partial=True), Killed), (Fail(errno.EIO, partial=True), StorageError)):
         disk = SimulatedDisk(plan=always("write", fault))
         with pytest.raises(error):
@@ -138,7 +138,7 @@ def test_a_write_may_stop_in_the_middle():
 
 
 def test_the_disk_can_be_full():
-    """What does not fit is refused with ENOSPC; removing a file makes room again."""
+    """A write that does not fit fails with ENOSPC; removing a file frees space."""
     disk = written(SimulatedDisk(capacity_bytes=10))
     with pytest.raises(StorageError) as caught:
         written(disk, path=FOLDER / "second")
@@ -149,7 +149,7 @@ def test_the_disk_can_be_full():
 
 
 def test_states_are_values():
-    """Equal disks have equal, hashable states; a state is not changed by what is done later."""
+    """Equal disks have equal, hashable states; later changes do not alter a state."""
     one, two = written(SimulatedDisk()), written(SimulatedDisk())
     before = one.state()
     assert (before, hash(before)) == (two.state(), hash(two.state()))
@@ -169,7 +169,7 @@ def test_locks_die_with_the_process():
 
 
 def test_each_operation_is_counted():
-    """The log names every operation that was tried, so that a fault can be aimed at each."""
+    """The log lists every attempted operation, so that a test can inject a fault at each."""
     disk = written(SimulatedDisk())
     assert [operation.kind for operation in disk.log] == ["make_directory", "create", "write", "sync"]
     with pytest.raises(StorageError):
@@ -187,7 +187,7 @@ def anywhere(request, tmp_path):
 
 
 def test_the_fake_behaves_like_the_real_one(anywhere):
-    """Seen from outside, without crashes, the simulated disk and the real one cannot be told apart."""
+    """Without crashes, the simulated disk and the real one behave the same."""
     files, folder = anywhere
     files.make_directory(folder / "a" / "b")
     path = folder / "a" / "b" / "file"

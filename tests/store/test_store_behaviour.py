@@ -1,4 +1,4 @@
-"""The store: what it promises while nothing crashes and nobody tampers."""
+"""The store's promises without crashes and tampering."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from resilient.store.store import Store
 
 @pytest.mark.parametrize("sealing", SEALINGS.values(), ids=SEALINGS)
 def test_what_is_committed_is_loaded(sealing):
-    """In each mode, the newest checkpoint comes back exactly, by a new process."""
+    """In each mode, a new process reads the newest checkpoint back exactly."""
     disk, _ = filled(3, sealing=sealing)
     sinks = Sinks()
     loaded = make_store(disk.restart(), sealing=sealing).load_newest(sinks)
@@ -53,7 +53,7 @@ def test_nothing_at_all_is_none():
 
 
 def test_what_is_not_allowed_is_passed_over_and_stays():
-    """A state that was set aside is valid, so it is neither read, moved nor counted as a failure."""
+    """A valid state that is not allowed is neither read, moved nor counted as a failure."""
     _, store = filled(3)
     loaded = store.load_newest(Sinks(), lambda entry: entry.step < 3)
     assert (loaded.entry.step, loaded.failures) == (2, ())
@@ -61,7 +61,7 @@ def test_what_is_not_allowed_is_passed_over_and_stays():
 
 
 def test_where_all_that_is_left_was_set_aside_nothing_is_begun_anew():
-    """That is neither an empty folder nor an unusable one: an error of its own, and every file stays."""
+    """Checkpoints of which none is allowed raise an error of their own, and every file stays."""
     _, store = filled(2)
     with pytest.raises(ShunnedError, match="no older state"):
         store.load_newest(Sinks(), lambda entry: False)
@@ -69,7 +69,7 @@ def test_where_all_that_is_left_was_set_aside_nothing_is_begun_anew():
 
 
 def test_order_is_by_generation_under_any_clock():
-    """A wall clock that jumps, and file times in any order, do not change which checkpoint is the newest."""
+    """Neither a jumping wall clock nor any order of file times changes which checkpoint is the newest."""
     disk, clock = SimulatedDisk(), SteppedClock()
     store = make_store(disk, clock=clock)
     for step, jump in [(1, 0), (2, -1e6), (3, 2e6), (4, -5e5)]:
@@ -90,7 +90,7 @@ def test_a_committed_file_is_never_overwritten():
 
 
 def test_stocks_files_are_never_touched():
-    """Checkpoints of stock's in the same folder keep their content and count as taken names."""
+    """Stock's checkpoints in the same folder keep their content, and their names count as taken."""
     disk = SimulatedDisk()
     disk.make_directory(DIRECTORY)
     for name in ("CKP_rank_0-1_1.ckpt", "net-1_2.ckpt", "data.manifest", "CKP_rank_0-1_7.tmp", ".hidden.tmp"):
@@ -113,7 +113,7 @@ def test_stocks_files_are_never_touched():
 
 
 def test_failure_checkpoints_are_checkpoints():
-    """A checkpoint made on a failure is named so, loads like any other and counts in retention."""
+    """A failure checkpoint has a name that says so, loads like any other and counts in retention."""
     disk, store = filled(2)
     store.commit(draft(3, failure=True, reason="exception"))
     store.prune(newest(1))
@@ -122,7 +122,7 @@ def test_failure_checkpoints_are_checkpoints():
 
 
 def test_meta_describes_the_newest():
-    """meta.json is stock's, and right after each commit, prune and recovery."""
+    """meta.json has stock's format and is right after each commit, prune and recovery."""
     disk, store = filled(12)
     meta = DIRECTORY / layout.META_NAME
     wanted = {"last_epoch": 2, "last_step": 2, "last_ckpt_file": "CKP_rank_0-2_2.ckpt"}
@@ -137,7 +137,7 @@ def test_meta_describes_the_newest():
 
 
 def test_a_failing_meta_does_not_fail_the_checkpoint():
-    """meta.json is a courtesy: the checkpoint counts without it, and the failure can be seen."""
+    """The checkpoint counts even if meta.json cannot be written, and the store shows that error."""
     faults = {"armed": False}
 
     def plan(number, operation):
@@ -188,7 +188,7 @@ def test_prefixes_may_hold_any_character(tmp_path, prefix):
 
 
 def test_files_are_private(tmp_path):
-    """On a real disk, checkpoints, manifests, meta.json and folders can be read by their owner only."""
+    """On a real disk, only the owner can read checkpoints, manifests, meta.json and folders."""
     store = Store(
         tmp_path / "a" / "b",
         quarantine=tmp_path / "quarantine",

@@ -1,4 +1,4 @@
-"""What others do to the folder between two saves is seen, although a save no longer reads what it knows."""
+"""The store notices changes to the folder between two saves, although a save reads only new manifests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def save(store, step, keep):
 
 @pytest.mark.parametrize("keep", [3, 100])
 def test_a_save_reads_no_manifest_but_the_new_one(keep):
-    """A save reads none that this process knows, however many there are, whether or not one is removed."""
+    """A save reads no manifest that this process knows, however many there are, with or without a removal."""
     disk, store = filled(3)
     save(store, 4, keep)
     before = len(disk.log)
@@ -28,7 +28,7 @@ def test_a_save_reads_no_manifest_but_the_new_one(keep):
 
 
 def test_a_new_process_reads_every_manifest():
-    """Nothing is known to a process that has just begun."""
+    """A new process knows nothing, so it reads every manifest."""
     disk, _ = filled(4)
     fresh = make_store(disk.restart())
     fresh.recover()
@@ -37,7 +37,7 @@ def test_a_new_process_reads_every_manifest():
 
 @pytest.mark.parametrize("what", ["path", "manifest_path"])
 def test_a_spoilt_checkpoint_does_not_count(what):
-    """One that somebody spoils between two saves, data or manifest, fills no place of a good one."""
+    """A checkpoint damaged between two saves, data or manifest, does not replace a good one."""
     disk, store = filled(4)
     save(store, 5, keep=4)
     spoilt = store.entries()[1]
@@ -50,13 +50,13 @@ def test_a_spoilt_checkpoint_does_not_count(what):
 
 @pytest.mark.parametrize("what", ["path", "manifest_path"])
 def test_a_spoilt_newest_is_seen_without_any_removal(what):
-    """meta.json never names a checkpoint that is known to be none."""
+    """meta.json never names a checkpoint that is known to be damaged."""
     disk, store = filled(3)
     spoilt = store.entries()[0]
     damage(disk, getattr(spoilt, what))
     pruned = store.prune(newest(100))
     if what == "path":
-        # Its size is right, so only reading it tells, and nothing is to be removed for it.
+        # Its size is right, so only reading it shows the damage, and nothing is to be removed for it.
         assert pruned.quarantined == ()
         disk.put(spoilt.path, b"")
         pruned = store.prune(newest(100))
@@ -66,7 +66,7 @@ def test_a_spoilt_newest_is_seen_without_any_removal(what):
 
 @pytest.mark.parametrize("what", ["path", "manifest_path"])
 def test_a_removed_checkpoint_is_seen(what):
-    """One that somebody removes between two saves counts no more, and nothing good goes for it."""
+    """A checkpoint removed by somebody between two saves no longer counts, and no good one goes for it."""
     disk, store = filled(3)
     save(store, 4, keep=3)
     disk.remove(getattr(store.entries()[1], what))
@@ -76,7 +76,7 @@ def test_a_removed_checkpoint_is_seen(what):
 
 
 def test_a_manifest_without_its_data_is_set_aside_at_once():
-    """Also when nothing is to be removed: its name tells that the data has gone."""
+    """A vanished data file is noticed by its name, even when nothing is to be removed."""
     disk, store = filled(3)
     lost = store.entries()[1]
     disk.remove(lost.path)
@@ -86,7 +86,7 @@ def test_a_manifest_without_its_data_is_set_aside_at_once():
 
 
 def test_an_added_checkpoint_is_seen():
-    """One that somebody puts back between two saves counts: for its generation, and in retention."""
+    """A checkpoint restored between two saves counts: for its generation, and in retention."""
     disk, store = filled(4)
     newest_one = store.entries()[0]
     kept = {path: disk.content(path) for path in (newest_one.path, newest_one.manifest_path)}
@@ -98,7 +98,7 @@ def test_an_added_checkpoint_is_seen():
     for path, content in kept.items():
         fresh._files.put(path, content)
     pruned = save(fresh, 6, keep=2)
-    # The one that came back and the one that took its generation meanwhile both stay.
+    # The restored one and the one that took its generation meanwhile both stay.
     assert [entry.step for entry in pruned.removed] == [1, 2, 3]
     assert steps(fresh) == [6, 5, 4]
     assert fresh.entries()[0].generation > newest_one.generation

@@ -1,4 +1,4 @@
-"""The committer: what goes with a checkpoint, and what stays with the one beside it."""
+"""The committer: which files go with a checkpoint, and which stay for another one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def weights(disk):
 
 
 def test_weights_go_with_the_last_checkpoint_of_their_step():
-    """Two checkpoints of one step share a weights file: it stays until both have gone."""
+    """Two checkpoints of one step share a weights file: it stays until both are gone."""
     disk, saver = committer(KeepPolicy(max_count=1))
     for number in range(2):
         assert saver.commit(snapshot(3, reason=f"number {number}")).remarks == ()

@@ -1,4 +1,4 @@
-"""What happens when a file vanishes, or the disk refuses, between two looks at the same folder."""
+"""Files that vanish, or disk errors, between two looks at the same folder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def vanishes(disk, kind, path, gone=None):
 
 
 def test_a_manifest_that_vanishes_while_it_is_looked_at_is_no_checkpoint():
-    """The names were listed, then one has gone: the others are what there is."""
+    """If a checkpoint vanishes after the listing, the others still count."""
     disk, _ = filled(3)
     done = vanishes(disk, "read", MANIFESTS[3])
     assert steps(make_store(disk)) == [2, 1]
@@ -62,7 +62,7 @@ def test_a_manifest_that_vanishes_while_it_is_looked_at_is_no_checkpoint():
 
 
 def test_a_data_file_that_vanishes_before_it_is_opened_is_corrupt():
-    """An older checkpoint is used; the manifest that was left alone is set aside."""
+    """If a data file vanishes, an older checkpoint is used, and the lone manifest is set aside."""
     disk, _ = filled(2)
     done = vanishes(disk, "open", DATA[2])
     loaded = make_store(disk).load_newest(Sinks())
@@ -72,7 +72,7 @@ def test_a_data_file_that_vanishes_before_it_is_opened_is_corrupt():
 
 
 def test_a_data_file_that_changes_its_size_before_it_is_opened_is_corrupt():
-    """The size is held against the manifest once more, before memory is taken for what that promises."""
+    """The size is compared with the manifest again before memory is allocated for the content."""
     disk, _ = filled(2)
     grown = []
 
@@ -90,7 +90,7 @@ def test_a_data_file_that_changes_its_size_before_it_is_opened_is_corrupt():
 
 @pytest.mark.parametrize("last", range(3))
 def test_a_save_that_fails_at_any_sync_of_its_names_is_taken_back(last):
-    """Also when both names can be seen already: what is not durable for sure was not saved."""
+    """If the last sync fails, the checkpoint was not saved, although both names are visible already."""
     disk, store = filled(1)
     before = names(disk)
     done = []
@@ -110,7 +110,7 @@ def test_a_save_that_fails_at_any_sync_of_its_names_is_taken_back(last):
 
 @pytest.mark.parametrize("taken", [DATA[2], MANIFESTS[2]])
 def test_a_name_that_is_taken_is_never_given_again(taken):
-    """Whoever chose it has made a mistake, and is stopped before anything is written."""
+    """A taken name is a mistake of the caller, and raises before anything is written."""
     disk, _ = filled(1)
     disk.put(taken, b"another's")
     before = disk.state()
@@ -122,7 +122,7 @@ def test_a_name_that_is_taken_is_never_given_again(taken):
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_save_that_cannot_create_its_files_leaves_nothing(which):
-    """The data file or the manifest cannot be made: there is nothing, or little, to take back."""
+    """If the data file or the manifest cannot be created, the commit fails and leaves nothing behind."""
     disk, store = filled(1)
     before = names(disk)
     made = []
@@ -140,7 +140,7 @@ def test_a_save_that_cannot_create_its_files_leaves_nothing(which):
 
 
 def test_unfinished_reasons_are_cleared_away_by_their_own_rank():
-    """What a dead writer of this rank left in the quarantine goes; another rank's may be in the making."""
+    """Recovery removes this rank's temporary files from the quarantine, and leaves those of other ranks."""
     disk, _ = filled(1)
     disk.make_directory(QUARANTINE)
     stems = {"ours": "CKP_rank_0-1_1", "copy": "CKP_rank_0-1_1~2", "other": "CKP_rank_1-1_1", "odd": "notes"}
@@ -152,7 +152,7 @@ def test_unfinished_reasons_are_cleared_away_by_their_own_rank():
 
 
 def test_a_checkpoint_that_has_gone_cannot_be_verified():
-    """Verification of what is no longer there says so."""
+    """Verification of a vanished checkpoint reports that it is missing."""
     disk, store = filled(1)
     entry = store.entries()[0]
     disk.remove(entry.path)
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_has_gone_cannot_be_verified():
 
 
 def test_a_manifest_that_is_far_too_large_is_set_aside(monkeypatch):
-    """It is not read, and cannot be a checkpoint."""
+    """A manifest that is too large is not read, and cannot be a checkpoint."""
     disk, _ = filled(2)
     monkeypatch.setattr(manifest, "LIMIT_BYTES", 5000)
     disk.put(MANIFESTS[2], b" " * 5001)
@@ -171,11 +171,11 @@ def test_a_manifest_that_is_far_too_large_is_set_aside(monkeypatch):
 
 
 def test_what_was_written_and_cannot_be_looked_at_is_read_before_it_counts():
-    """Where the identity of a fresh checkpoint cannot be had, it is verified like anybody's."""
+    """A fresh checkpoint whose identity cannot be read is verified like any other."""
     disk, store = filled(2)
 
     def plan(number, operation):
-        # Before the commit the name is looked at as well: then it has to be free.
+        # The commit also checks the name before it starts: then it has to be free.
         committed = any(o.kind == "rename" and o.target == DATA[3] for o in disk.log)
         wanted = (operation.kind, operation.path) == ("identity", DATA[3]) and committed
         return Fail(errno.EACCES) if wanted else None
@@ -189,7 +189,7 @@ def test_what_was_written_and_cannot_be_looked_at_is_read_before_it_counts():
 
 
 def test_what_cannot_be_looked_at_during_retention_does_not_count():
-    """A checkpoint whose identity cannot be had when it should be verified takes no place of a good one."""
+    """A checkpoint whose identity cannot be read during verification does not replace a good one."""
     disk, store = filled(3)
     looked = []
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_looked_at_during_retention_does_not_count():
         if (operation.kind, operation.path) != ("identity", DATA[3]):
             return None
         looked.append(number)
-        # The first look is the survey's: it needs the size.
+        # The first one is the survey's, which needs the size.
         return Fail(errno.EACCES) if len(looked) > 1 else None
 
     disk.obey(plan)
@@ -208,13 +208,13 @@ def test_what_cannot_be_looked_at_during_retention_does_not_count():
 
 
 def test_retention_of_nothing_removes_nothing():
-    """An empty folder, or none at all, is no trouble."""
+    """An empty or missing folder raises no error."""
     pruned = make_store(SimulatedDisk()).prune(newest(1))
     assert (pruned.removed, pruned.quarantined, pruned.failures) == ((), (), ())
 
 
 def test_a_removal_that_died_before_its_last_step_is_finished():
-    """The data has gone and only the hidden manifest is left: recovery removes that, and nothing else."""
+    """If only the hidden manifest is left, recovery removes it and nothing else."""
     disk, store = filled(2)
     hidden = DIRECTORY / layout.temporary(MANIFESTS[1].name, "0" * 16)
     disk.rename(MANIFESTS[1], hidden)
@@ -224,7 +224,7 @@ def test_a_removal_that_died_before_its_last_step_is_finished():
 
 
 def test_what_others_remove_first_is_no_failure():
-    """A surplus checkpoint that has gone by itself is neither removed nor reported."""
+    """A surplus checkpoint that vanished is neither removed nor reported."""
     disk, store = filled(3)
     done = vanishes(disk, "rename", MANIFESTS[1])
     pruned = store.prune(newest(1))
@@ -233,7 +233,7 @@ def test_what_others_remove_first_is_no_failure():
 
 
 def interrupted():
-    """A disk on which a save died when its data had its name already and its manifest had not."""
+    """A disk on which a save died after its data file was renamed and before its manifest was."""
     disk, _ = filled(1)
     disk.obey(lambda n, o: Kill() if (o.kind, o.target) == ("rename", MANIFESTS[2]) else None)
     with pytest.raises(Killed):
@@ -242,7 +242,7 @@ def interrupted():
 
 
 def test_a_save_that_died_before_any_name_was_given_is_cleared_away():
-    """Both temporary files go; nothing else was there."""
+    """Recovery removes both temporary files; nothing else was there."""
     disk, store = filled(1)
     disk.obey(lambda n, o: Kill() if (o.kind, o.target) == ("rename", DATA[2]) else None)
     with pytest.raises(Killed):
@@ -254,7 +254,7 @@ def test_a_save_that_died_before_any_name_was_given_is_cleared_away():
 
 
 def test_nothing_is_cleared_away_while_names_may_not_be_durable():
-    """Where the folder cannot be synced, recovery leaves what dead writers left, and says so."""
+    """If the folder cannot be synced, recovery leaves the temporary files and reports the error."""
     disk = interrupted()
     before = names(disk)
     disk.obey(always("sync_directory", Fail(errno.EIO)))
@@ -265,7 +265,7 @@ def test_nothing_is_cleared_away_while_names_may_not_be_durable():
 
 
 def test_what_cannot_be_cleared_away_is_reported():
-    """A temporary file that the disk does not let go is named; the checkpoints are found all the same."""
+    """A temporary file that cannot be removed is reported; recovery still finds the checkpoints."""
     disk = interrupted()
     disk.obey(always("remove", Fail(errno.EPERM)))
     recovery = make_store(disk).recover()
@@ -276,7 +276,7 @@ def test_what_cannot_be_cleared_away_is_reported():
 
 
 def test_what_was_sealed_with_a_missing_key_is_not_cleared_away():
-    """Nobody can tell whose data a locked temporary manifest names: both stay, until the key is given."""
+    """Without the key of a temporary manifest, the owner of its data is unknown: both files stay."""
     disk = interrupted()
     other = make_store(disk, sealing=Sealing("AES-GCM", OTHER_KEY))
     assert any(layout.is_temporary(failure.name) for failure in other.recover().failures)
@@ -286,7 +286,7 @@ def test_what_was_sealed_with_a_missing_key_is_not_cleared_away():
 
 
 def test_a_reason_that_vanishes_is_no_reason():
-    """The quarantine may be cleared by hand while it is looked at."""
+    """A person may clear the quarantine while the store reads it."""
     disk = SimulatedDisk()
     disk.make_directory(QUARANTINE)
     reason = QUARANTINE / "CKP_rank_0-1_1.reason.txt"
@@ -297,7 +297,7 @@ def test_a_reason_that_vanishes_is_no_reason():
 
 
 def test_weights_that_cannot_be_removed_are_named():
-    """Those that have gone already are not; the others are removed all the same."""
+    """Weights files that vanished already raise no error; the others are removed."""
     disk = SimulatedDisk()
     paths = [Path("/weights") / f"{name}.ckpt" for name in "abc"]
     for path in paths:
@@ -319,7 +319,7 @@ def test_a_runs_files_have_their_places(tmp_path):
 
 
 def test_a_machine_that_does_not_tell_its_boot_can_lock(tmp_path, monkeypatch):
-    """Where there is no /proc, the lock is the kernel's all the same."""
+    """Without /proc, the kernel still keeps the lock exclusive."""
     monkeypatch.setattr(lock_owner, "_BOOT_ID", tmp_path / "nowhere")
     run = RunDirectory(tmp_path / "run", World())
     run.lock().release()

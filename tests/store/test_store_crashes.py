@@ -32,7 +32,7 @@ LAST_STEP = 4
 
 
 class Run:
-    """A process that commits and prunes, and what it has reported as saved until it ended."""
+    """A process that commits and prunes, and the checkpoints that it reported as saved before it ended."""
 
     def __init__(self, disk, sealing=GCM):
         self.disk = disk
@@ -59,7 +59,7 @@ class Run:
 
 
 def mutations():
-    """The numbers of a run's operations that change something, when nothing goes wrong."""
+    """The numbers of a run's changing operations, when nothing goes wrong."""
     disk = SimulatedDisk()
     Run(disk).go()
     return changes(disk.log)
@@ -70,7 +70,7 @@ def changes(log):
 
 
 def choices():
-    """How a loss of power picks what survives: nothing, all, the newest changes first, and at random."""
+    """Ways in which a power loss picks the survivors: nothing, all, the newest changes first, at random."""
     yield lambda n: 0
     yield lambda n: min(1, n - 1)
     yield lambda n: n - 1
@@ -79,14 +79,14 @@ def choices():
 
 
 def after_every_end(disk):
-    """The disk as the next process may find it: after the death of the process, and of the machine."""
+    """The disks that the next process may find: after the death of the process, and of the machine."""
     yield disk.restart()
     for choose in choices():
         yield disk.crash(choose)
 
 
 def check(disk, acknowledged, sealing=GCM):
-    """Everything that must hold when a process comes back, before and after it recovers."""
+    """Checks everything that must hold when a process restarts, before and after it recovers."""
     store = make_store(disk, sealing=sealing)
     before = steps(store)
     assert before[:1] >= acknowledged[-1:], "what was reported as saved is gone"
@@ -118,8 +118,8 @@ def only_checkpoints_are_left(disk, store):
 
 @pytest.mark.parametrize("partial", [False, True])
 def test_a_crash_at_any_operation(partial):
-    """Killed before or in the middle of any operation, with power lost or not: nothing that was reported as
-    saved is lost, no fewer are left than promised, nothing torn is visible, and recovery cleans up."""
+    """After a kill before or during any operation, with or without a power loss: no checkpoint reported as
+    saved is lost, as many are left as promised, nothing torn is visible, and recovery cleans up."""
     for number in mutations():
         run = Run(SimulatedDisk(plan=at(number, Kill(partial)))).until_killed()
         for disk in after_every_end(run.disk):
@@ -152,8 +152,8 @@ def recovered(disk):
 
 
 def test_an_error_at_any_operation():
-    """Any operation may fail once: the error is raised or reported, the next checkpoint works, and after a
-    loss of power everything that was reported as saved is there."""
+    """If any operation fails once, the error is raised or reported, the next checkpoint works, and everything
+    reported as saved survives a power loss."""
     for number in mutations():
         disk = SimulatedDisk(plan=at(number, Fail(errno.EIO, partial=True)))
         run = Run(disk).go()
@@ -164,7 +164,7 @@ def test_an_error_at_any_operation():
 
 
 def test_a_failed_sync_is_never_believed():
-    """A checkpoint whose sync failed is not reported as saved, and nothing of it stays behind."""
+    """A checkpoint whose sync failed is not reported as saved, and leaves no file behind."""
     for kind in ("sync", "sync_directory"):
         for count in range(4):
             calls = []
@@ -185,7 +185,7 @@ def test_a_failed_sync_is_never_believed():
 
 
 def test_an_unacknowledged_checkpoint_costs_no_other():
-    """A failed checkpoint that can neither be made durable nor taken back does not replace a good one."""
+    """A failed checkpoint that can be neither made durable nor removed does not replace a good one."""
     broken = []
     disk = SimulatedDisk(plan=lambda n, o: Fail(errno.EIO) if broken and o.mutates else None)
     store = make_store(disk)
@@ -208,7 +208,7 @@ def test_an_unacknowledged_checkpoint_costs_no_other():
 
 @pytest.mark.parametrize("mode", ["AES-GCM", "AES-CBC", "SM4-CBC"])
 def test_no_plaintext_and_no_key_ever_reaches_the_disk(mode):
-    """In no state of the disk, temporary files included, is there a byte of plaintext or a key."""
+    """No state of the disk, temporary files included, holds plaintext or a key."""
     secrets = (CANARY, KEY, KEY[:16], KEY.hex().encode(), manifest_key(KEY))
     for number in mutations():
         run = Run(SimulatedDisk(plan=at(number, Kill(partial=True))), SEALINGS[mode]).until_killed()
@@ -223,8 +223,8 @@ def test_the_canary_would_be_seen():
 
 
 def test_somebody_elses_file_under_our_unfinished_name_stays():
-    """If a crash left an unfinished commit, and somebody has put another file under its name since, recovery
-    leaves that file alone."""
+    """If a crash left an unfinished commit and somebody put another file under its name, recovery leaves that
+    file alone."""
     for number in mutations():
         run = Run(SimulatedDisk(plan=at(number, Kill()))).until_killed()
         disk = run.disk.restart()
@@ -239,8 +239,8 @@ def test_somebody_elses_file_under_our_unfinished_name_stays():
 
 
 def test_a_crash_during_quarantine():
-    """Killed at any operation while a corrupt checkpoint is set aside: it never comes back as valid, nothing
-    is lost from both places, and the next recovery finishes."""
+    """After a kill at any operation of setting a corrupt checkpoint aside, it never becomes valid again, no
+    file is lost from both places, and the next recovery finishes."""
     for number in range(60):
         disk = SimulatedDisk()
         store = make_store(disk)

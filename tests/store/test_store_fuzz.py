@@ -1,4 +1,4 @@
-"""The readers of a store and of a run against any bytes: an error of ours, or exactly what was written."""
+"""The readers of a store and a run, given any bytes, raise an error of ours or return the original."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ PLAIN = json.loads(GOOD["plain"][0])["manifest"]
 
 
 def forged(changes):
-    """A manifest without encryption, which anybody can write: with these fields, and the right checksum."""
+    """An unencrypted manifest, which anybody can write, with these fields and the right checksum."""
     inner = {**PLAIN, **changes}
     return manifest._file_of(inner, manifest._mac(inner, None).hex())
 
@@ -68,7 +68,7 @@ forgeries = st.dictionaries(st.sampled_from([*PLAIN, "another"]), json_values, m
 @pytest.mark.parametrize("name", SEALINGS)
 @given(data=st.data())
 def test_a_changed_manifest_is_refused(name, data):
-    """Whatever is changed in a manifest, it is refused for a reason that we know."""
+    """Any change to a manifest makes it rejected with an error of ours."""
     keys = [key for key in (SEALINGS[name].key, OTHER_KEY) if key and name != "plain"]
     hostile = data.draw(changed(GOOD[name]) | st.binary(max_size=100))
     try:
@@ -89,7 +89,7 @@ def test_a_changed_manifest_is_refused(name, data):
 @example(forged({"tags": "", "blocks": 2**62}))
 @example(forged({"info": json.loads('{"a":' * 200 + "1" + "}" * 200)}))
 def test_a_forged_manifest_is_refused_or_means_what_it_says(data):
-    """With a right checksum over any JSON: refused, or read so that writing it again gives the same bytes."""
+    """Any JSON under a right checksum is rejected, or encodes to the same bytes again."""
     try:
         found = manifest.decode(data, [], OWNER)
     except CheckpointError:
@@ -101,7 +101,7 @@ def test_a_forged_manifest_is_refused_or_means_what_it_says(data):
 @pytest.mark.parametrize("depth", [400, 900, 990, 1000, 5000, 100_000])
 @pytest.mark.parametrize("field", ["run_id", "rank", "info", "key_id", "format", "tags"])
 def test_brackets_nested_too_deep_are_corrupt_or_foreign(depth, field):
-    """A reader that calls itself for each bracket gives up with an error of ours, wherever it is nested."""
+    """Nesting too deep for the parser, anywhere in the JSON, raises an error of ours."""
     text = '{{"mac":"{}","manifest":{{"{}":{}{}}}}}\n'.format("00" * 32, field, "[" * depth, "]" * depth)
     for data in (text.encode(), nested(depth)):
         with pytest.raises(CheckpointError):
@@ -110,7 +110,7 @@ def test_brackets_nested_too_deep_are_corrupt_or_foreign(depth, field):
 
 
 def live(disk, sealing, policy):
-    """All that a process does with a folder; only errors of ours may come out of it."""
+    """Everything that a process does with a folder; it may raise only errors of ours."""
     store = make_store(disk, sealing=sealing)
     store.recover()
     sinks = Sinks()
@@ -129,8 +129,8 @@ def live(disk, sealing, policy):
 
 @given(data=st.data(), policy=st.sampled_from(POLICIES), torn=st.booleans())
 def test_a_store_survives_any_manifest(data, policy, torn):
-    """Beside a good checkpoint lies a manifest of any content, or what a dead writer left of one: the good
-    one is loaded, or another good one, and the next save works."""
+    """Beside a manifest of any content, or the remains of one, a good checkpoint is loaded, and the next save
+    works."""
     disk, store = filled(3, sealing=SEALINGS["plain"])
     path = store.entries()[data.draw(st.integers(0, 1))].manifest_path
     hostile = data.draw(forgeries | changed(GOOD["plain"]) | st.binary(max_size=60))
@@ -147,7 +147,7 @@ def test_a_store_survives_any_manifest(data, policy, torn):
 @pytest.mark.parametrize("name", SEALINGS)
 @given(data=st.data(), policy=st.sampled_from(POLICIES))
 def test_a_store_survives_any_data(name, data, policy):
-    """A data file of any content is not the one that was committed: an older one is loaded."""
+    """If a data file holds anything but the committed bytes, an older checkpoint is loaded."""
     sealing = SEALINGS[name]
     disk, store = filled(2, sealing=sealing)
     files = [disk.content(entry.path) for entry in store.entries()]
@@ -172,7 +172,7 @@ file_names = st.text(
 @example("\udcff_rank_0-1_1", ".manifest", b"", DIRECTORY)
 @example("x" * 200 + "_rank_0-1_1", ".manifest", b"", DIRECTORY)
 def test_a_store_survives_any_name(stem, ending, content, folder):
-    """A file of any name and content, also one that is not UTF-8, beside a good checkpoint."""
+    """A file of any name and content, UTF-8 or not, does no harm to a good checkpoint beside it."""
     disk, _ = filled(1)
     disk.make_directory(QUARANTINE)
     path = folder / f"{stem}{ending}"
@@ -185,7 +185,7 @@ def test_a_store_survives_any_name(stem, ending, content, folder):
 @example({"\ud800": 1})
 @example({"x" * 60_000: 1})
 def test_whatever_a_corrupt_file_says_it_is_set_aside(changes):
-    """The reason quotes what the file says, of any length and in any characters, and is found again."""
+    """A reason that quotes text of any length and characters from the file is found again."""
     disk, store = filled(1, sealing=SEALINGS["plain"])
     disk.put(store.entries()[0].manifest_path, forged({**changes, "step": -1}))
     recovery = make_store(disk, sealing=SEALINGS["plain"]).recover()
@@ -206,7 +206,7 @@ def test_reasons_of_others_stop_nobody(content):
 
 @given(st.binary(max_size=100) | st.sampled_from([b"x" * 100_000, nested(50_000)]))
 def test_meta_json_is_only_written(content):
-    """Whatever stands in meta.json, the next commit makes it right, and nothing depends on it."""
+    """Nothing depends on the content of meta.json, and the next commit corrects it."""
     disk, store = filled(1)
     disk.put(DIRECTORY / layout.META_NAME, content)
     assert make_store(disk).recover().failures == ()
@@ -253,7 +253,7 @@ def demand_record(content):
 @example(nested(100_000))
 @example(b'{"seed": 1e999}')
 def test_a_changed_record_is_refused_or_a_record(content):
-    """Whatever becomes of run.json: it is damaged, or a record whose every field is what it should be."""
+    """Any run.json is rejected as damaged, or decodes to a record with valid fields."""
     demand_record(content)
 
 
@@ -276,7 +276,7 @@ def test_a_record_of_other_types_is_refused(changes):
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"pid": 1e999, "boot_id": ""}', nested(100_000), b"\xff"])
 def test_a_lock_of_any_content_is_held(content):
-    """Who holds a lock is told when it can be, and that it is held in any case."""
+    """A lock whose content names no process is still held, and the error says so."""
     disk = SimulatedDisk()
     run = RunDirectory(RUN, World(files=disk))
     run.lock()
@@ -287,13 +287,13 @@ def test_a_lock_of_any_content_is_held(content):
 
 
 def test_what_is_no_file_is_no_reason(tmp_path):
-    """A folder that somebody has made in the quarantine, under a reason's name, stops nobody."""
+    """A folder in the quarantine under a reason's name does not stop a fresh start."""
     (layout.quarantine_directory(tmp_path) / "a.reason.txt").mkdir(parents=True)
     assert open_store(tmp_path, World(), GCM, "run-1").load_newest(Sinks()) is None
 
 
 def test_a_reason_that_the_disk_does_not_give_is_no_fresh_start():
-    """While a reason in the quarantine cannot be read, nobody knows whether a run may start from zero."""
+    """While a reason in the quarantine cannot be read, the run does not start from zero."""
     disk = SimulatedDisk()
     disk.make_directory(QUARANTINE)
     disk.put(QUARANTINE / "CKP_rank_0-1_1.reason.txt", b"run run-1 rank 0\n")

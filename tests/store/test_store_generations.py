@@ -1,4 +1,4 @@
-"""The store: what is committed later is newer, whatever could be read meanwhile and whatever others claim."""
+"""A later commit is newer, whichever manifests were unreadable meanwhile and whatever others claim."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_what_cannot_be_read_is_older_than_what_is_saved_meanwhile(code):
 
 
 def test_a_forged_claim_does_not_hide_what_is_saved_after_it():
-    """A manifest under a key that nobody has, put there to use up the generations, changes no order."""
+    """A planted manifest under an unknown key, meant to exhaust the generations, changes no order."""
     disk, store = filled(1)
     claimed = {**json.loads(disk.content(store.entries()[0].manifest_path))["manifest"]}
     claimed |= {"generation": 2**40 - 1, "file_name": "CKP_rank_0-9_9.ckpt", "key_id": key_id(OTHER_KEY)}
@@ -43,7 +43,7 @@ def test_a_forged_claim_does_not_hide_what_is_saved_after_it():
 
 
 def test_a_missing_key_keeps_its_place_in_the_order():
-    """Generations go on behind checkpoints whose key is missing, process after process."""
+    """Generations continue after those of checkpoints whose key is missing, in every later process."""
     disk, _ = filled(2)
     for step in (3, 4):
         make_store(disk, sealing=Sealing("AES-GCM", OTHER_KEY)).commit(draft(step))

@@ -54,7 +54,7 @@ places = syncs | st.tuples(st.integers(0, 45), st.none())
 
 class Lives(Strangers):
     """One run directory through many processes. ``ledger`` is the model; ``doubtful`` are names whose save
-    has failed in the living process; ``touched`` are names somebody else has had a hand in."""
+    failed in the living process; ``touched`` are names of files that somebody else changed."""
 
     @initialize(
         sealed=st.none() | st.sampled_from(MODES), keep=st.sampled_from(POLICIES), saves=st.integers(0, 5)
@@ -90,7 +90,7 @@ class Lives(Strangers):
 
     @rule(failure=st.booleans(), again=st.booleans(), prune=st.booleans())
     def save(self, failure, again, prune):
-        """A save on a disk without trouble works, whatever has been before, and is the newest then."""
+        """A save on a healthy disk works, whatever happened before, and is the newest then."""
         wanted = self.next_draft(failure, again)
         try:
             entry = self.store.commit(wanted)
@@ -110,7 +110,7 @@ class Lives(Strangers):
 
     @rule()
     def prune(self):
-        """Retention removes what it may and nothing else: no fewer stay than promised, and no more."""
+        """Retention removes exactly the surplus: as many stay as promised."""
         before, surplus = set(self.ledger.intact(self.disk)), self.surplus()
         self.ledger.retire(surplus)
         self.store.prune(partial(retention.kept, self.keep))
@@ -121,14 +121,14 @@ class Lives(Strangers):
         demand(after <= before - surplus, "RetentionCeiling", f"{before} became {after}, surplus {surplus}")
 
     def surplus(self):
-        """What retention may remove now: of the intact ones that this process can open."""
+        """The checkpoints that retention may remove now, among the intact ones that this process can open."""
         usable = {s: self.ledger.whole[s].entry for s in self.usable()}
         valid = {s: entry for s, entry in usable.items() if entry.name not in self.doubtful}
         kept = retention.kept(self.keep, list(valid.values()))
         return {s for s, entry in valid.items() if entry.generation not in kept}
 
     def usable(self):
-        """The intact ones that this process has the key to, newest first."""
+        """The intact checkpoints that this process has the key for, newest first."""
         intact = self.ledger.intact(self.disk)
         return [
             serial for serial in intact if self.ledger.whole[serial].entry.manifest.key_id in self.key_ids()
@@ -378,7 +378,7 @@ class Lives(Strangers):
 
 
 def writes_checkpoint(operation):
-    """Whether it writes a checkpoint's own file: a save whose write fails was not saved."""
+    """Whether the operation writes a checkpoint's own file: a save fails if that write fails."""
     writes = operation.kind in ("create", "write", "sync")
     return writes and operation.path.parent == DIRECTORY and layout.META_NAME not in operation.path.name
 

@@ -1,4 +1,4 @@
-"""The manifest: what is bound comes back, and each refusal has its own error."""
+"""The manifest: bound fields read back, and each kind of rejection has its own error."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ PLAIN = {"mode": None, "key_id": None, "tags": (bytes(32),)}
 
 @given(manifests)
 def test_what_is_bound_comes_back(made):
-    """Every field comes back exactly, and the bytes are one line of ASCII."""
+    """Every field reads back exactly, and the bytes are one line of ASCII."""
     data = encode(made, KEY)
     assert decode(data, [OTHER, KEY], OWNER) == made
     assert data.isascii()
@@ -83,7 +83,7 @@ def test_without_a_key_it_is_a_checksum():
 
 
 def test_a_missing_key_is_not_corruption():
-    """Sealed under a key that is not given: nothing can be said about it, so it is kept."""
+    """A manifest under a missing key cannot be judged, so it is kept."""
     with pytest.raises(WrongKeyError):
         decode(encode(make(), KEY), [OTHER], OWNER)
     with pytest.raises(WrongKeyError):
@@ -107,7 +107,7 @@ def test_another_owners_is_foreign(owner):
 
 
 def test_a_later_format_is_left_alone():
-    """What a later version has written is not corrupt: this version just cannot read it."""
+    """A manifest of a later version is not corrupt: this version just cannot read it."""
     inner = {**manifest._to_json(make()), "format": 2, "novelty": 1}
     data = manifest._file_of(inner, manifest._mac(inner, KEY).hex())
     with pytest.raises(ForeignError, match="update"):
@@ -151,7 +151,7 @@ def test_nonsense_is_corrupt(change):
 
 
 def test_a_missing_field_is_corrupt():
-    """Each field is needed."""
+    """A manifest without any one of its fields is rejected."""
     for name in manifest._to_json(make(**PLAIN)):
         inner = manifest._to_json(make(**PLAIN))
         del inner[name]
@@ -170,7 +170,7 @@ def test_arbitrary_bytes_are_corrupt(data):
 
 @pytest.mark.parametrize("created", ["NaN", "Infinity", "-Infinity"])
 def test_a_time_that_is_no_number_is_corrupt(created):
-    """A checkpoint's time is finite, so that retention can reckon with it."""
+    """A checkpoint's time is finite, so that retention can calculate with it."""
     inner = {**manifest._to_json(make(**PLAIN)), "created": float(created.lower())}
     with pytest.raises(CorruptError, match="time"):
         decode(manifest._file_of(inner, manifest._mac(inner, None).hex()), [], OWNER)
@@ -178,20 +178,20 @@ def test_a_time_that_is_no_number_is_corrupt(created):
 
 @pytest.mark.parametrize("mode", ["ROT13", "aes-gcm", ""])
 def test_a_mode_that_nobody_knows_is_corrupt(mode):
-    """Authentic or not: there is no cipher to open it with."""
+    """A manifest with an unknown mode is rejected, authentic or not: no cipher opens its data."""
     inner = {**manifest._to_json(make(mode="AES-CBC", tags=(bytes(32),))), "mode": mode}
     with pytest.raises(CorruptError, match="mode"):
         decode(manifest._file_of(inner, manifest._mac(inner, KEY).hex()), [KEY], OWNER)
 
 
 def test_claims_are_only_claims():
-    """What a manifest claims can be read without its key, and a claim cannot exhaust the numbers."""
+    """The claims of a manifest can be read without its key, and a claim cannot exhaust the numbers."""
     assert manifest.claimed_generation(encode(make(generation=7), KEY)) == 7
     assert manifest.claimed_generation(encode(make(generation=2**50), KEY)) == 0
 
 
 def test_claims_are_read_without_a_key():
-    """Who looks at a checkpoint that he cannot open is told what it says of itself; nonsense says nothing."""
+    """The claims of a checkpoint that does not open can be shown; nonsense claims nothing."""
     found = manifest.claims(encode(make(step=7, reason="exception"), KEY))
     assert (found["step"], found["reason"], found["run_id"]) == (7, "exception", "run-1")
     for nonsense in (b"", b"{", b"[]", b"\xff" * 9):
@@ -199,7 +199,7 @@ def test_claims_are_read_without_a_key():
 
 
 def test_nothing_secret_is_in_it():
-    """Neither the key nor the tags show in what is printed, and the key is not in the file."""
+    """Neither the key nor the tags appear in the repr, and the key is not in the file."""
     made = make(tags=(b"secret tag bytes",))
     assert "secret" not in repr(made)
     assert KEY.hex().encode() not in encode(made, KEY)

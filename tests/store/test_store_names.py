@@ -1,4 +1,4 @@
-"""Names on disk: what they say, and what cannot be confused."""
+"""Names on disk: they parse back, and different kinds cannot be confused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ weights = st.builds(
 
 @given(checkpoints)
 def test_a_checkpoints_name_says_all_of_it(name):
-    """Whatever the prefix, a checkpoint's name is read back to what it was made of."""
+    """With any prefix, a checkpoint's name parses back to its parts."""
     assert parse_checkpoint(name.data) == name
     assert layout.data_of(layout.manifest_of(name.data)) == name.data
     assert not layout.is_temporary(name.data)
@@ -43,14 +43,14 @@ def test_a_checkpoints_name_says_all_of_it(name):
 
 @given(weights)
 def test_a_weights_name_says_all_of_it(name):
-    """The same for weights files; none of them is a checkpoint's name."""
+    """A weights file's name parses back to its parts, and is never a checkpoint's name."""
     assert parse_weights(name.data) == name
     assert parse_checkpoint(name.data) is None
 
 
 @given(checkpoints, st.binary(min_size=8, max_size=8))
 def test_a_temporary_name_is_nobody_elses(name, token):
-    """A temporary name is recognised, leads back to its final name, and is taken for no checkpoint."""
+    """A temporary name is recognised, gives back its final name, and does not count as a checkpoint."""
     for final in (name.data, name.manifest, layout.META_NAME):
         temporary = layout.temporary(final, token.hex())
         assert layout.is_temporary(temporary)
@@ -74,7 +74,7 @@ def test_a_temporary_name_is_nobody_elses(name, token):
     ],
 )
 def test_other_names_are_no_checkpoints(name):
-    """What differs in anything from a name we give is not one."""
+    """A name that differs in anything from those that we give does not parse."""
     assert parse_checkpoint(name) is None
 
 
@@ -82,12 +82,12 @@ def test_other_names_are_no_checkpoints(name):
     "name", [".x.ckpt.tmp", "x.ckpt.0123456789abcdef.tmp", ".x.0123456789abcdef.tmp", ".x.swp"]
 )
 def test_other_peoples_temporaries_are_not_ours(name):
-    """Temporary files that we did not name are never taken for ours."""
+    """Temporary files with other names never count as ours."""
     assert not layout.is_temporary(name)
 
 
 def test_a_taken_name_gets_stocks_suffix():
-    """The smallest suffix is chosen that makes both the data's and the manifest's name free."""
+    """``free_name`` takes the smallest suffix with which the data's and the manifest's name are free."""
     wanted = CheckpointName("CKP", 0, 2, 3)
     taken = {"CKP_rank_0-2_3.ckpt", "CKP_rank_0_1-2_3.manifest"}
     assert free_name(wanted, ()).data == "CKP_rank_0-2_3.ckpt"

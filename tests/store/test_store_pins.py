@@ -1,4 +1,4 @@
-"""Pins: what the user wants kept stays, whatever retention, recovery or a crash does."""
+"""Pins: a pinned checkpoint survives retention, recovery and crashes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def entry_of(store, step):
 
 
 def test_a_pinned_checkpoint_stays_and_counts_for_nothing():
-    """Retention keeps as many others as it promised, and the pinned one; without its pin it goes."""
+    """Retention keeps the pinned one besides the promised number; without its pin it goes."""
     disk, store = filled(5)
     pins.pin(disk, entry_of(store, 2), TOKEN)
     store.prune(newest(2))
@@ -33,7 +33,7 @@ def test_a_pinned_checkpoint_stays_and_counts_for_nothing():
 
 
 def test_a_pinned_newest_does_not_take_the_place_of_another():
-    """With the newest pinned, keep 1 leaves one more that is not."""
+    """With the newest pinned, keep 1 leaves one more that is not pinned."""
     disk, store = filled(3)
     pins.pin(disk, entry_of(store, 3), TOKEN)
     store.prune(newest(1))
@@ -41,7 +41,7 @@ def test_a_pinned_newest_does_not_take_the_place_of_another():
 
 
 def test_recovery_leaves_pins_alone():
-    """Pins survive the recovery of a folder; a half-made one is cleared away."""
+    """Pins survive the recovery of a folder; it removes a half-written one."""
     disk, store = filled(3)
     pins.pin(disk, entry_of(store, 1), TOKEN)
     disk.put(DIRECTORY / layout.temporary("CKP_rank_0-1_2.pin", TOKEN), b"{")
@@ -53,7 +53,7 @@ def test_recovery_leaves_pins_alone():
 
 
 def test_a_pin_is_for_one_checkpoint_only():
-    """A pin whose checkpoint is gone says nothing of a new one with the same name."""
+    """A pin whose checkpoint is gone does not apply to a new one with the same name."""
     disk, store = filled(2)
     gone = entry_of(store, 2)
     pins.pin(disk, gone, TOKEN)
@@ -72,7 +72,7 @@ def test_a_pin_is_for_one_checkpoint_only():
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"generation": 1}', b"\xff"])
 def test_an_unreadable_pin_keeps(content):
-    """Whoever puts a file there, however made, wants the checkpoint kept."""
+    """A pin with any unreadable content still keeps the checkpoint."""
     disk, store = filled(3)
     disk.put(DIRECTORY / "CKP_rank_0-1_1.pin", content)
     store.prune(newest(1))
@@ -80,7 +80,7 @@ def test_an_unreadable_pin_keeps(content):
 
 
 def test_a_pin_that_vanishes_while_it_is_looked_at_keeps_nothing():
-    """Its name was listed, then somebody took it away: retention goes on as without it."""
+    """If a pin vanishes after the listing, retention continues as without it."""
     disk, store = filled(3)
     entry = entry_of(store, 1)
     pins.pin(disk, entry, TOKEN)
@@ -101,7 +101,7 @@ def test_a_pin_that_vanishes_while_it_is_looked_at_keeps_nothing():
 
 
 def test_nothing_goes_while_the_pins_cannot_be_seen():
-    """A folder that cannot be listed any more is an error, and no reason to remove what may be pinned."""
+    """If the folder cannot be listed any more, an error is raised and no checkpoint is removed."""
     disk, _ = filled(3)
     listings = []
 
@@ -144,7 +144,7 @@ def test_a_crash_while_pinning(act):
 
 
 def test_a_corrupt_pinned_checkpoint_fills_no_place():
-    """A pinned one that is damaged is found when it is read; it never stood for another."""
+    """A damaged pinned checkpoint is detected when it is read; it never replaced another in the count."""
     disk, store = filled(4)
     pins.pin(disk, entry_of(store, 1), TOKEN)
     damage(disk, entry_of(store, 1).path)

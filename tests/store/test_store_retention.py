@@ -1,4 +1,4 @@
-"""The store: what it removes, and what it never does."""
+"""The store: which checkpoints it removes, and which never."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from resilient.store.weights import prune_weights, remove_temporaries, write_wei
 
 
 def test_retention_removes_the_oldest_only():
-    """With a count, the newest stay, and each removed checkpoint is gone entirely."""
+    """With a count, the newest stay, and no file of a removed checkpoint is left."""
     disk, store = filled(5)
     pruned = store.prune(newest(2))
     assert [entry.step for entry in pruned.removed] == [1, 2, 3]
@@ -43,7 +43,7 @@ def test_retention_never_removes_the_newest():
 
 
 def test_only_valid_checkpoints_count():
-    """Checkpoints that turn out corrupt do not fill the places of good ones, and are set aside."""
+    """Corrupt checkpoints do not count in place of good ones, and are set aside."""
     disk, store = filled(5)
     for entry in store.entries()[:2]:
         damage(disk, entry.path)
@@ -55,7 +55,7 @@ def test_only_valid_checkpoints_count():
 
 
 def test_unreadable_checkpoints_neither_count_nor_go():
-    """A checkpoint that the disk cannot give does not count, is not removed, and is reported."""
+    """An unreadable checkpoint does not count, is not removed, and is reported."""
     disk, _ = filled(5)
     bad = DIRECTORY / "CKP_rank_0-1_4.ckpt"
 
@@ -69,7 +69,7 @@ def test_unreadable_checkpoints_neither_count_nor_go():
 
 
 def test_verified_once_is_not_read_again():
-    """What this process has written or read in full is not read again for each retention."""
+    """Retention does not read again what this process has written or read in full."""
     disk, _ = filled(4)
     again = disk.restart()
     fresh = make_store(again)
@@ -82,7 +82,7 @@ def test_verified_once_is_not_read_again():
 
 
 def test_a_changed_file_is_verified_again():
-    """A file that has changed since it was verified counts only after it has been read again."""
+    """A file that changed since its verification counts only after it is read again."""
     disk, store = filled(4)
     damage(disk, store.entries()[1].path)
     store.prune(newest(2))
@@ -90,7 +90,7 @@ def test_a_changed_file_is_verified_again():
 
 
 def test_what_cannot_be_removed_does_not_stop_training():
-    """A file that the system does not let go is reported; the others are still removed."""
+    """A file that cannot be removed is reported; the others are still removed."""
 
     def plan(number, operation):
         stuck = operation.kind == "rename" and operation.path.name == "CKP_rank_0-1_1.manifest"
@@ -103,7 +103,7 @@ def test_what_cannot_be_removed_does_not_stop_training():
 
 
 def test_no_removal_while_names_may_not_be_durable():
-    """Where the folder cannot be synced, nothing is removed on account of what is in it."""
+    """If the folder cannot be synced, nothing is removed."""
     disk, _ = filled(4)
     store = make_store(disk.restart(always("sync_directory", Fail(errno.EIO))))
     pruned = store.prune(newest(1))
@@ -112,7 +112,7 @@ def test_no_removal_while_names_may_not_be_durable():
 
 
 def test_weights_are_written_whole_and_pruned_by_name():
-    """Weights files replace one of the same name at once, and only those named ours are removed."""
+    """A weights file atomically replaces one of the same name, and only files with our names are removed."""
     disk = SimulatedDisk()
     folder = layout.network_directory(DIRECTORY, 0)
     entropy = SystemEntropy()

@@ -1,4 +1,4 @@
-"""Files without a manifest: what opens and parses whole, and what is refused."""
+"""Files without a manifest: those that open and parse whole are read, all others rejected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(disk, keys=KEYS):
 
 @pytest.mark.parametrize("mode", SEALINGS)
 def test_the_key_that_fits_is_found(mode):
-    """In every mode, among several keys: the content, and what opened it."""
+    """In every mode, among several keys, the reader returns the content and the opening key."""
     sealing = SEALINGS[mode]
     disk = written(sealing)
     opening, found = read(disk)
@@ -55,7 +55,7 @@ def test_the_key_that_fits_is_found(mode):
 
 @pytest.mark.parametrize("mode", ["AES-GCM", "AES-CBC", "SM4-CBC"])
 def test_without_a_key_that_fits(mode):
-    """No key of the right length, or another one: both are told, neither as damage alone."""
+    """A missing key and a wrong key raise different errors."""
     disk = written(SEALINGS[mode])
     with pytest.raises(WrongKeyError, match="no key for it was given"):
         read(disk, [])
@@ -66,7 +66,7 @@ def test_without_a_key_that_fits(mode):
 
 @pytest.mark.parametrize("mode", SEALINGS)
 def test_a_cut_file_is_refused(mode):
-    """Cut off anywhere, a file is refused, where no record ends by chance just there."""
+    """A truncated file is rejected, unless it ends exactly at the end of a record."""
     whole = written(SEALINGS[mode]).content(PATH)
     for end in (len(whole) - 1, len(whole) // 2, 5, 20, 47):
         disk = SimulatedDisk()
@@ -81,7 +81,7 @@ def test_a_cut_file_is_refused(mode):
     st.binary(max_size=200),
 )
 def test_any_bytes_are_refused_or_read(magic, rest):
-    """Whatever the bytes, a typed error or a result; never another exception."""
+    """Any bytes give a typed error or a result, never another exception."""
     disk = SimulatedDisk()
     disk.make_directory(PATH.parent)
     disk.put(PATH, magic + rest)
@@ -93,7 +93,7 @@ def test_any_bytes_are_refused_or_read(magic, rest):
 
 @pytest.mark.parametrize("size", [2**31 - 25, -1, 0, 2**20])
 def test_no_length_is_believed(size):
-    """A block that claims more than the file has, or nothing, is refused before memory is taken."""
+    """A block that claims more than the file has, or nothing, is rejected before memory is allocated."""
     disk = SimulatedDisk()
     disk.make_directory(PATH.parent)
     header = struct.pack("<4s16sii16si", b"\xd8\x5e\x3a\x7f", bytes(16), size + 24, 16, bytes(16), size)
@@ -105,7 +105,7 @@ def test_no_length_is_believed(size):
 @pytest.mark.parametrize(("magic", "key"), [(b"\xd9\x5e\x3a\x7f", KEY), (b"\xda\x5e\x3a\x7f", KEY[:16])])
 @pytest.mark.parametrize("size", [1, 15, 17, 40])
 def test_a_block_that_is_no_multiple_of_the_ciphers_is_refused(magic, key, size):
-    """In the CBC modes: told as damage, before the cipher is asked to decrypt it."""
+    """In the CBC modes it counts as damage, before the cipher decrypts anything."""
     disk = SimulatedDisk()
     disk.make_directory(PATH.parent)
     header = struct.pack("<4sii16si", magic, size + 24, 16, bytes(16), size)
@@ -115,7 +115,7 @@ def test_a_block_that_is_no_multiple_of_the_ciphers_is_refused(magic, key, size)
 
 
 def test_a_tensor_larger_than_the_file_takes_no_memory():
-    """A plain file that claims a tensor of an exabyte is refused by its claim."""
+    """A plain file that claims a tensor of an exabyte is rejected by that claim."""
     disk = SimulatedDisk()
     disk.make_directory(PATH.parent)
     tensor = b"\x08\x80\x80\x80\x80\x80\x80\x80\x40\x12\x04Int8\x1a\x02xy"
@@ -141,7 +141,7 @@ def test_stock_blocks_of_any_size():
 
 
 def test_what_stock_reads_alone():
-    """Of a stream with sections of ours and an extra stock's part is left, the same bytes as without them."""
+    """Only the stock part of a stream with our sections and extra is left, the same bytes as without them."""
     plain = [Record("a", "Int8", (3,), b"abc"), info_record("n", 5), Record("b", "Float32", (), b"1234")]
     ours = [Record("void", "Float32", (0,), b""), Record("c", "Complex64", (1,), bytes(8))]
     hidden = [Record("a", "Int8", (2,), b"zz", section=1), Record("other", "Int8", (900,), bytes(900), 4)]

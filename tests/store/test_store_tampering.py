@@ -1,4 +1,4 @@
-"""Tampering: whatever is done to the files, what loads is what was committed, and an older one is found."""
+"""Tampering: only committed content loads, and recovery finds an older checkpoint."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def falls_back_to(disk, step, sealing, error=CorruptError):
 
 @both_ends
 def test_any_flipped_bit_of_the_data_is_refused(sealing):
-    """A flip in any byte of the data file is found, the file set aside, and the one before loads."""
+    """A flip in any byte of the data file is detected, the file set aside, and the one before loads."""
     disk, store = filled(2, sealing=sealing)
     path = store.entries()[0].path
     good = disk.content(path)
@@ -59,7 +59,7 @@ def test_any_flipped_bit_of_the_data_is_refused(sealing):
 
 @both_ends
 def test_any_flipped_bit_of_the_manifest_is_refused(sealing):
-    """A flip in any byte of the manifest is found, whatever it changes."""
+    """A flip in any byte of the manifest is detected."""
     disk, store = filled(2, sealing=sealing)
     path = store.entries()[0].manifest_path
     good = disk.content(path)
@@ -71,7 +71,7 @@ def test_any_flipped_bit_of_the_manifest_is_refused(sealing):
 
 @both_ends
 def test_any_other_length_is_refused(sealing):
-    """A data file or a manifest that was truncated anywhere or has grown is refused."""
+    """A data file or a manifest that was truncated anywhere or has grown is rejected."""
     disk, store = filled(2, sealing=sealing)
     for path in (store.entries()[0].path, store.entries()[0].manifest_path):
         good = disk.content(path)
@@ -117,7 +117,7 @@ def test_a_manifest_of_another_step_is_refused(sealing):
     "field", ["step", "epoch", "generation", "file_name", "parent", "run_id", "tags", "info"]
 )
 def test_an_edited_manifest_is_refused(field):
-    """No field can be changed without the key, not even by writing proper canonical JSON."""
+    """Nobody can change a field without the key, not even by writing canonical JSON."""
     disk, store = filled(2)
     path = store.entries()[0].manifest_path
     outer = json.loads(disk.content(path))
@@ -148,7 +148,7 @@ def test_a_manifest_has_one_spelling(spelling):
 
 
 def test_a_forged_unencrypted_manifest_is_not_trusted():
-    """Somebody without the key cannot slip in a state of their own by leaving encryption away."""
+    """Somebody without the key cannot plant a state of their own without encryption."""
     disk, _ = filled(2)
     forger = make_store(disk, sealing=SEALINGS["plain"])
     forger.commit(draft(1000))
@@ -178,7 +178,7 @@ def test_a_renamed_data_file_is_missing():
 
 @pytest.mark.parametrize("stem", ["best", "CKP_rank_0-9_9", "CKP_rank_0_1-1_2"])
 def test_a_renamed_checkpoint_is_left_alone(stem):
-    """When both files were renamed, they are not that checkpoint any more; nobody moves them."""
+    """When both files were renamed, they are no longer that checkpoint, and stay where they are."""
     disk, _ = filled(2)
     rename(disk, "CKP_rank_0-1_2.ckpt", f"{stem}.ckpt")
     rename(disk, "CKP_rank_0-1_2.manifest", f"{stem}.manifest")
@@ -187,16 +187,16 @@ def test_a_renamed_checkpoint_is_left_alone(stem):
 
 
 def test_a_run_of_renamed_checkpoints_does_not_start_over():
-    """When all that is left goes by other names, that is said, instead of starting from zero."""
+    """When only renamed checkpoints are left, an error says so, and the run does not start from zero."""
     disk, _ = filled(1)
     rename(disk, "CKP_rank_0-1_1.ckpt", "best.ckpt")
     rename(disk, "CKP_rank_0-1_1.manifest", "best.manifest")
-    with pytest.raises(UnusableError, match="give it its name back"):
+    with pytest.raises(UnusableError, match="rename it back"):
         make_store(disk).load_newest(Sinks())
 
 
 def test_an_old_checkpoint_put_back_is_not_the_newest():
-    """A removed checkpoint that somebody puts back is valid and old: the newest stays the newest."""
+    """A removed checkpoint that somebody restores is valid and old: the newest stays the newest."""
     disk, store = filled(3)
     old = store.entries()[-1]
     saved = {path: disk.content(path) for path in (old.path, old.manifest_path)}
@@ -224,7 +224,7 @@ def real(tmp_path):
 
 
 def test_a_link_to_other_content_is_refused(real):
-    """A symbolic link in place of a data file, to another checkpoint's data, is refused."""
+    """A symbolic link in place of a data file, to another checkpoint's data, is rejected."""
     newest, older = real.entries()
     newest.path.unlink()
     newest.path.symlink_to(older.path)
@@ -245,7 +245,7 @@ def test_a_dangling_link_is_a_missing_file(real):
 @pytest.mark.parametrize("suffix", [".ckpt", ".manifest"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_file_is_no_checkpoint(real, suffix, make):
-    """A FIFO or a folder in place of a file hangs nothing, and is reported."""
+    """A FIFO or a folder in place of a file does not block the reader, and is reported."""
     path = real.entries()[0].path.with_suffix(suffix)
     path.unlink()
     make(path)
@@ -256,7 +256,7 @@ def test_what_is_no_file_is_no_checkpoint(real, suffix, make):
 
 
 def test_links_are_not_followed_when_writing(real, tmp_path):
-    """A link planted under a name that is about to be used redirects nothing: the name counts as taken."""
+    """A link planted under the next name redirects nothing: the name counts as taken."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     (real.directory / "CKP_rank_0-1_3.ckpt").symlink_to(victim)

@@ -47,8 +47,8 @@ def test_a_full_disk_leaves_everything_as_it_was():
 
 @pytest.mark.parametrize("kind", ["names", "read", "identity"])
 def test_errors_that_may_pass_are_tried_again(kind):
-    """A read that fails once with an error that may pass is tried again; a folder that cannot be listed is
-    never taken for an empty one."""
+    """A read that fails once with a transient error is retried; a folder that cannot be listed never counts
+    as empty."""
     disk, _ = filled(2)
     failed = []
 
@@ -67,7 +67,7 @@ def test_errors_that_may_pass_are_tried_again(kind):
 
 
 def test_a_disk_error_is_no_corruption():
-    """An unreadable newest checkpoint is left where it is; the one before is used, and both are named."""
+    """An unreadable newest checkpoint stays in place; the one before is used, and both are reported."""
     disk, _ = filled(2)
     bad = DIRECTORY / "CKP_rank_0-1_2.ckpt"
     broken = disk.restart(
@@ -81,7 +81,7 @@ def test_a_disk_error_is_no_corruption():
 
 
 def test_a_wrong_key_is_no_corruption():
-    """With another key nothing is moved or lost, and the error says what is needed."""
+    """With another key nothing is moved or lost, and the error names the missing key."""
     disk, _ = filled(2)
     before = disk.state()
     store = make_store(disk, sealing=Sealing("AES-GCM", OTHER_KEY))
@@ -105,7 +105,7 @@ def test_old_keys_open_older_checkpoints():
 
 
 def test_generations_go_on_behind_what_cannot_be_opened():
-    """A checkpoint whose key is missing keeps its place: what is committed meanwhile is newer."""
+    """A checkpoint whose key is missing keeps its place: later commits are newer."""
     disk, _ = filled(3)
     other = Sealing("AES-GCM", OTHER_KEY)
     make_store(disk, sealing=other).commit(draft(4))
@@ -126,7 +126,7 @@ def test_unencrypted_ones_are_not_trusted_once_encryption_is_on():
 
 
 def test_encrypted_ones_need_their_key():
-    """Without a key, encrypted checkpoints are kept and named, not taken for garbage."""
+    """Without a key, encrypted checkpoints are kept and reported, not treated as garbage."""
     disk, _ = filled(1)
     with pytest.raises(UnusableError, match="another key"):
         make_store(disk, sealing=Sealing()).load_newest(Sinks())
@@ -135,7 +135,7 @@ def test_encrypted_ones_need_their_key():
 
 @pytest.mark.parametrize("other", [{"run_id": "run-2"}, {"rank": 1}])
 def test_other_runs_are_left_alone(other):
-    """Checkpoints of another run or rank are neither used nor moved, and are no reason to refuse a start."""
+    """Checkpoints of another run or rank are neither used nor moved, and do not prevent a start."""
     disk, _ = filled(2)
     before = disk.state()
     store = make_store(disk, **other)
@@ -182,7 +182,7 @@ def test_the_quarantine_replaces_nothing():
 
 
 def test_a_quarantine_that_cannot_be_written_is_reported():
-    """On a disk that takes nothing, the intact checkpoint still loads, and the corrupt one stays in place."""
+    """On a full disk, the intact checkpoint still loads, and the corrupt one stays in place."""
     disk, store = filled(2)
     damage(disk, store.entries()[0].path)
     frozen = disk.restart(lambda n, o: Fail(errno.EROFS) if o.mutates else None)
@@ -217,8 +217,8 @@ def test_verify_says_what_is_wrong_and_moves_nothing():
 
 
 def test_a_folder_that_goes_is_told():
-    """Whenever somebody removes the folder, saves and retention succeed or raise a StorageError and nothing
-    else; the next save makes the folder anew."""
+    """If somebody removes the folder at any moment, saves and retention succeed or raise a StorageError; the
+    next save creates the folder again."""
     whole, store = filled(2)
     store.prune(newest(1))
     for number in range(len(whole.log)):
@@ -236,7 +236,7 @@ def test_a_folder_that_goes_is_told():
 
 
 def test_a_leftover_that_somebody_else_removes():
-    """A temporary file that has gone when recovery comes to it is as good as removed."""
+    """A temporary file that vanishes before recovery removes it counts as removed."""
     disk, _ = filled(1)
     leftover = DIRECTORY / layout.temporary("meta.json", "0" * 16)
     disk.put(leftover, b"torn")

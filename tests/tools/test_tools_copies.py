@@ -134,7 +134,7 @@ def test_a_place_that_is_gone_is_told(tool, run, two):
     os.rename(place, "unmounted")
     for command in ("ls", "verify"):
         assert "CKP_rank_0-2_7.ckpt" in tool(command, "run", "--key-file", two[0][1], status=1)
-        assert f"{place}, where this run has kept checkpoints, is not there" in tool.err
+        assert f"{place}, where this run has kept checkpoints, does not exist" in tool.err
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_a_directory_that_is_gone_keeps_the_old_key_needed(tool, two, tmp_path):
     Path("run/run.json").write_text(json.dumps({**content, "checkpoints": [gone]}))
     words = ("rekey", "run", "--old-key-file", old, "--key-file", new)
     tool(*words, status=1)
-    assert f"{gone}  BAD: is not there" in tool.out
+    assert f"{gone}  BAD: does not exist" in tool.out
     assert "NOT finished" in tool.err
     assert record()["key_id"] == content["key_id"]
     assert "the run is now sealed with" in tool(*words, "--forget-missing")

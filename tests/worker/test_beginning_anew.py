@@ -66,7 +66,7 @@ def test_a_run_that_has_saved_begins_nowhere_from_zero(tmp_path, opened, told):
         places.close()
     assert told == []
     places = opened(worker(tmp_path, "run"))
-    with pytest.raises(UnusableError, match="has saved checkpoints, and there is none of it in"):
+    with pytest.raises(UnusableError, match="has saved checkpoints, but none of them is in"):
         places.demand_fresh(places.open(in_place(tmp_path, "run")))
     places.close()
     commit(tmp_path, "run")
@@ -127,6 +127,6 @@ def test_many_checkpoints_of_other_runs_are_one_line():
     foreign = [FileFailure(f"{n}.ckpt", ForeignError("belongs to run x"), ours=False) for n in range(30)]
     lines = list(skipped([FileFailure("a.ckpt", CorruptError("is torn")), *foreign], "out"))
     assert lines == [
-        "an unusable checkpoint was skipped: a.ckpt: is torn",
-        "30 checkpoints of other runs in out skipped",
+        "skipped an unusable checkpoint: a.ckpt: is torn",
+        "skipped 30 checkpoints of other runs in out",
     ]

@@ -172,19 +172,19 @@ def test_a_damaged_newest_checkpoint_is_no_deletion(known, start):  # noqa: F811
     whole = entry.path.read_bytes()
     entry.path.write_bytes(whole + b"x")
     status, said = start()
-    assert (status, "and is damaged" in said) == (STARTED, True), said
+    assert (status, "but is damaged" in said) == (STARTED, True), said
     open_store(known, World(), Sealing("AES-GCM", KEY), record(known).run_id).recover()
     aside = layout.quarantine_directory(known) / entry.name
     assert aside.exists()
     status, said = start()
-    assert (status, "and is damaged" in said) == (STARTED, True), said
+    assert (status, "but is damaged" in said) == (STARTED, True), said
     aside.write_bytes(whole)
     assert start()[0] == EXIT_UNUSABLE
     # The floor was not lowered meanwhile.
     aside.rename(entry.path)
     aside.with_suffix(".manifest").rename(entry.manifest_path)
     status, said = start()
-    assert (status, "and is damaged" in said) == (STARTED, False)
+    assert (status, "but is damaged" in said) == (STARTED, False)
 
 
 def test_all_were_set_aside(known, start):  # noqa: F811
@@ -234,7 +234,7 @@ def test_what_is_no_rollback(known, start, tmp_path, home):  # noqa: F811
     assert (status, "on node7 this run had come further" in said) == (STARTED, True)
     path.write_text("{")
     status, said = start(root=moved)
-    assert (status, "cannot be read" in said) == (STARTED, True)
+    assert (status, "cannot read" in said) == (STARTED, True)
 
 
 def test_another_name_of_the_directory(known, start, tmp_path, home):  # noqa: F811
@@ -384,7 +384,7 @@ def test_a_project_that_was_moved_or_copied(project, start, home, tmp_path, orig
     status, said = start(root=other / "run")
     assert status == STARTED, said
     assert ("belongs to the run in" in said) == (original == "stays")
-    assert "is not there" not in said
+    assert "does not exist" not in said
     assert (named(other), record(other / "run").saved) == ((str(other / "out"),), True)
     assert (saved(other), sorted(project.rglob("*"))) == ([3, 2, 1], before)
     assert start(root=other / "run")[0] == STARTED
@@ -419,7 +419,7 @@ def test_a_moved_project_without_its_place(project, start, home, tmp_path, besid
         save(other / "run", 50, place=other / "out", run_id="another")
     status, said = start(root=other / "run")
     assert status == EXIT_UNUSABLE
-    assert "in the directory that the script names, and begins from step 1 where there are none" in said
+    assert "in the directory that the script names, and begins from step 1 if there are none" in said
     assert start("--accept-rollback", root=other / "run")[0] == STARTED
 
 

@@ -158,7 +158,7 @@ def test_the_home_knows_that_there_was_a_seal(run, start):
     assert start()[0] == STARTED
     edit(run, strip=True, status="complete")
     status, said = start()
-    assert (status, "when this run was last worked on here" in said) == (EXIT_UNUSABLE, True)
+    assert (status, "when this run last ran here" in said) == (EXIT_UNUSABLE, True)
 
 
 def test_a_run_of_an_earlier_version_goes_on(run, start):
@@ -218,7 +218,7 @@ def test_an_encrypted_run_that_was_exchanged_is_missed_without_a_key(run, start)
         remove(entry)
     edit(run, strip=True, plain=True, key_id=None, mode=None, key_ids=[])
     status, said = start("--no-encrypt")
-    assert (status, "the run was encrypted when it was last worked on here" in said) == (EXIT_UNUSABLE, True)
+    assert (status, "the run was encrypted when it last ran here" in said) == (EXIT_UNUSABLE, True)
 
 
 def test_a_name_does_not_steer_the_terminal(capfd):
