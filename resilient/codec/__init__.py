@@ -1,1 +1,1 @@
-"""Bytes: how records, blocks and keys look. No disk, no policy."""
+"""Bytes: the formats of records, blocks and keys. No disk, no policy."""

@@ -1,11 +1,12 @@
 """Sealed files without a manifest: stock MindSpore's own, and our weights files.
 
-Their blocks look as in ``cipher``, and may be of any size (stock's hold 64 MiB). Nothing binds their number
-and their order. AES-GCM authenticates each block under the key; the CBC modes authenticate nothing, so that
-what they give is only right if it makes sense as a whole. No length field is believed beyond the file's size.
+Their blocks have the format of ``cipher`` and may be of any size (stock's hold 64 MiB). Nothing binds their
+number and order. AES-GCM authenticates each block under the key. The CBC modes authenticate nothing, so their
+plaintext counts as intact only if it parses as a whole. The reader trusts no length field beyond the file's
+size.
 
-A plain file may end in "crc_num" and 10 bytes, a big-endian CRC-32 of all that comes before (``crc_check`` of
-CheckpointConfig; mindspore/train/serialization.py).
+A plain file may end in "crc_num" and 10 bytes: a big-endian CRC-32 of everything before them (``crc_check``
+of CheckpointConfig; mindspore/train/serialization.py).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _UNOPENED = "it cannot be decrypted with this key: another one, or damaged"
 
 
 def mode_of(reader: FileReader) -> str | None:
-    """The mode a file was encrypted in, by its first bytes; None for one that is not."""
+    """The mode a file was encrypted in, by its first bytes; None for a plain one."""
     magic = bytearray(MAGIC_BYTES)
     reader.read_into(memoryview(magic), 0)
     return _MODES.get(bytes(magic))
@@ -43,8 +44,8 @@ def mode_of(reader: FileReader) -> str | None:
 def plaintext(reader: FileReader, mode: str | None, key: bytes | None) -> Iterator[bytes]:
     """The plaintext of a file, block by block.
 
-    ``key`` has a length that ``mode`` takes; both are None for a file that is not encrypted. Raises
-    CorruptError where a block makes no sense, or does not open with this key.
+    ``key`` has a length that ``mode`` accepts; both are None for a plain file. Raises CorruptError when a
+    block header makes no sense, or a block does not open with this key.
     """
     if mode is None or key is None:
         assert (mode, key) == (None, None), "a mode needs a key, and a key a mode"
@@ -74,11 +75,11 @@ def _pieces(reader: FileReader) -> Iterator[bytes]:
         found = zlib.crc32(piece, found)
         yield piece
     if wanted is not None and found != wanted:
-        raise CorruptError("its content is not what its CRC was computed of")
+        raise CorruptError("its content does not match its CRC")
 
 
 def _crc(reader: FileReader) -> int | None:
-    """The CRC that a plain file ends in; None for most, which have none."""
+    """The CRC at the end of a plain file; None when it has none, as most."""
     if reader.size_bytes < _CRC_BYTES:
         return None
     tail = _read(reader, reader.size_bytes - _CRC_BYTES, _CRC_BYTES)
@@ -106,7 +107,7 @@ def _open_gcm(key: bytes, tag: bytes, iv: bytes, body: bytes) -> bytes:
 
 def _open_cbc(mode: str, key: bytes, iv: bytes, body: bytes) -> bytes:
     if len(body) % 16:
-        raise CorruptError("a block has a length that no encrypted one has")
+        raise CorruptError("the length of a block is no multiple of 16 bytes")
     algorithm = algorithms.SM4(key) if mode == "SM4-CBC" else algorithms.AES(key)
     decryptor = Cipher(algorithm, modes.CBC(iv)).decryptor()
     plain = decryptor.update(body) + decryptor.finalize()

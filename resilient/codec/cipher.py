@@ -7,21 +7,21 @@ Stock's container (mindspore/ccsrc/utils/crypto.cc), every number a little-endia
     SM4-CBC   da 5e 3a 7f |          n+24 | 16 | iv 16 | n | ciphertext n      PKCS#7 padded
     plain     the bytes themselves
 
-A file is a sequence of blocks; all but the last hold exactly BLOCK_BYTES of plaintext. Stock accepts any
-order and any origin of the blocks, and CBC accepts any bytes at all. So every block has a tag that the
-manifest binds in order:
+A file is a sequence of blocks; all but the last hold exactly BLOCK_BYTES of plaintext. Stock accepts blocks
+in any order and from any file, and CBC accepts any bytes at all. So every block has a tag, and the manifest
+binds all tags in order:
 
     AES-GCM   the GCM tag, which authenticates the block under the key
-    CBC       HMAC-SHA256 over the block as it is on disk, under the manifest key; checked before decrypting
-    plain     SHA-256 of the block: detects accidents, not malice
+    CBC       HMAC-SHA256 over the block on disk, under the manifest key; checked before decrypting
+    plain     SHA-256 of the block: detects accidents, but no tampering
 
-Of GCM's 16 IV bytes only the first 12 are the nonce. The other 4 are authenticated by nothing, so we write
-zeros and demand zeros. Nonces are random, 96 bits, never reused on purpose: 2**32 blocks (16 PiB) under one
-key keep the chance of a collision below 2**-32.
+Of GCM's 16 IV bytes only the first 12 are the nonce. Nothing authenticates the other 4, so we write zeros and
+demand zeros. Nonces are random, 96 bits: 2**32 blocks (16 PiB) under one key keep the chance of a collision
+below 2**-32.
 
-No length field is believed. Where a block lies follows from its number alone, for all full blocks have the
-same length; a header that says anything else is refused. So blocks are sealed and opened several at a time
-(see ``parallel``), in their order, while nonces are drawn one after the other.
+The reader trusts no length field. All full blocks have the same length, so a block's number alone gives its
+offset, and a header that says anything else is rejected. So several blocks are sealed or opened at once (see
+``parallel``), in order, while nonces are drawn one after the other.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ BLOCK_BYTES = 4 * 1024 * 1024  # a multiple of the ciphers' 16 bytes
 _IV_BYTES = 16
 _NONCE_BYTES = 12
 _SLACK_BYTES = 32  # OpenSSL wants room for one more cipher block than it writes
-# Smaller blocks, which only tests have, are not worth a thread, and keep to one order of everything.
+# Smaller blocks, which only tests have, are not worth a thread, and stay in a fixed order of operations.
 _LEAST_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class SealedBlock:
-    """One block as it goes to disk. ``data`` is only valid until the next block but one is asked for."""
+    """One block as it goes to disk. ``data`` is valid until the caller draws the next block but one."""
 
     data: Buffer
     tag: bytes
@@ -78,13 +78,13 @@ class Cipher:
         self.tag_bytes = self._format.tag_bytes
 
     def seal(self, chunks: Iterable[Buffer]) -> Generator[SealedBlock, None, None]:
-        """The stream of ``chunks``, cut into blocks and sealed.
+        """Cuts the stream of ``chunks`` into blocks and seals them.
 
-        ``chunks`` is drawn from in the caller's thread, a few blocks ahead of what is given out. To be closed
-        when left early (see ``parallel.in_order``).
+        It draws ``chunks`` in the caller's thread, a few blocks ahead of those it yields. A caller that stops
+        early must close it (see ``parallel.in_order``).
         """
         threads = self._threads()
-        # One buffer more than are in work: the block given out last may still be on its way to the disk.
+        # One buffer more than there are in use: the last yielded block may still be on its way to the disk.
         return parallel.in_order(self._sealings(chunks, threads + 2), threads)
 
     def _sealings(self, chunks: Iterable[Buffer], ring: int) -> Iterator[Callable[[], SealedBlock]]:
@@ -98,11 +98,11 @@ class Cipher:
         return SealedBlock(data, tag, len(plain))
 
     def open(self, reader: FileReader, tags: Sequence[bytes]) -> Generator[memoryview, None, None]:
-        """The plaintext blocks of a sealed file, each valid until the next one is asked for.
+        """The plaintext blocks of a sealed file, each valid until the caller draws the next one.
 
-        Every block is checked against its tag before it is given out. Raises CorruptError at the first
-        byte that is not what was sealed, and at the end if the file is longer than its tags. Close it before
-        the reader: blocks further on are being read.
+        Each block is checked against its tag before it is yielded. Raises CorruptError at the first block
+        that differs from what was sealed, and at the end if the file is longer than its tags. Close it before
+        the reader: it reads blocks ahead.
         """
         threads = self._threads()
         yield from parallel.in_order(self._openings(reader, tags, threads + 1), threads)
@@ -128,11 +128,11 @@ class Cipher:
         return opened
 
     def glance(self, reader: FileReader, tags: Sequence[bytes]) -> None:
-        """Checks what can be told of a sealed file without decrypting.
+        """Checks a sealed file as far as that needs no decrypting.
 
-        The order and the lengths of its blocks, and of each its tag: CBC and plain blocks are read in full,
-        of AES-GCM the header alone, which names the tag but does not prove that the block has it. Raises
-        CorruptError.
+        It checks the order, length and tag of each block. It reads CBC and plain blocks in full. Of an
+        AES-GCM block it reads only the header, which names the tag but does not prove that the block has it.
+        Raises CorruptError.
         """
         full_bytes = self._full_bytes()
         room = self._format.header_bytes if self._format.header_has_tag else full_bytes
@@ -146,7 +146,7 @@ class Cipher:
         self._demand_end(reader, tags)
 
     def _demand_block(self, block: memoryview, size_bytes: int, number: int) -> None:
-        """Raises CorruptError unless a block of so many bytes may begin like this."""
+        """Raises CorruptError unless this header fits a block of ``size_bytes``."""
         if size_bytes <= self._format.header_bytes:
             raise CorruptError(f"the file ends before block {number}")
         if not self._format.is_header(block, size_bytes - self._format.header_bytes):
@@ -158,7 +158,7 @@ class Cipher:
             raise CorruptError(f"the file has {beyond_bytes} bytes too many")
 
     def _threads(self) -> int:
-        """How many threads share the work; none where one core is faster than a disk anyway."""
+        """The number of threads that share the work; 0 when one core is faster than a disk anyway."""
         return parallel.count_threads() if self._format.is_slow and BLOCK_BYTES >= _LEAST_BYTES else 0
 
     def _full_bytes(self) -> int:
@@ -167,7 +167,7 @@ class Cipher:
 
 
 class _Blocks:
-    """The blocks of a sealed file, read one at a time: a disk is fastest from front to back."""
+    """Reads the blocks of a sealed file one at a time: a disk is fastest from front to back."""
 
     def __init__(self, reader: FileReader, full_bytes: int) -> None:
         self._reader = reader
@@ -175,13 +175,13 @@ class _Blocks:
         self._turn = threading.Lock()
 
     def read(self, number: int, into: memoryview) -> memoryview:
-        """Block ``number``, as much of it as there is."""
+        """Block ``number``, or its available part."""
         with self._turn:
             return into[: self._reader.read_into(into, number * self._full_bytes)]
 
 
 def _buffers(count: int, size_bytes: int) -> Iterator[memoryview]:
-    """So many buffers, in turn and for ever; each is made when it is first needed."""
+    """Yields ``count`` buffers in turn, without end; makes each when it is first needed."""
     made = []
     for _ in range(count):
         made.append(_buffer(size_bytes))
@@ -192,15 +192,15 @@ def _buffers(count: int, size_bytes: int) -> Iterator[memoryview]:
 def _buffer(size_bytes: int) -> memoryview:
     if size_bytes < _LEAST_BYTES:
         return memoryview(bytearray(size_bytes))
-    # Mapped, not allocated: what a small state does not use is never cleared, or even had.
+    # Mapped, not allocated: the kernel neither provides nor clears pages that a small state does not touch.
     return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def cut(chunks: Iterable[Buffer], size_bytes: int, ring: int = 2) -> Iterator[memoryview]:
     """The stream of ``chunks`` in pieces of ``size_bytes``; only the last may be smaller, none is empty.
 
-    Chunks that cover a whole piece are passed on as views; only what straddles a border is copied.
-    Each piece is valid until the ``ring``-th after it is asked for.
+    Chunks that cover a whole piece pass through as views; only pieces across a border are copied.
+    Each piece is valid until the caller draws the ``ring``-th after it.
     """
     buffers = _buffers(ring, size_bytes)
     gathered = next(buffers)
@@ -224,17 +224,17 @@ def cut(chunks: Iterable[Buffer], size_bytes: int, ring: int = 2) -> Iterator[me
 
 
 class _Format(Protocol):
-    """How one block looks on disk. This is the seam for faster implementations."""
+    """The format of one block on disk. Faster implementations plug in here."""
 
     header_bytes: int
-    overhead_bytes: int  # what a full block is larger than its plaintext; no other has more
+    overhead_bytes: int  # size of a full block minus its plaintext; no other block has more
     tag_bytes: int
     nonce_bytes: int
     header_has_tag: bool
-    is_slow: bool  # on one core slower than a disk: 6 GB/s for AES-GCM, 0.9 and 0.1 for the CBC modes
+    is_slow: bool  # slower than a disk on one core: 6 GB/s for AES-GCM, 0.9 and 0.1 for the CBC modes
 
     def has_tag(self, block: memoryview, tag: bytes) -> bool:
-        """Whether this is the block with this tag, as far as that shows without decrypting."""
+        """Whether this is the block with this tag, as far as that is visible without decrypting."""
         ...
 
     def seal(self, plain: memoryview, nonce: bytes, out: memoryview) -> tuple[memoryview, bytes]:
@@ -242,11 +242,11 @@ class _Format(Protocol):
         ...
 
     def is_header(self, block: memoryview, body_bytes: int) -> bool:
-        """Whether a block begins with a header that we write before just so many bytes."""
+        """Whether a block begins with the header that we write before ``body_bytes`` bytes."""
         ...
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
-        """The plaintext, or None when the block is not the one with this tag."""
+        """The plaintext; None when the block is not the one with this tag."""
         ...
 
 
@@ -347,7 +347,7 @@ class _Cbc:
         return constants and (size, total) == (body_bytes, size + 24) and size % 16 == 0
 
     def open(self, block: memoryview, tag: bytes, out: memoryview) -> memoryview | None:
-        # Before decrypting: what an attacker changed must not even reach the padding check.
+        # Before decrypting: an attacker's bytes must not even reach the padding check.
         if not self.has_tag(block, tag):
             return None
         iv = self._header.unpack_from(block)[3]

@@ -1,6 +1,6 @@
-"""The plaintext of a checkpoint: MindSpore's protobuf records, and what stock MindSpore does not read.
+"""The plaintext of a checkpoint: MindSpore's protobuf records, and fields that stock MindSpore skips.
 
-The stream is one protobuf message that a reader may also take as many concatenated ones:
+The stream is one protobuf message, which a reader may also treat as many concatenated ones:
 
     Checkpoint { repeated Value value = 1; bytes extra = 1000; repeated Ours ours = 1001 }
     Value      { string tag = 1; TensorProto tensor = 2 }
@@ -8,19 +8,19 @@ The stream is one protobuf message that a reader may also take as many concatena
     Ours       { uint32 section = 1; Value value = 2 }
 
 ``value`` is stock's (mindspore/train/checkpoint_pb2.py); stock skips the unknown fields 1000 and 1001.
-``extra`` comes first and at most once, opaque to us. A tensor of more than 512 MiB travels as consecutive
-records with the same tag, each with the dims of the whole, as stock's ``_write_parameter_bytes_data`` does
-it.
+``extra`` comes first and at most once; we do not interpret it. A tensor of more than 512 MiB becomes
+consecutive records with the same tag, each with the dims of the whole, as in stock's
+``_write_parameter_bytes_data``.
 
-Invariants, held by the encoder and demanded by the decoder:
+Invariants, kept by the encoder and checked by the decoder:
 
-* Fields are in ascending order inside a Value, nothing is unknown, nothing is left over.
+* Fields are in ascending order inside a Value; no field is unknown, and no byte is left over.
 * (section, tag) is unique among tensors; the slices of one tensor are adjacent and add up to its size.
-* ``ours`` with section 0 holds what belongs to stock's section but stock cannot read back: a tensor of dims
-  [0], which it takes for a scalar, and dtypes missing from its table, on which it fails for the whole file.
+* ``ours`` with section 0 holds tensors of stock's section that stock cannot read back: those of dims [0],
+  which it takes for scalars, and dtypes missing from its table, on which it fails for the whole file.
 
-Nothing is copied on the way out: tensors leave as views. On the way in, no length field is believed: memory
-is taken only for bytes that have arrived, or that the rest of the stream, whose size is known, can hold.
+The encoder copies nothing: tensors leave as views. The decoder trusts no length field: it allocates memory
+only for bytes that have arrived, or that the rest of a stream of known size can hold.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MAX_DIMS = 64
 def encode(records: Iterable[Record], extra: bytes, slice_bytes: int = SLICE_BYTES) -> Iterator[Buffer]:
     """The plaintext stream, piece by piece: small headers, and views of the tensors' own memory.
 
-    A tensor's memory must not change before its pieces have been consumed.
+    A tensor's memory must not change before the caller has consumed its pieces.
     """
     if extra:
         yield _key(FIELD_EXTRA) + _varint(len(extra))
@@ -63,10 +63,10 @@ def encode(records: Iterable[Record], extra: bytes, slice_bytes: int = SLICE_BYT
 def decode(chunks: Iterable[Buffer], sink: Sink, size_bytes: int | None = None) -> bytes:
     """Parses a plaintext stream, fills what ``sink`` returns, and returns ``extra`` (b"" when there is none).
 
-    ``size_bytes`` is the length of the whole stream where the caller knows it: then nothing that claims more
-    than what is left of it reaches the sink, and all that the sink is asked for together is no more than the
-    stream. Raises CorruptError for anything the encoder does not
-    produce; what was filled until then is garbage.
+    ``size_bytes`` is the length of the whole stream, if the caller knows it. Then no tensor that claims more
+    than the rest of the stream reaches the sink, and all tensors together claim no more than the stream.
+    Raises CorruptError for anything that the encoder does not produce; the memory filled until then is
+    garbage.
     """
     source = _ChunkStream(chunks, size_bytes)
     tensors = _TensorAssembly(sink)
@@ -90,10 +90,10 @@ def decode(chunks: Iterable[Buffer], sink: Sink, size_bytes: int | None = None) 
 
 
 def stock_part(chunks: Iterable[Buffer], left_out: list[str]) -> Iterator[bytes]:
-    """What stock reads of a plaintext stream, and nothing else; piece by piece, whatever a tensor's size.
+    """The part of a plaintext stream that stock reads, in pieces that are small even for a large tensor.
 
-    Names of section 0 that stock cannot read are added to ``left_out``. The stream is one that was
-    authenticated: only what is left out is looked at. Raises CorruptError.
+    It appends the names in section 0 that stock cannot read to ``left_out``. The stream must be authenticated
+    already: this parses only the records that it leaves out. Raises CorruptError.
     """
     source = _ChunkStream(chunks, None)
     while not source.at_end():
@@ -119,7 +119,7 @@ def stock_part(chunks: Iterable[Buffer], left_out: list[str]) -> Iterator[bytes]
 def _encode_record(record: Record, slice_bytes: int) -> Iterator[Buffer]:
     data = _flat(record.data)
     size_bytes = tensor_bytes(record.dtype, record.dims)
-    assert size_bytes is None or size_bytes == len(data), f"{record.name} has not the size of its shape"
+    assert size_bytes is None or size_bytes == len(data), f"{record.name} does not have the size of its shape"
     assert size_bytes is not None or len(data) <= slice_bytes, f"{record.dtype} is too large to be split"
     for start in range(0, len(data) or 1, slice_bytes):
         content = data[start : start + slice_bytes]
@@ -135,7 +135,7 @@ def _flat(data: Buffer) -> memoryview:
 
 
 def _record_header(record: Record, content_bytes: int) -> bytes:
-    """Everything of a record that comes before its content."""
+    """The bytes of a record before its content."""
     name = record.name.encode()
     dtype = record.dtype.encode()
     tensor = b"".join(b"\x08" + _varint(dim) for dim in record.dims)
@@ -167,7 +167,7 @@ def _varint(number: int) -> bytes:
 
 
 class _ChunkStream:
-    """The chunks of a stream as one sequence of bytes. Running out of them is a CorruptError."""
+    """The chunks of a stream as one sequence of bytes. Its early end raises CorruptError."""
 
     def __init__(self, chunks: Iterable[Buffer], size_bytes: int | None) -> None:
         self._chunks = iter(chunks)
@@ -176,7 +176,7 @@ class _ChunkStream:
         self.offset = 0
 
     def demand(self, size_bytes: int, what: str) -> None:
-        """Raises CorruptError when so many bytes cannot follow; to be called before memory is taken."""
+        """Raises CorruptError when so many bytes cannot follow; call it before allocating memory."""
         if self._size_bytes is not None and size_bytes > self._size_bytes - self.offset:
             raise CorruptError(f"{what} claims {size_bytes} bytes, more than there are")
 
@@ -189,7 +189,7 @@ class _ChunkStream:
         return False
 
     def some(self, limit_bytes: int) -> memoryview:
-        """At least one and at most ``limit_bytes`` of the bytes that have arrived."""
+        """The next bytes, at least one and at most ``limit_bytes``."""
         if self.at_end():
             raise CorruptError(f"the content ends early, at byte {self.offset}")
         piece, self._rest = self._rest[:limit_bytes], self._rest[limit_bytes:]
@@ -197,8 +197,8 @@ class _ChunkStream:
         return piece
 
     def take(self, size_bytes: int) -> bytes:
-        # BytesIO gives its memory away without a copy: what is taken may be as large as the file. When the
-        # stream's size is known the length has been held against it, and the memory is taken at once.
+        # BytesIO hands over its memory without a copy, which matters for an extra as large as the file. With
+        # a known stream size the length was checked against it, so the memory is allocated at once.
         taken = io.BytesIO(bytes(size_bytes) if self._size_bytes is not None else b"")
         while size_bytes:
             size_bytes -= taken.write(self.some(size_bytes))
@@ -239,7 +239,7 @@ class _ChunkStream:
         raise CorruptError(f"a number is too large, at byte {self.offset}")
 
     def length(self, what: str) -> int:
-        """The length of what follows, which may be as long as the rest of the stream."""
+        """The length of the next field, checked against the rest of the stream."""
         size_bytes = self.varint()
         self.demand(size_bytes, what)
         return size_bytes
@@ -345,7 +345,7 @@ class _TensorAssembly:
 
     def _begin(self, source: _ChunkStream, header: _RecordHeader) -> None:
         if (header.section, header.name) in self._seen:
-            raise CorruptError(f"{header.name} is there twice")
+            raise CorruptError(f"{header.name} occurs twice")
         self._seen.add((header.section, header.name))
         dims, total_bytes = _shape(header)
         source.demand(total_bytes, header.name)
@@ -361,6 +361,6 @@ def _shape(header: _RecordHeader) -> tuple[tuple[int, ...], int]:
     if size_bytes is None:
         return header.dims, header.content_bytes
     if header.dims == (0,) and header.content_bytes == ITEM_BYTES[header.dtype]:
-        # Stock reads dims [0] as a scalar, so files of a MindSpore that wrote scalars so exist.
+        # Stock reads dims [0] as a scalar, so some MindSpore may have written scalars like this.
         return (), header.content_bytes
     return header.dims, size_bytes

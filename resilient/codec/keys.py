@@ -1,4 +1,4 @@
-"""Keys: where they come from, and what is derived from them.
+"""Keys: their sources, and the keys derived from them.
 
 From the encryption key K, by HKDF-SHA256 (RFC 5869) with the salt "resilient-run":
 
@@ -8,8 +8,8 @@ From the encryption key K, by HKDF-SHA256 (RFC 5869) with the salt "resilient-ru
 
 The numbers are versions: another use, or another meaning, gets another context.
 
-A key file holds the key raw, in hexadecimal or in base64. A file that can be read in two ways is refused:
-with the wrong guess, nobody could ever open the checkpoints again. Files that others can read are refused.
+A key file holds the key raw, in hexadecimal or in base64. We reject a file that can be read in two ways:
+after a wrong guess nobody could ever open the checkpoints again. We also reject files that others can read.
 No message here ever contains a key, or the output of a command.
 """
 
@@ -48,7 +48,7 @@ _SCRYPT_P = 1
 _LIMIT_BYTES = 4096
 _NAMED_S = 2.0
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EACCES)
-"""The errors of link(2) where a file system has no hard links, or a container's rules allow none."""
+"""The errors of link(2) when a file system has no hard links, or a container's rules forbid them."""
 
 
 def check_key_length(mode: str, key: bytes) -> None:
@@ -81,7 +81,7 @@ def from_file(path: Path, mode: str) -> bytes:
 
 
 def from_any_file(path: Path) -> bytes:
-    """The key in a file, of whatever length: what it was used for stands in the checkpoints.
+    """The key in a file, of any supported length: the checkpoints say which mode it is for.
 
     Raises KeySourceError as :func:`from_file`.
     """
@@ -95,7 +95,7 @@ def from_any_file(path: Path) -> bytes:
 
 
 def from_command(command: str, mode: str) -> bytes:
-    """The key that a command prints. It is split like a shell would, and runs without one.
+    """The key that a command prints. The command is split like in a shell, and runs without one.
 
     Raises KeySourceError if it cannot be started, fails, takes more than 60 s or prints no key.
     """
@@ -104,7 +104,7 @@ def from_command(command: str, mode: str) -> bytes:
     try:
         status, printed = _run(arguments)
     except subprocess.TimeoutExpired:
-        # Not chained: the exception carries what the command printed, which may be the key.
+        # Not chained: the exception carries the command's output, which may be the key.
         raise KeySourceError(f"the key command {program} took more than {COMMAND_TIMEOUT_S:.0f} s") from None
     except OSError as error:
         raise KeySourceError(f"the key command {program} cannot be run: {error.strerror}") from error
@@ -114,11 +114,11 @@ def from_command(command: str, mode: str) -> bytes:
 
 
 def _run(arguments: Sequence[str]) -> tuple[int, bytes]:
-    """The exit status of a command and what it prints; whatever ends the wait ends the command as well."""
+    """The exit status and output of a command; any exception while it runs kills the command too."""
     process = None
     try:
-        # Popen raises the KeyboardInterrupt of a Ctrl-C that comes while it waits for the command's exec:
-        # the command would run on, and nobody would have it to end it.
+        # On a Ctrl-C during the command's exec, Popen raises KeyboardInterrupt without returning: the command
+        # would keep running, and we could not kill it.
         with _ctrl_c_afterwards():
             process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         printed, _ = process.communicate(timeout=COMMAND_TIMEOUT_S)
@@ -133,7 +133,7 @@ def _run(arguments: Sequence[str]) -> tuple[int, bytes]:
 
 @contextlib.contextmanager
 def _ctrl_c_afterwards() -> Iterator[None]:
-    """Within it a Ctrl-C is only noted; behind it comes its KeyboardInterrupt. Elsewhere nothing changes."""
+    """Delays the KeyboardInterrupt of a Ctrl-C to the end of the block, in the main thread."""
     own = signal.getsignal(signal.SIGINT)
     if own is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield
@@ -165,9 +165,9 @@ def from_passphrase_file(path: Path, salt: bytes, mode: str) -> bytes:
 
 
 def default_key(config_home: Path, mode: str) -> tuple[bytes, Path, bool]:
-    """The key of this user, its file, and whether it was made just now.
+    """The key of this user, its file, and whether this call made it.
 
-    Two processes that make it at the same moment end up with the same key.
+    Two processes that make it at the same moment get the same key.
     """
     path = default_path(config_home, mode)
     try:
@@ -181,7 +181,7 @@ def default_key(config_home: Path, mode: str) -> tuple[bytes, Path, bool]:
 
 
 def _await_content(path: Path) -> None:
-    """Another process may have made the name just now, and be about to give it the key."""
+    """Waits while the file is empty: another process may have created it and be about to write the key."""
     end_s = time.monotonic() + _NAMED_S
     with contextlib.suppress(OSError):
         while os.stat(path).st_size == 0 and time.monotonic() < end_s:
@@ -189,14 +189,14 @@ def _await_content(path: Path) -> None:
 
 
 def default_path(config_home: Path, mode: str) -> Path:
-    """Where the key of this user lies."""
+    """The path of this user's key."""
     return config_home / "resilient" / ("key-sm4" if mode == "SM4-CBC" else "key")
 
 
 def make_file(path: Path, mode: str) -> bytes:
-    """Makes a new key for ``mode`` in a new file, durably, with mode 0600; the key.
+    """Makes a new key for ``mode`` in a new file, durably, with permissions 0600; returns the key.
 
-    Raises KeySourceError where the name is taken, or the file cannot be made.
+    Raises KeySourceError when the name is taken, or the file cannot be made.
     """
     try:
         made = _make_key_file(path, max(KEY_BYTES[mode]))
@@ -204,12 +204,12 @@ def make_file(path: Path, mode: str) -> bytes:
         raise KeySourceError(f"cannot make the key {path}: {error.strerror}") from error
     if not made:
         raise KeySourceError(
-            f"{path} is there already, and a key is never overwritten", hint="choose another name"
+            f"{path} exists already, and a key is never overwritten", hint="choose another name"
         )
     return from_file(path, mode)
 
 
-# Every manifest that is read asks for the same few; whoever holds the cache holds the key itself.
+# Each manifest needs the same few keys. The cache exposes no more than the key itself, which we hold anyway.
 @functools.lru_cache(maxsize=64)
 def _derive(key: bytes, size_bytes: int, context: bytes) -> bytes:
     derived = HKDF(key, size_bytes, _SALT, SHA256, context=context)
@@ -228,12 +228,12 @@ def _split(command: str) -> Sequence[str]:
 
 
 def _read_private(path: Path) -> bytes:
-    """The content of a regular file that only its owner, who is us or root, can read."""
+    """The content of a regular file that only its owner, this user or root, can read."""
     try:
-        # O_NONBLOCK: a FIFO must be refused, not waited for.
+        # O_NONBLOCK: a FIFO is rejected, and must not block the open.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            # Of the open file, not of the path: nobody can swap it between the check and the reading.
+            # Checks the open file, not the path: nobody can swap it between the check and the reading.
             _demand_private(os.fstat(descriptor), path)
             return os.read(descriptor, _LIMIT_BYTES)
         finally:
@@ -255,7 +255,7 @@ def _demand_private(status: os.stat_result, path: Path) -> None:
 
 
 def _parse(data: bytes, mode: str, source: str) -> bytes:
-    """The one key that ``data`` can mean."""
+    """The only key that ``data`` can mean; raises KeySourceError for none or several."""
     lengths = KEY_BYTES[mode]
     found = {key for key in _readings(data) if len(key) in lengths}
     if not found:
@@ -263,14 +263,14 @@ def _parse(data: bytes, mode: str, source: str) -> bytes:
         raise KeySourceError(f"{source} holds no key of {wanted} bytes", hint="raw, hexadecimal or base64")
     if len(found) > 1:
         raise KeySourceError(
-            f"the key of {source} can be read in more than one way",
+            f"the key of {source} has more than one possible reading",
             hint=f"write its {max(lengths)} bytes as {2 * max(lengths)} hexadecimal digits",
         )
     return found.pop()
 
 
 def _readings(data: bytes) -> list[bytes]:
-    """Everything that ``data`` can mean as a key."""
+    """All possible readings of ``data`` as a key."""
     text = _without_newline(data)
     readings = [data, text]
     with contextlib.suppress(binascii.Error):
@@ -285,7 +285,7 @@ def _without_newline(data: bytes) -> bytes:
 
 
 def _make_folders(folder: Path) -> None:
-    """Makes a folder and those above it for us alone, whatever the umask: mkdir's ``parents`` takes 0777."""
+    """Makes a folder and its parents with 0700, whatever the umask: mkdir's ``parents`` would use 0777."""
     if not folder.is_dir():
         _make_folders(folder.parent)
         with contextlib.suppress(FileExistsError):
@@ -293,7 +293,7 @@ def _make_folders(folder: Path) -> None:
 
 
 def _make_key_file(path: Path, size_bytes: int) -> bool:
-    """Makes a key file unless there is one; returns whether it did. A reader never sees a part of it."""
+    """Makes a key file unless there is one; returns whether it did. A reader never sees a partial key."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -313,7 +313,7 @@ def _make_key_file(path: Path, size_bytes: int) -> bool:
 
 
 def _give_name(temporary: Path, path: Path) -> None:
-    """Raises FileExistsError where the name is taken: rename would replace the key another process made."""
+    """Raises FileExistsError when the name is taken: a rename would replace the key of another process."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -321,14 +321,14 @@ def _give_name(temporary: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # FAT, and many FUSE and network file systems. The process that has made the name, empty, may replace
-        # it. A crash in between leaves an empty file, which is refused as a key, and named.
+        # FAT, and many FUSE and network file systems. The process that created the empty file may replace it.
+        # A crash in between leaves an empty file; the next start rejects it as a key and names it.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         os.rename(temporary, path)
 
 
 def _sync_directory(directory: Path) -> None:
-    """A key that is lost with the machine's power makes every checkpoint unreadable."""
+    """Makes the key's name durable: without the key every checkpoint is unreadable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

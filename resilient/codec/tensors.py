@@ -1,4 +1,4 @@
-"""What a checkpoint's plaintext is made of: named tensors in MindSpore's dtypes, and append_info entries."""
+"""The parts of a checkpoint's plaintext: named tensors in MindSpore's dtypes, and append_info entries."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Record:
 
     ``dtype`` is MindSpore's name of it ("Float32"), or "str". ``dims`` is its shape; () for a scalar, (0,)
     for a str. ``data`` are the raw little-endian bytes in row-major order, in one contiguous piece.
-    ``section`` 0 is what stock reads; sections from 1 on hold the tensors of further networks.
+    Stock reads ``section`` 0; sections from 1 on hold the tensors of further networks.
     """
 
     name: str
@@ -52,16 +52,16 @@ class Record:
 
 
 Sink = Callable[[str, str, tuple[int, ...], int, int], memoryview | None]
-"""Asked once per tensor with (name, dtype, dims, size_bytes, section): returns a writable view of exactly
-``size_bytes`` bytes to be filled, or None to skip the tensor."""
+"""The decoder calls it once per tensor with (name, dtype, dims, size_bytes, section). It returns a writable
+view of exactly ``size_bytes`` bytes to fill, or None to skip the tensor."""
 
 
 def skip_tensor(name: str, dtype: str, dims: tuple[int, ...], size_bytes: int, section: int) -> None:
-    """The sink that wants nothing: what is read is only checked."""
+    """The sink that skips every tensor: the content is only checked."""
 
 
 def info_record(name: str, value: int | float | bool | str, section: int = 0) -> Record:
-    """An entry of append_info in the very form stock gives it: Int64, Float32, Bool or UTF-32 str.
+    """An entry of append_info in exactly stock's form: Int64, Float32, Bool or UTF-32 str.
 
     Raises UsageError for an int that does not fit 64 bits and for a value of another type.
     """
@@ -81,13 +81,13 @@ def info_record(name: str, value: int | float | bool | str, section: int = 0) ->
 
 
 def tensor_bytes(dtype: str, dims: tuple[int, ...]) -> int | None:
-    """The size of a tensor, or None where the dtype does not tell (a str, a dtype of a later MindSpore)."""
+    """The size of a tensor; None when the dtype does not say (a str, a dtype of a later MindSpore)."""
     item_bytes = ITEM_BYTES.get(dtype)
     return None if item_bytes is None else math.prod(dims) * item_bytes
 
 
 def stock_reads(record: Record) -> bool:
-    """Whether stock's reader gets this record back as it is."""
+    """Whether stock's reader returns this record unchanged."""
     return record.dtype == "str" or (record.dims != (0,) and record.dtype not in NOT_READ_BY_STOCK)
 
 
@@ -95,5 +95,5 @@ def _float32(value: float) -> bytes:
     try:
         return struct.pack("<f", value)
     except OverflowError:
-        # A conversion in C, which is what stock does, gives infinity where struct refuses.
+        # Stock converts in C, which gives infinity where struct raises.
         return struct.pack("<f", math.copysign(math.inf, value))

@@ -1,1 +1,1 @@
-"""Decisions from values alone: which checkpoints stay, when one is due, how often memory is copied."""
+"""Pure decisions: which checkpoints stay, when one is due, how often the mirror copies the state."""

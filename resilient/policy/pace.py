@@ -1,4 +1,4 @@
-"""How long steps and copies take, smoothed: what the mirror's rhythm is decided by."""
+"""Measures how long steps and copies take, smoothed, and decides how often the mirror copies the state."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from resilient.policy import schedule
 _SMOOTHING = 0.1
 # The first step of a process compiles the graph, and the second may still allocate.
 _SETTLING_STEPS = 2
-# The first copy into each slot is several times as slow: the kernel has to find and clear its pages.
+# The first copy into each slot is several times slower: the kernel has to find and clear its pages.
 _SETTLING_COPIES = 3
 
 
 class Pace:
-    """Measures one training call. With a fixed ``every`` nothing is measured."""
+    """Measures one training call. A fixed ``every`` makes the measurements irrelevant."""
 
     def __init__(self, clock: Clock, every: int | None) -> None:
         self._clock = clock
@@ -27,10 +27,10 @@ class Pace:
         self._wanted = False
 
     def wants(self, *, is_step: bool = True) -> bool:
-        """Called once at each boundary: whether this one is to be copied.
+        """Whether to copy at this boundary; the caller asks once at each.
 
-        The end of an epoch is a boundary and no step. It is worth a copy where it took long, as an evaluation
-        does.
+        The end of an epoch is a boundary but not a step. It is worth a copy if it took long, for example with
+        an evaluation.
         """
         now_s = self._clock.monotonic()
         passed_s, self._last_s = now_s - self._last_s, now_s
@@ -51,18 +51,18 @@ class Pace:
 
     @property
     def every(self) -> int:
-        """Every how many steps a boundary is copied, as things are."""
+        """The current number of steps between two copies."""
         if self._fixed is not None:
             return self._fixed
         if self._copies <= _SETTLING_COPIES:
-            # What these cost tells nothing about the others.
+            # The cost of the first copies says nothing about the others.
             return 1
         return schedule.mirror_every(self._copy_s, self._step_s)
 
     def copied(self, seconds: float) -> None:
-        """A boundary has been copied; what that cost is no part of the next step.
+        """Records that a boundary was copied; the cost does not count for the next step.
 
-        ``seconds`` went into the copy alone; where the boundary was wanted, observing it counts as well.
+        The copy alone took ``seconds``; if the boundary was wanted, observing it counts as cost too.
         """
         now_s = self._clock.monotonic()
         cost_s = now_s - self._last_s if self._wanted else seconds

@@ -1,26 +1,24 @@
-"""Which checkpoints stay: a pure decision over the valid ones.
+"""Decides which of the valid checkpoints stay. Pure.
 
-A checkpoint stays if any rule of the policy keeps it. Order is by generation. A checkpoint's wall time only
-measures how far apart two of them are, and it may jump either way; a jump may keep more than was promised,
-never less:
+A checkpoint stays if any rule of the policy keeps it. Order is by generation. Wall times only measure how far
+apart two checkpoints are, and may jump either way; after a jump more may stay than was promised, never fewer:
 
-* The newest always stays, whatever the policy. So does the newest whose loss was finite (or is not known): a
-  run whose loss has gone to NaN, and that nobody has looked at, must not push out the last good state.
+* The newest always stays, under any policy. So does the newest whose loss was finite (or is unknown): after
+  the loss went to NaN unnoticed, the bad states must not evict the last good one.
 * ``max_count``: the newest N stay.
-* ``per_minutes``: going from old to new, one stays for every n minutes: the first, and then each that is at
-  least n minutes after the last one that stayed. Where time goes backwards a new segment begins, with a
-  count of its own; the first and the last of every segment stay, so that the next decision sees the jump
-  too.
+* ``per_minutes``: from old to new, one stays for every n minutes: the first, and then each that is at least n
+  minutes after the last one that stayed. If time goes backwards, a new segment begins with its own count. The
+  first and the last of every segment stay, so that the next decision sees the jump too.
 * ``every_steps``: steps lie on the run's grid, as in ``schedule``. The first checkpoint at or after each
   multiple of K stays, so with K = 100 and a checkpoint at 90, 120, 150, 180, 210: 120 and 210.
 * ``best``: the N with the best loss or metric stay; of equals the older. A checkpoint without a value, or
   with one that is not finite, is never among them.
 
-Two checkpoints of one generation are one training state twice (``run.reseal`` makes a copy before it
+Two checkpoints of one generation are copies of one training state (``run.reseal`` makes a copy before it
 removes the original). They count once, and stay or go together.
 
-The decision is stable: deciding again over what stayed keeps all of it, except that a newest one that only
-stayed as such may go once a newer one is there.
+The decision is stable: applied to those that stayed, it keeps them all. Only a checkpoint that stayed as the
+newest may go once a newer one exists.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from resilient.config import LOSS, Best, KeepPolicy
 
 
 class Candidate(Protocol):
-    """A valid checkpoint, as far as retention is concerned.
+    """A valid checkpoint, as retention sees it.
 
     ``created`` is its wall time in seconds. ``info`` may hold its ``loss``, and its ``metrics`` by name.
     """
@@ -71,7 +69,7 @@ def kept(policy: KeepPolicy, candidates: Sequence[Candidate]) -> set[int]:
 
 
 def _newest_finite(ordered: list[C]) -> Iterable[C]:
-    """Where the loss of the newest ones is not finite: the last one before that."""
+    """The newest checkpoint whose loss is finite or unknown."""
     finite = [candidate for candidate in ordered if _has_finite_loss(candidate)]
     return finite[-1:]
 
@@ -91,7 +89,7 @@ def _by_count_or_time(policy: KeepPolicy, ordered: list[C]) -> Iterable[C]:
 
 
 def _first_per_cell(ordered: list[C], every_steps: int) -> Iterable[C]:
-    """Of the checkpoints between two multiples the first; none before the first multiple."""
+    """The first checkpoint between each two multiples; none before the first multiple."""
     first: dict[int, C] = {}
     for candidate in ordered:
         first.setdefault(candidate.step // every_steps, candidate)
@@ -108,7 +106,7 @@ def _best(ordered: list[C], best: Best) -> Iterable[C]:
 
 
 def _value(candidate: Candidate, by: str) -> float | None:
-    """What a checkpoint is judged by; None where it is unknown or no number to compare."""
+    """The value that ranks a checkpoint; None when it is missing or not a finite number."""
     metrics = candidate.info.get("metrics")
     value = candidate.info.get(LOSS) if by == LOSS else None
     if value is None and isinstance(metrics, Mapping):

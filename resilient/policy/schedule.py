@@ -1,8 +1,8 @@
-"""When a scheduled checkpoint is made: a pure decision at each step boundary.
+"""Decides at each step boundary whether a scheduled checkpoint is due. Pure.
 
-Steps lie on a grid that belongs to the run, not to the process: with N = 10 a checkpoint is due when a
-multiple of 10 has been passed since the last one. A run resumed at step 7 therefore saves at 10, 20, ... like
-the uninterrupted run, and not at 17, 27, ...; a boundary that was skipped makes the next one due.
+Steps lie on a grid that belongs to the run, not to the process: with N = 10 a checkpoint is due when the run
+has passed a multiple of 10 since the last one. So a run resumed at step 7 saves at 10, 20, ... like the
+uninterrupted run, not at 17, 27, ...; after a skipped boundary the next one is due.
 Seconds count from the last checkpoint of this process, by the monotonic clock.
 """
 
@@ -13,7 +13,7 @@ import math
 from resilient.config import SavePolicy
 
 MIRROR_SHARE = 0.02
-"""How much of the training's time the mirror may take."""
+"""The share of the training's time that the mirror may take."""
 
 
 def due(policy: SavePolicy, step: int, last_step: int, now_s: float, last_s: float) -> bool:
@@ -33,9 +33,9 @@ def due(policy: SavePolicy, step: int, last_step: int, now_s: float, last_s: flo
 
 
 def mirror_every(copy_s: float, step_s: float) -> int:
-    """Every how many steps the state is mirrored, so that copying takes at most 2% of the steps' time.
+    """The number of steps from one mirror copy to the next, so that copying takes at most 2% of their time.
 
-    ``copy_s`` is what one copy costs, ``step_s`` what one step takes without it, both in seconds.
+    ``copy_s`` is the cost of one copy, ``step_s`` the time of one step without it, both in seconds.
     """
     if copy_s <= 0.0 or step_s <= 0.0:
         return 1

@@ -1,12 +1,11 @@
-"""What a CheckpointMonitor was asked to do, checked and as one frozen value.
+"""Checks the arguments of a CheckpointMonitor and turns them into one frozen value.
 
-The constructor of the monitor has upstream's seventeen arguments; here they become ``Settings`` at once.
-Rules
-beyond upstream's, where upstream silently ignores what the user said:
+The constructor of the monitor has upstream's seventeen arguments; here they become ``Settings`` at once. Two
+rules go beyond upstream, which silently ignores what the user said:
 
-* ``save_checkpoint_steps`` and ``save_checkpoint_seconds`` both given: an error; the same for the two
+* ``save_checkpoint_steps`` and ``save_checkpoint_seconds`` together are an error; so are the two
   ``keep_checkpoint_*``. A default that the user did not touch never counts as given.
-* ``config`` wins over the separate arguments, as upstream; those it overrides are named in a warning.
+* ``config`` wins over the separate arguments, as upstream; a warning names those that it overrides.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ OFFSETS = ("epoch_num", "step_num")
 
 
 class Default(int):
-    """A default value that can be told from the same number given by the user."""
+    """A default value that differs from the same number given by the user."""
 
 
 SAVE_STEPS = Default(1)
@@ -47,10 +46,10 @@ KEEP_MINUTES = Default(0)
 class Settings:
     """How one monitor saves.
 
-    ``sealing`` and ``directory`` are None where the script names none: the run's are used then, and without a
-    run ``./output``, unencrypted. ``append`` are the entries of ``append_info``; an int called epoch_num or
-    step_num in it is added to the counter of that name. ``asynchronous`` is None, "thread" or
-    "process"; or "mirror": only where that costs no memory of its own.
+    ``sealing`` and ``directory`` are None when the script names none: then the monitor uses those of the run,
+    and without a run ``./output``, unencrypted. ``append`` are the entries of ``append_info``; an int called
+    epoch_num or step_num in it is added to the counter of that name. ``asynchronous`` is None, "thread",
+    "process", or "mirror": only if that costs no extra memory.
     """
 
     prefix: str = "CKP"
@@ -87,7 +86,7 @@ class Saving:
 
     @classmethod
     def of_config(cls, config: Any) -> Saving:
-        """The same out of a ``mindspore.train.CheckpointConfig``."""
+        """The same arguments from a ``mindspore.train.CheckpointConfig``."""
         return cls(
             save_checkpoint_steps=config.save_checkpoint_steps,
             save_checkpoint_seconds=config.save_checkpoint_seconds,
@@ -113,7 +112,7 @@ def resolve(
     trainable_params: Any,
     global_batch_size: Any,
 ) -> Settings:
-    """The settings of a monitor. Raises ValueError and TypeError for what makes no sense."""
+    """The settings of a monitor. Raises ValueError and TypeError for invalid arguments."""
     chosen = separate if config is None else Saving.of_config(config)
     warning = None if config is None else overridden(separate)
     return Settings(
@@ -150,14 +149,14 @@ def _switch(name: str, value: Any) -> bool:
 
 
 def check_prefix(prefix: Any) -> str:
-    """Raises ValueError for what cannot begin a file's name."""
+    """Raises ValueError for a prefix that cannot begin a file's name."""
     if not isinstance(prefix, str) or not prefix or "/" in prefix or "\0" in prefix:
         raise ValueError(f"prefix must be a str without '/', and not empty; it is {prefix!r}")
     return prefix
 
 
 def check_directory(directory: Any) -> Path | None:
-    """Raises ValueError for what is no path. Upstream takes a str alone; a Path means the same."""
+    """Raises ValueError for a value that is not a path. Upstream accepts only a str; a Path works too."""
     if directory is None:
         return None
     if not isinstance(directory, (str, Path)) or not str(directory):
@@ -184,10 +183,10 @@ def keep_policy(count: Any, minutes: Any) -> KeepPolicy:
 
 
 def keep_rules(given: KeepPolicy, count: Any, every_steps: Any, best: Any, best_by: str) -> KeepPolicy:
-    """``given`` with those rules in the place of its own that are not None.
+    """``given``, with those of the other rules that are not None in place of its own.
 
-    ``best_by`` is "loss", or a metric with its direction, "accuracy:max". Raises ValueError for numbers
-    and words that make no sense.
+    ``best_by`` is "loss", or a metric with its direction, "accuracy:max". Raises ValueError for invalid
+    numbers and words.
     """
     for name, value in (("max", count), ("every_steps", every_steps), ("best", best)):
         if value is not None and not _count(f"keep_{name}", value):
@@ -199,7 +198,7 @@ def keep_rules(given: KeepPolicy, count: Any, every_steps: Any, best: Any, best_
     if best is not None:
         return replace(given, best=Best.parse(best, best_by))
     if best_by != LOSS:
-        raise ValueError("keep_best_by says by what, and not how many: give keep_best as well")
+        raise ValueError("keep_best_by does not say how many to keep: give keep_best as well")
     return given
 
 
@@ -251,7 +250,7 @@ def asynchronous(async_save: Any) -> str | None:
 def append_entries(append_info: Any) -> dict[str, Any]:
     """Upstream's ``append_info``: a list of "epoch_num", "step_num" and at most one dict.
 
-    The counters are always saved, so the two names ask for nothing more. Raises TypeError and ValueError
+    The counters are always saved, so the two names have no further effect. Raises TypeError and ValueError
     as upstream does, and ValueError for a number that no file can hold.
     """
     if append_info is None:

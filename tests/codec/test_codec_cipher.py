@@ -1,4 +1,4 @@
-"""The sealed blocks: stock's format, checked by a second implementation, and closed to every change."""
+"""The sealed blocks: stock's format, checked by a second implementation; every change is detected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def unseal(mode, data, tags, key=None):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 63, 64, 65, 128, 200])
 def test_round_trip(mode, size):
-    """What is sealed opens to the same bytes, at every block border."""
+    """Sealed bytes open to the same bytes, at every block border."""
     plain = bytes(range(256))[:size]
     blocks, tags = seal(mode, plain)
     assert len(blocks) == -(-size // 64)
@@ -80,7 +80,7 @@ def test_cbc_agrees_with_another_implementation():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_bit_counts(mode):
-    """A flip of any bit of a sealed file is refused: headers, tags, IVs, padding and ciphertext."""
+    """A flip of any bit of a sealed file is detected: headers, tags, IVs, padding and ciphertext."""
     blocks, tags = seal(mode, bytes(70))
     data = b"".join(blocks)
     for position in range(len(data)):
@@ -93,7 +93,7 @@ def test_every_bit_counts(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_length_counts(mode):
-    """A sealed file that is shorter or longer, on a block border or not, is refused."""
+    """A sealed file that is shorter or longer, on a block border or not, is rejected."""
     blocks, tags = seal(mode, bytes(200))
     data = b"".join(blocks)
     for end in range(len(data)):
@@ -106,7 +106,7 @@ def test_every_length_counts(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_blocks_have_one_place(mode):
-    """Blocks in another order, twice, or from another file of the same key are refused."""
+    """Blocks in another order, twice, or from another file of the same key are rejected."""
     blocks, tags = seal(mode, bytes(64) + b"\1" * 64 + b"\2" * 64)
     others, _ = seal(mode, b"\7" * 192, seed=2)
     for wrong in ([1, 0, 2], [0, 0, 2], [0, 2, 1]):
@@ -118,7 +118,7 @@ def test_blocks_have_one_place(mode):
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode])
 def test_another_key_opens_nothing(mode):
-    """Under another key no block passes."""
+    """No block opens under another key."""
     blocks, tags = seal(mode, bytes(100))
     with pytest.raises(CorruptError):
         unseal(mode, b"".join(blocks), tags, key=bytes(16))
@@ -127,7 +127,7 @@ def test_another_key_opens_nothing(mode):
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode])
 @pytest.mark.parametrize("length", [0, 1, 65, 2**31 - 1, -1, -(2**31)])
 def test_lengths_are_not_believed(mode, length):
-    """A header that claims an impossible length is refused before anything is read into memory."""
+    """A header that claims an impossible length is rejected before anything is read into memory."""
     blocks, tags = seal(mode, bytes(60))
     offsets = {"AES-GCM": (20, 44), "AES-CBC": (4, 28), "SM4-CBC": (4, 28)}[mode]
     damaged = bytearray(blocks[0])
@@ -138,7 +138,7 @@ def test_lengths_are_not_believed(mode, length):
 
 
 def test_no_nonce_twice():
-    """Two blocks with the same content, in one file or two, look different and have different nonces."""
+    """Two blocks with the same content, in one file or two, have different nonces and ciphertexts."""
     cipher = Cipher("AES-GCM", KEY, SeededEntropy(1))
     sealed = [bytes(block.data) for _ in range(2) for block in cipher.seal([bytes(128)])]
     assert len({block[28:40] for block in sealed}) == 4
@@ -147,11 +147,11 @@ def test_no_nonce_twice():
 
 @pytest.mark.parametrize(("mode", "size"), [("AES-GCM", 8), ("AES-CBC", 33), ("SM4-CBC", 32), ("ROT13", 16)])
 def test_a_key_of_the_wrong_length_is_the_users_to_fix(mode, size):
-    """A key that the mode does not take is refused before anything is written."""
+    """A key that does not fit the mode is rejected before anything is written."""
     with pytest.raises(KeySourceError):
         Cipher(mode, bytes(size), SeededEntropy())
 
 
 def test_blocks_have_the_size_the_format_says():
-    """The block size is part of the format: four mebibytes."""
+    """The block size is part of the format: 4 MiB."""
     assert BLOCK_BYTES == 4 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""The plaintext of a checkpoint: what goes in comes out, and nothing else is believed."""
+"""The plaintext of a checkpoint: everything encoded decodes to the same, and anything else is rejected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def join(records, extra=b"", slice_bytes=SMALL_SLICE):
 def read(chunks, size_bytes=None, asked=None):
     """Decodes into fresh buffers: (extra, {(section, name): (dtype, dims, bytes)}, the sink's calls).
 
-    What the sink is asked for, in bytes, is added to ``asked``."""
+    It appends the sizes in bytes that the sink is asked for to ``asked``."""
     found, buffers, calls = {}, {}, []
 
     def sink(name, dtype, dims, total, section):
@@ -78,7 +78,7 @@ def test_round_trip(records, extra, chunk_bytes):
 
 
 def test_tensors_leave_as_views():
-    """A tensor's bytes are passed on as a view of its own memory, without a copy."""
+    """The encoder yields a tensor's bytes as a view of its own memory, without a copy."""
     data = bytearray(1000)
     pieces = list(encode([Record("w", "Int8", (1000,), data)], b""))
     views = [piece for piece in pieces if isinstance(piece, memoryview)]
@@ -88,7 +88,7 @@ def test_tensors_leave_as_views():
 
 
 def test_split_tensors_repeat_the_dims_of_the_whole():
-    """A split tensor travels in adjacent records with one tag, each with the full dims, as stock's do."""
+    """A split tensor becomes adjacent records with one tag, each with the full dims, as in stock."""
     data = join([Record("w", "Int8", (40,), bytes(range(40)))])
     header = b"\x0a\x01w\x12"
     assert data.count(header) == 2
@@ -108,7 +108,7 @@ def test_skipped_tensors_are_not_stored():
 
 @pytest.mark.parametrize("cut", range(len(join(RECORDS, b"some extra"))))
 def test_truncation_never_passes_silently(cut):
-    """A stream that ends early is refused by its size, on record boundaries too."""
+    """A stream that ends early is rejected by its size, on record boundaries too."""
     data = join(RECORDS, b"some extra")
     with pytest.raises(CorruptError):
         read([data[:cut]], len(data))
@@ -116,7 +116,7 @@ def test_truncation_never_passes_silently(cut):
 
 @pytest.mark.parametrize("position", range(len(join(RECORDS[:3], b"ex"))))
 def test_flipped_bytes_never_escape_as_another_error(position):
-    """Whatever a damaged byte makes of the stream, the decoder answers or says that it is corrupt."""
+    """With any byte damaged, the decoder returns a result or raises CorruptError."""
     data = bytearray(join(RECORDS[:3], b"ex"))
     for flip in (0x01, 0x80, 0xFF):
         damaged = bytes(data[:position]) + bytes([data[position] ^ flip]) + bytes(data[position + 1 :])
@@ -126,13 +126,13 @@ def test_flipped_bytes_never_escape_as_another_error(position):
 
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_are_corrupt_or_harmless(data):
-    """Any bytes at all are either a stream or a CorruptError."""
+    """Any bytes decode as a stream or raise CorruptError."""
     with contextlib.suppress(CorruptError):
         read([data], len(data))
 
 
 def value(tag, dims, dtype, content, field=b"\x0a", announced=None):
-    """A record made by hand; ``announced`` is a content length that may be a lie."""
+    """A record made by hand; ``announced`` is its claimed content length."""
     length = len(content) if announced is None else announced
     tensor = b"".join(b"\x08" + bytes([d]) for d in dims)
     tensor += b"\x12" + varint(len(dtype)) + dtype + b"\x1a" + varint(length) + content
@@ -165,13 +165,13 @@ GOOD = value(b"w", [2], b"Int8", b"ab")
     ],
 )
 def test_malformed_streams_are_named(data, says):
-    """Each kind of nonsense is a CorruptError that says what is wrong."""
+    """Each kind of malformed stream raises a CorruptError that says what is wrong."""
     with pytest.raises(CorruptError, match=says):
         read([data])
 
 
 def test_huge_claims_allocate_nothing():
-    """A length field that promises terabytes costs nothing: the bytes must arrive first."""
+    """A length field that claims terabytes allocates nothing: the bytes must arrive first."""
     huge = b"\xff\xff\xff\xff\xff\xff\x01"
     with pytest.raises(CorruptError):
         read([b"\xc2\x3e" + huge + b"abc"])
@@ -184,13 +184,13 @@ def test_huge_claims_allocate_nothing():
 
 
 def test_dims_zero_with_one_element_is_a_scalar():
-    """Where dims are [0] and there is one element, it is read as the scalar that stock takes it for."""
+    """A tensor with dims [0] and one element decodes as a scalar, as in stock."""
     _, found, _ = read([value(b"w", [0], b"Float32", b"abcd")])
     assert found == {(0, "w"): ("Float32", (), b"abcd")}
 
 
 def test_info_records_have_a_type_for_each_value():
-    """int, float, bool and str become Int64, Float32, Bool and str; what float32 cannot hold is infinite."""
+    """int, float, bool and str become Int64, Float32, Bool and str; a float too large becomes infinite."""
     assert info_record("i", -3).data == struct.pack("<q", -3)
     assert info_record("b", True) == Record("b", "Bool", (), b"\x01")
     assert info_record("f", 1e300).data == struct.pack("<f", math.inf)
@@ -200,13 +200,13 @@ def test_info_records_have_a_type_for_each_value():
 
 @pytest.mark.parametrize("bad", [2**63, None, [1], b"x"])
 def test_info_records_refuse_what_cannot_be_saved(bad):
-    """A value that stock has no form for is the user's to fix."""
+    """A value that stock cannot store raises a UsageError."""
     with pytest.raises(UsageError):
         info_record("x", bad)
 
 
 def test_a_tensor_of_the_wrong_size_is_not_written():
-    """A record whose bytes do not fit its shape never reaches the disk."""
+    """A record whose bytes do not fit its shape is never encoded."""
     with pytest.raises(AssertionError):
         join([Record("w", "Float32", (2,), b"abc")])
     with pytest.raises(AssertionError):

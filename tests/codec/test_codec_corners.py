@@ -1,4 +1,4 @@
-"""What only happens when somebody holds the key, or another process is at work at the same moment."""
+"""Cases that need an attacker with the key, or another process at work at the same moment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def small_blocks(monkeypatch):
     "end", [b"\x00" * 16, b"\x11" * 16, b"a" * 14 + b"\x01\x02", b"\x03\x02\x03" * 5 + b"\x10"]
 )
 def test_wrong_padding_under_a_right_tag_is_corrupt(end):
-    """A block that was sealed with the right key and padded wrongly holds nothing that we have written."""
+    """A block under the right key with wrong padding is corrupt: we never write one."""
     iv, plain = bytes(16), bytes(16) + end
     block = struct.pack("<4sii16si", b"\xd9\x5e\x3a\x7f", len(plain) + 24, 16, iv, len(plain))
     block += AES.new(KEY, AES.MODE_CBC, iv=iv).encrypt(plain)
@@ -37,7 +37,7 @@ def test_wrong_padding_under_a_right_tag_is_corrupt(end):
 
 
 class ShrinkingReader(BytesReader):
-    """A file that somebody cuts off after it was opened: it has fewer bytes than it had."""
+    """A file that somebody truncates after it was opened: it has fewer bytes than its size says."""
 
     def __init__(self, data, left):
         super().__init__(data)
@@ -47,7 +47,7 @@ class ShrinkingReader(BytesReader):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("left", [0, 5, 70, 100])
 def test_a_file_that_is_cut_off_while_it_is_read_is_corrupt(mode, left):
-    """The size was right when the file was opened; that is not believed either."""
+    """A file truncated while it is read is corrupt: the size at opening is not trusted either."""
     blocks, tags = seal(mode, bytes(200))
     reader = ShrinkingReader(b"".join(blocks), left)
     key = None if mode is None else KEY[:16] if mode == "SM4-CBC" else KEY
@@ -56,7 +56,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_corrupt(mode, left):
 
 
 def test_a_stock_file_that_is_cut_off_while_it_is_read_is_corrupt():
-    """Also where nothing but its length could show it: a short read is never filled up with zeros."""
+    """A truncated stock file is corrupt, even if only its length shows it: no short read is zero-filled."""
     with pytest.raises(CorruptError, match="ends early"):
         list(bare.plaintext(ShrinkingReader(bytes(200), 150), None, None))
 
@@ -67,7 +67,7 @@ def status(mode=stat.S_IFREG | 0o600, owner=None, size=64):
 
 
 def test_a_key_file_of_another_user_is_refused():
-    """Whoever owns the file can change it: only ours and root's are taken."""
+    """Only key files of this user and root are accepted: another owner could change the key."""
     path = Path("key")
     keys._demand_private(status(), path)
     keys._demand_private(status(owner=0), path)
@@ -76,7 +76,7 @@ def test_a_key_file_of_another_user_is_refused():
 
 
 def test_a_key_that_another_process_has_just_made_stays(tmp_path):
-    """Between the look and the making another process may have been faster: its key is the key."""
+    """If another process makes the key between our check and our file, its key counts."""
     path = tmp_path / "key"
     assert keys._make_key_file(path, 32)
     before = path.read_bytes()

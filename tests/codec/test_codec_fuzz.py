@@ -1,4 +1,4 @@
-"""The readers of bytes against any bytes: a CorruptError, or exactly what the bytes say."""
+"""The decoders, given any bytes, raise CorruptError or return exactly what the bytes encode."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def small_blocks(monkeypatch):
 
 
 def demand_sense(data):
-    """A stream that is accepted means one state: written again and read again, it is the same one."""
+    """An accepted stream means one state: encoded and decoded again, it is the same one."""
     asked = []
 
     try:
@@ -46,19 +46,19 @@ def demand_sense(data):
 
 @given(changed(STREAMS))
 def test_a_changed_stream_is_refused_or_means_something(data):
-    """Whatever is changed in a stream: it is corrupt, or it is another stream, read in full."""
+    """A stream with any change is corrupt, or is another valid stream, read in full."""
     demand_sense(data)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_stream_or_none(data):
-    """Bytes that nobody wrote."""
+    """Random bytes are a valid stream or raise CorruptError."""
     demand_sense(data)
 
 
 @pytest.mark.parametrize("number", LENGTHS)
 def test_a_hostile_number_at_any_place_is_survived(number):
-    """Each byte of a stream in turn becomes a length that is negative, or larger than any memory."""
+    """A negative or huge length in place of any byte of a stream does no harm."""
     for data in STREAMS[1:]:
         for at in range(len(data)):
             for form in length_bytes(number):
@@ -67,7 +67,7 @@ def test_a_hostile_number_at_any_place_is_survived(number):
 
 
 def test_fields_that_come_twice_are_refused():
-    """No field of a record, and no extra, can be given twice: the last one would win in another reader."""
+    """A repeated field of a record, or extra, is rejected: in another reader the last one would win."""
     content = b"\x1a\x01x"
     tensor = b"\x08\x01\x12\x04Int8"
     for inner in (
@@ -86,7 +86,7 @@ def test_fields_that_come_twice_are_refused():
 @pytest.mark.parametrize("mode", MODES)
 @given(data=st.data())
 def test_a_changed_sealed_file_is_refused(mode, data):
-    """With the tags that are bound to it, a file opens to what was sealed or is corrupt; in every mode."""
+    """In every mode, a changed file under its bound tags opens to the sealed bytes or is corrupt."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cipher, "BLOCK_BYTES", 64)
         sealed = {b"".join(seal(mode, plain)[0]): plain for plain in PLAINS}
@@ -104,7 +104,7 @@ def test_a_changed_sealed_file_is_refused(mode, data):
 @pytest.mark.parametrize("mode", MODES)
 @given(data=st.data())
 def test_other_tags_open_nothing(mode, data):
-    """Tags of other blocks, too many or too few of them, and tags of any length: corrupt."""
+    """Tags of other blocks, too many or too few, or of a wrong length are corrupt."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cipher, "BLOCK_BYTES", 64)
         blocks, tags = seal(mode, PLAINS[0])

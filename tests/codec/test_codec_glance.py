@@ -1,4 +1,4 @@
-"""What can be told of a sealed file without decrypting it."""
+"""Checking a sealed file without decrypting it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def small_blocks(monkeypatch):
 
 
 class Bytes:
-    """A reader of bytes in memory; ``read_bytes`` counts what was asked for."""
+    """A reader of bytes in memory; ``read_bytes`` counts the bytes requested."""
 
     def __init__(self, content):
         self.content = content
@@ -57,7 +57,7 @@ def test_what_was_written_passes(mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("spoil", ["swapped", "missing", "cut", "more", "twice", "empty"])
 def test_what_is_not_in_order_is_found(mode, spoil):
-    """Blocks that are swapped, missing, cut short, repeated, or followed by more."""
+    """Blocks that are swapped, missing, truncated, repeated, or followed by more are detected."""
     ours, blocks, tags = sealed(mode)
     if mode is None:
         blocks[0] = b"\x01" * 64
@@ -76,13 +76,13 @@ def test_what_is_not_in_order_is_found(mode, spoil):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_flipped_bit(mode):
-    """In a header any flipped bit is found; in a body without decrypting too, but not in AES-GCM's."""
+    """Any flipped bit in a header or a body is detected, except in the body of AES-GCM."""
     ours, blocks, tags = sealed(mode)
     for place in range(len(blocks[0])):
         spoilt = bytearray(blocks[0])
         spoilt[place] ^= 1
         content = Bytes(b"".join([bytes(spoilt), *blocks[1:]]))
-        # The nonce of AES-GCM is not in its tag's reach either: both only show when the block is opened.
+        # Without decrypting, nothing checks the nonce of AES-GCM either: only opening the block does.
         hidden = mode == "AES-GCM" and (28 <= place < 40 or place >= HEADER_BYTES[mode])
         if hidden:
             ours.glance(content, tags)

@@ -1,4 +1,4 @@
-"""Keys: every source gives the key or says why not, and never shows it."""
+"""Keys: every source returns the key or an error with the reason, and never shows the key."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_key_file_is_raw_hexadecimal_or_base64(tmp_path, content):
 
 @pytest.mark.parametrize("size", [16, 24])
 def test_shorter_aes_keys_and_sm4_keys(tmp_path, size):
-    """AES keys of 16 and 24 bytes are taken too, and SM4 takes 16."""
+    """AES keys of 16 and 24 bytes are accepted too; SM4 needs 16."""
     path = private(tmp_path / "key", KEY[:size])
     assert from_file(path, "AES-CBC") == KEY[:size]
     if size == 16:
@@ -60,7 +60,7 @@ def test_shorter_aes_keys_and_sm4_keys(tmp_path, size):
 
 
 def test_a_raw_key_may_end_in_a_newline_byte(tmp_path):
-    """The last byte of a raw key that happens to be a newline belongs to the key."""
+    """A newline as the last byte of a raw key belongs to the key."""
     key = KEY[:31] + b"\n"
     assert from_file(private(tmp_path / "key", key), "AES-GCM") == key
 
@@ -68,13 +68,13 @@ def test_a_raw_key_may_end_in_a_newline_byte(tmp_path):
 def test_an_ambiguous_key_is_refused(tmp_path):
     """32 hexadecimal digits may be 16 bytes or 32: a wrong guess would lose every checkpoint."""
     path = private(tmp_path / "key", KEY[:16].hex().encode())
-    with pytest.raises(KeySourceError, match="more than one way"):
+    with pytest.raises(KeySourceError, match="more than one possible reading"):
         from_file(path, "AES-GCM")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o602])
 def test_a_key_that_others_can_read_is_refused(tmp_path, mode):
-    """A file that is not private is refused, with the command that makes it so."""
+    """A file that is not private is rejected, with a hint of the command that makes it private."""
     path = private(tmp_path / "key", KEY)
     path.chmod(mode)
     with pytest.raises(KeySourceError, match="chmod 600"):
@@ -82,7 +82,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path, mode):
 
 
 def test_what_is_not_a_key_file_is_refused(tmp_path):
-    """Missing, a directory, a FIFO, empty, too long: each is refused at once."""
+    """A file that is missing, a directory, a FIFO, empty or too long is rejected at once."""
     os.mkfifo(tmp_path / "fifo", 0o600)
     (tmp_path / "directory").mkdir()
     private(tmp_path / "empty", b"")
@@ -107,14 +107,14 @@ def test_a_command_prints_the_key():
     "command", [printing(KEY.hex(), 3), "/no/such/program", "", "unfinished 'quote", "true"]
 )
 def test_a_failing_command_gives_no_key(command):
-    """A command that fails, is missing or prints nothing is refused, and its output is not shown."""
+    """A command that fails, is missing or prints nothing raises an error, which does not show its output."""
     with pytest.raises(KeySourceError) as caught:
         from_command(command, "AES-GCM")
     assert KEY.hex() not in str(caught.value)
 
 
 def test_a_command_that_hangs_is_stopped(monkeypatch):
-    """A command has a deadline, and what it printed until then is not kept in the error."""
+    """A command has a deadline, and the error does not keep its output."""
     monkeypatch.setattr(keys, "COMMAND_TIMEOUT_S", 0.05)
     with pytest.raises(KeySourceError, match="took more than") as caught:
         from_command("sleep 30", "AES-GCM")
@@ -132,7 +132,7 @@ def test_a_passphrase_is_stretched(tmp_path):
 
 
 def test_a_passphrase_is_private_and_not_empty(tmp_path):
-    """An empty passphrase and one that others can read are refused."""
+    """An empty passphrase, and one that others can read, are rejected."""
     with pytest.raises(KeySourceError, match="empty"):
         from_passphrase_file(private(tmp_path / "pass", b"\n"), bytes(16), "AES-GCM")
     path = private(tmp_path / "open", b"x")
@@ -157,7 +157,7 @@ def test_the_default_key_is_made_once(tmp_path):
 
 
 def test_two_processes_make_one_default_key(tmp_path):
-    """However many make the default key at the same moment, all end with the same one."""
+    """Any number of processes that make the default key at the same moment get the same one."""
     with concurrent.futures.ProcessPoolExecutor(4) as pool:
         results = list(pool.map(_made_in, [tmp_path / str(i // 8) for i in range(64)]))
     for group in range(8):
@@ -172,14 +172,14 @@ def _made_in(home):
 
 
 def test_an_unusable_home_is_the_users_to_fix(tmp_path):
-    """Where no key can be made, the error says what to do instead."""
+    """If no key can be made, the error says what to do instead."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(KeySourceError, match="--key-file"):
         default_key(tmp_path / "file", "AES-GCM")
 
 
 def test_a_key_that_cannot_be_made_is_told(tmp_path):
-    """Where there is no folder for it, the file is named and what the system said; nothing is made."""
+    """Without a folder for the key, the error names the file and the system's reason; nothing is created."""
     path = tmp_path / "missing" / "key"
     with pytest.raises(KeySourceError, match=r"missing/key: No such file"):
         make_file(path, "AES-GCM")
@@ -187,7 +187,7 @@ def test_a_key_that_cannot_be_made_is_told(tmp_path):
 
 
 def test_derived_values_are_separate_and_fixed():
-    """Key id and manifest key differ per key, reveal nothing of each other, and never change."""
+    """Key id and manifest key differ per key, reveal nothing about each other, and never change."""
     assert key_id(KEY) != key_id(KEY[:16])
     assert len(key_id(KEY)) == 16
     assert not manifest_key(KEY).hex().startswith(key_id(KEY))

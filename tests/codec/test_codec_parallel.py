@@ -1,4 +1,4 @@
-"""Several blocks at once: the same bytes in the same order as one by one, in bounded memory, no leaks."""
+"""Several blocks at once: the same bytes in the same order as one by one, bounded memory, no leaks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ours():
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
-    """Whatever a test does, no thread outlives its iteration."""
+    """In every test, no thread outlives its iteration."""
     yield
     assert not ours()
 
@@ -36,7 +36,7 @@ def no_thread_is_left():
 @pytest.mark.parametrize("threads", [0, 1, 2, 4])
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
 def test_results_come_in_order(threads, count):
-    """Every result, once, in the order of its task, from however many threads."""
+    """Any number of threads yields every result once, in the order of the tasks."""
     assert list(in_order([partial(int, n) for n in range(count)], threads)) == list(range(count))
 
 
@@ -49,7 +49,7 @@ def test_tasks_are_performed_at_once():
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 4])
 def test_no_buffer_of_a_ring_is_given_out_too_early(threads):
-    """When one more result is asked for, at most ``threads`` tasks beyond the last one have been drawn."""
+    """When the caller asks for the next result, at most ``threads`` tasks after the last one are drawn."""
     drawn = []
 
     def draw():
@@ -65,7 +65,7 @@ def test_no_buffer_of_a_ring_is_given_out_too_early(threads):
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_an_error_comes_in_its_place(threads):
-    """What came before a failed task is given out, and nothing that comes after it."""
+    """The results before a failed task are yielded, and none after it."""
 
     def fail():
         raise CorruptError("the third")
@@ -78,7 +78,7 @@ def test_an_error_comes_in_its_place(threads):
 
 
 def test_leaving_early_waits_for_what_is_in_work():
-    """After closing nobody works on a buffer any more, and what was not drawn is never begun."""
+    """After closing no thread works on a buffer, and tasks that were not drawn never begin."""
     may_end, begun, ended = threading.Event(), threading.Event(), []
 
     def slow(number):
@@ -100,7 +100,7 @@ def test_leaving_early_waits_for_what_is_in_work():
 
 @pytest.mark.parametrize("granted", [0, 1])
 def test_fewer_threads_than_wanted_do_all_of_the_work(monkeypatch, granted):
-    """At a limit of threads the work is done by those that could be had, or by the caller."""
+    """At a limit of threads, those that could start do the work, or the caller."""
     start, left = threading.Thread.start, [granted]
 
     def limited(thread):
@@ -115,19 +115,19 @@ def test_fewer_threads_than_wanted_do_all_of_the_work(monkeypatch, granted):
 
 
 def test_a_single_task_starts_no_thread():
-    """A small state is sealed where it is: a thread would cost more than it saves."""
+    """A single task runs in the caller's thread: another thread would cost more than it saves."""
     assert list(in_order([lambda: threading.current_thread()], 4)) == [threading.current_thread()]
 
 
 def test_threads_follow_the_cores(monkeypatch):
-    """As many threads as cores that this process may run on, within what memory allows."""
+    """There are as many threads as cores that this process may use, within limits of memory."""
     for cores, threads in ((1, 2), (2, 2), (3, 3), (64, parallel.MOST_THREADS)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)))
         assert count_threads() == threads
 
 
 def sealed(mode, chunks):
-    """As a writer sees it that still has the last block on its way when it asks for the next one."""
+    """The sealed bytes for a writer that still writes the last block when it draws the next one."""
     blocks, tags, flying = [], [], None
     with closing(Cipher(mode, KEYS[mode], SeededEntropy(1)).seal(chunks)) as stream:
         for block in stream:
@@ -140,9 +140,9 @@ def sealed(mode, chunks):
 
 @pytest.mark.parametrize("mode", KEYS)
 def test_many_threads_write_what_one_writes(mode, monkeypatch):
-    """The same file, byte for byte, nonces included, and a block stays whole while the next is made."""
+    """Any number of threads makes the same file, nonces included; a block stays whole meanwhile."""
     plain = os.urandom(9 * BLOCK_BYTES + 5)
-    # Pieces that straddle every border, and one that is handed on as it is.
+    # Pieces across every border, and one that passes through unchanged.
     chunks = [plain[:100], plain[100 : 5 * BLOCK_BYTES], plain[5 * BLOCK_BYTES :]]
     monkeypatch.setattr(parallel, "count_threads", lambda: 4)
     blocks, tags = sealed(mode, chunks)
@@ -155,7 +155,7 @@ def test_many_threads_write_what_one_writes(mode, monkeypatch):
 
 @pytest.mark.parametrize("mode", KEYS)
 def test_a_damaged_block_is_told_at_its_place(mode):
-    """With others in work around it, the blocks before it are given out and none after."""
+    """The blocks before a damaged one are yielded and none after, although others are in work."""
     blocks, tags = sealed(mode, [bytes(6 * BLOCK_BYTES)])
     damaged = bytearray(b"".join(blocks))
     damaged[3 * len(blocks[0]) + 1000] ^= 1
@@ -182,6 +182,6 @@ next(left)
 
 
 def test_the_end_of_the_interpreter_stops_nothing_and_waits_for_nothing():
-    """Work that goes on behind the script's last line is done; an unfinished iteration holds up nobody."""
+    """Work after the script's last line is finished; an unfinished iteration does not delay the exit."""
     done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")

@@ -81,7 +81,7 @@ def test_stock_opens_ours(tmp_path, mode):
 
 @pytest.mark.parametrize(("name", "entry"), INFO.items())
 def test_info_entries_are_stocks_bytes(tmp_path, name, entry):
-    """An entry of append_info is encoded to the very bytes that stock writes."""
+    """An entry of append_info encodes to exactly the bytes that stock writes."""
     path = str(tmp_path / "stock.ckpt")
     ms.save_checkpoint([{"name": "w", "data": Tensor(np.float16(1))}], path, append_dict={name: entry})
     ours = [Record("w", "Float16", (), np.float16(1).tobytes()), info_record(name, entry)]
@@ -90,7 +90,7 @@ def test_info_entries_are_stocks_bytes(tmp_path, name, entry):
 
 
 def test_we_open_stocks(tmp_path):
-    """A plain file of stock's decodes to the same tensors."""
+    """A plain stock file decodes to the same tensors."""
     path = str(tmp_path / "stock.ckpt")
     full = {name: array for name, array in ARRAYS.items() if array.size}
     ms.save_checkpoint([{"name": n, "data": Tensor(a)} for n, a in full.items()], path)
@@ -110,7 +110,7 @@ def test_we_open_stocks(tmp_path):
 # (Encrypted and with a CRC, stock cannot read its own files.)
 @pytest.mark.parametrize(("mode", "crc"), [*((mode, False) for mode in MODES), (None, True)])
 def test_we_open_stocks_files_from_disk(tmp_path, mode, crc):
-    """Encrypted by stock in each mode, or plain with and without its CRC: the same plaintext."""
+    """Stock files in each mode, or plain with and without a CRC, give the same plaintext."""
     path = tmp_path / "stock.ckpt"
     full = [{"name": n, "data": Tensor(a)} for n, a in ARRAYS.items() if a.size]
     ms.save_checkpoint(full, str(tmp_path / "plain.ckpt"))
@@ -123,7 +123,7 @@ def test_we_open_stocks_files_from_disk(tmp_path, mode, crc):
 
 
 def test_a_wrong_crc_is_found(tmp_path):
-    """A plain file of stock's that has a CRC is held against it."""
+    """The CRC of a plain stock file is checked."""
     path = tmp_path / "stock.ckpt"
     ms.save_checkpoint([{"name": "w", "data": Tensor(ARRAYS["large"])}], str(path), crc_check=True)
     data = bytearray(path.read_bytes())

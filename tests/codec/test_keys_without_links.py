@@ -1,4 +1,4 @@
-"""A home without hard links (FAT, many FUSE file systems): a key is made there as everywhere."""
+"""A home without hard links (FAT, many FUSE file systems): keys are made there as elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resilient.errors import KeySourceError
 
 @pytest.fixture(params=[errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
 def no_links(request, monkeypatch):
-    """link(2) as such a file system answers it."""
+    """link(2) fails as on such a file system."""
 
     def refuse(*words, **more):
         raise OSError(request.param, os.strerror(request.param))
@@ -24,7 +24,7 @@ def no_links(request, monkeypatch):
 
 
 def test_a_key_is_made_once(tmp_path, no_links):
-    """By default and by `resilient key make`; the next start finds it, and nothing else is left."""
+    """The default and `resilient key make` make a key; the next start finds it, and no other file is left."""
     key, path, created = keys.default_key(tmp_path, "AES-GCM")
     assert created
     assert keys.default_key(tmp_path, "AES-GCM") == (key, path, False)
@@ -35,9 +35,9 @@ def test_a_key_is_made_once(tmp_path, no_links):
 
 
 def test_a_key_that_is_there_is_never_replaced(tmp_path, no_links):
-    """Whatever has the name keeps it."""
+    """An existing file under the name of the key stays."""
     made = keys.make_file(tmp_path / "key", "AES-GCM")
-    with pytest.raises(KeySourceError, match="is there already"):
+    with pytest.raises(KeySourceError, match="exists already"):
         keys.make_file(tmp_path / "key", "AES-GCM")
     assert keys.from_file(tmp_path / "key", "AES-GCM") == made
 
@@ -51,7 +51,7 @@ def test_processes_that_make_it_at_once_end_up_with_one(tmp_path, no_links):
 
 
 def test_what_a_crash_has_left_is_named(tmp_path, monkeypatch):
-    """A name without a key: no key is made up, and the file is named."""
+    """If a crash left an empty key file, the next start makes no key, and names the file."""
     monkeypatch.setattr(keys, "_NAMED_S", 0.0)
     (tmp_path / "resilient").mkdir()
     (tmp_path / "resilient" / "key").touch(0o600)
@@ -60,7 +60,7 @@ def test_what_a_crash_has_left_is_named(tmp_path, monkeypatch):
 
 
 def test_a_refusal_of_another_kind_is_an_error(tmp_path, monkeypatch):
-    """A full disk is no missing hard link: nothing is left of the key."""
+    """A full disk is an error, not a missing hard link, and leaves no part of the key."""
 
     def refuse(*words, **more):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -72,7 +72,7 @@ def test_a_refusal_of_another_kind_is_an_error(tmp_path, monkeypatch):
 
 
 def test_whoever_finds_the_name_waits_for_the_key(tmp_path):
-    """The other process has made the name, and gives it the key a moment later."""
+    """A process that finds an empty file waits until the other process has written the key."""
     path = keys.default_path(tmp_path, "AES-GCM")
     path.parent.mkdir()
     path.touch(0o600)

@@ -1,4 +1,4 @@
-"""What reading costs: no more memory than the file has bytes and a few blocks, whatever its lengths claim."""
+"""Reading takes no more memory than the file has bytes plus a few blocks, whatever its lengths claim."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HUGE = [number for number in LENGTHS if number > 1]
 
 
 def taken(read):
-    """The most memory that Python held at any moment of this, beyond what it held before."""
+    """The peak of Python's memory during this call, beyond what it held before."""
     tracemalloc.start()
     try:
         read()
@@ -45,7 +45,7 @@ def refused(read, *arguments, **options):
 
 
 def keep_all():
-    """A sink that takes memory for everything it is asked for, as loading does."""
+    """A sink that allocates memory for every tensor, as loading does."""
     kept = []
 
     def sink(name, dtype, dims, size_bytes, section):
@@ -56,7 +56,7 @@ def keep_all():
 
 
 def test_the_measure_sees_what_is_taken():
-    """Memory that is taken and let go again counts, and so do zeros that nobody touches."""
+    """Memory that is allocated and released counts, and so do untouched zeros."""
     assert taken(lambda: len(bytearray(50 * MEBIBYTE))) >= 50 * MEBIBYTE
     assert taken(lambda: None) < MEBIBYTE
 
@@ -99,17 +99,17 @@ def hostile_streams(number):
 @pytest.mark.parametrize("size_is_known", [True, False])
 @pytest.mark.parametrize("number", HUGE)
 def test_a_streams_lengths_are_not_believed(number, size_is_known):
-    """An extra, a name, a content or dims that claim more than there is cost nothing."""
+    """An extra, a name, a content or dims that claim more than the stream has allocate nothing."""
     for what, data in hostile_streams(number):
         if not size_is_known and what in ("dims", "product", "many", "text", "unknown", "content"):
-            # Without the stream's size the sink decides about tensors: it is told how large they claim to be.
+            # Without the stream's size, the sink decides about a tensor by its claimed size.
             continue
         read = refused(container.decode, [data], keep_all(), len(data) if size_is_known else None)
         assert taken(read) <= len(data) + BLOCK_BYTES, what
 
 
 def test_tensors_together_claim_no_more_than_there_is():
-    """Behind one tensor that is there, the next one cannot claim the whole file again."""
+    """After one real tensor, the next one cannot claim the whole file again."""
     first = tensor(dims=(10 * MEBIBYTE,), content=bytes(10 * MEBIBYTE))
     data = first + tensor(b"v", dims=(len(first),), content=b"x")
     assert taken(refused(container.decode, [data], keep_all(), len(data))) <= 10 * MEBIBYTE + BLOCK_BYTES
@@ -133,7 +133,7 @@ PLAIN = {
 
 
 def forged(**changes):
-    """A manifest without encryption over any fields, with the right checksum."""
+    """An unencrypted manifest of any fields, with the right checksum."""
     inner = {**PLAIN, **changes}
     return manifest._file_of(inner, manifest._mac(inner, None).hex())
 
@@ -141,21 +141,21 @@ def forged(**changes):
 @pytest.mark.parametrize("number", [*HUGE, 10**400])
 @pytest.mark.parametrize("field", ["blocks", "file_bytes", "plain_bytes", "generation", "rank", "created"])
 def test_a_manifests_numbers_are_not_believed(field, number):
-    """A manifest that claims any number of blocks or bytes costs what its own bytes cost."""
+    """A manifest that claims any number of blocks or bytes takes memory only for its own bytes."""
     data = forged(**{field: number})
     assert taken(lambda: _decode(data)) <= BLOCK_BYTES
 
 
 @pytest.mark.parametrize("what", [[0] * 300_000, [[]] * 200_000, {str(n): {} for n in range(50_000)}])
 def test_a_manifest_of_very_many_values_is_not_read(what):
-    """JSON costs a hundred times its bytes when each of them is a value: no manifest has so many."""
+    """A manifest of too many values is rejected: each JSON value costs a hundred times its bytes."""
     data = forged(blocks=what)
     assert taken(refused(manifest.decode, data, [], Owner("run-1", 0))) <= len(data) + BLOCK_BYTES
 
 
 @pytest.mark.parametrize("field", ["tags", "run_id", "reason", "info"])
 def test_a_long_manifest_costs_a_few_times_its_length(field):
-    """Up to the largest that is read, whatever field makes it long."""
+    """A manifest of any accepted length, in any field, costs a few times its length."""
     text = "00" * 32 * 100_000
     data = forged(**{field: {"a": text} if field == "info" else text})
     assert taken(lambda: _decode(data)) <= 8 * len(data)
@@ -163,7 +163,7 @@ def test_a_long_manifest_costs_a_few_times_its_length(field):
 
 
 def test_a_manifest_above_the_limit_is_refused():
-    """Wherever it comes from."""
+    """A manifest above the limit is rejected, from a file or from memory."""
     with pytest.raises(CorruptError, match="too large"):
         manifest.decode(b" " * (manifest.LIMIT_BYTES + 1), [], Owner("run-1", 0))
 
@@ -208,7 +208,7 @@ print(json.dumps([outcome, status("VmHWM") - before]))
 
 
 def put_checkpoint(root, head, size, **claims):
-    """A checkpoint without encryption: this head, then zeros up to a size, under an authentic manifest."""
+    """Writes an unencrypted checkpoint: this head, then zeros up to a size, under an authentic manifest."""
     folder = layout.checkpoint_directory(root, 0)
     folder.mkdir(parents=True)
     with open(folder / PLAIN["file_name"], "wb") as file:
@@ -240,7 +240,7 @@ LIES = {
 
 
 def load(root):
-    """What a process gets that loads this, and how much its memory grew at most."""
+    """The result of a process that loads this, and how much its memory grew at most."""
     command = [sys.executable, "-c", CHILD, str(root), str(SIZE)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -249,7 +249,7 @@ def load(root):
 
 @pytest.mark.parametrize("what", WHOLE)
 def test_a_large_checkpoint_is_loaded_in_its_own_size(tmp_path, what):
-    """A process that loads 96 MiB, in one tensor or in one extra, grows by that and a few blocks."""
+    """A process that loads 96 MiB, in one tensor or one extra, grows by that and a few blocks."""
     assert len(WHOLE[what]) == {"extra": 6, "tensor": 29}[what]
     put_checkpoint(tmp_path, WHOLE[what], SIZE)
     outcome, grown = load(tmp_path)
@@ -259,7 +259,7 @@ def test_a_large_checkpoint_is_loaded_in_its_own_size(tmp_path, what):
 
 @pytest.mark.parametrize("what", LIES)
 def test_a_large_checkpoint_that_lies_costs_no_more(tmp_path, what):
-    """A process that reads a checkpoint with lengths that lie says so, and grows by no more than the file."""
+    """A process that reads a checkpoint with false lengths reports it, and grows by no more than the file."""
     head, claims = LIES[what]
     put_checkpoint(tmp_path, head, SIZE, **claims)
     outcome, grown = load(tmp_path)

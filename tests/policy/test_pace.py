@@ -1,4 +1,4 @@
-"""The mirror's rhythm: as often as it costs little, and never much."""
+"""How often the mirror copies: as often as possible at a small cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ durations = st.floats(1e-6, 1e4)
 
 
 def run(pace, clock, steps, *, step_s, copy_s):
-    """The steps at which a run with these times copies."""
+    """The steps after which a run with these times copies."""
     copied = []
     for step in range(1, steps + 1):
         clock.advance(step_s)
@@ -42,7 +42,7 @@ def test_copying_takes_at_most_its_share(copy_s, step_s):
 
 @pytest.mark.parametrize(("copy_s", "step_s"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (-1.0, 1.0)])
 def test_what_was_not_measured_yet_is_copied(copy_s, step_s):
-    """As long as nothing is known, every boundary is held."""
+    """Before any measurement, every boundary is copied."""
     assert mirror_every(copy_s, step_s) == 1
 
 
@@ -68,7 +68,7 @@ def test_the_first_boundaries_are_held():
 
 
 def test_compiling_is_no_step():
-    """The first steps of a process compile and allocate: what they take says nothing about the rest."""
+    """The first steps of a process compile and allocate, so their time does not count."""
     clock = SteppedClock()
     pace = Pace(clock, None)
     run(pace, clock, 1, step_s=600.0, copy_s=0.1)
@@ -78,7 +78,7 @@ def test_compiling_is_no_step():
 
 
 def test_a_copy_is_no_part_of_the_next_step():
-    """However long the copies take, the steps are measured without them."""
+    """The measured time of a step excludes copies of any length."""
     clock = SteppedClock()
     pace = Pace(clock, None)
     run(pace, clock, 2000, step_s=0.5, copy_s=7.0)
@@ -86,7 +86,7 @@ def test_a_copy_is_no_part_of_the_next_step():
 
 
 def test_the_rhythm_follows_the_training():
-    """Where steps become ten times as fast, there are about ten times as many between two copies."""
+    """When steps become ten times as fast, about ten times as many lie between two copies."""
     clock = SteppedClock()
     pace = Pace(clock, None)
     run(pace, clock, 200, step_s=1.0, copy_s=0.1)
@@ -96,7 +96,7 @@ def test_the_rhythm_follows_the_training():
 
 
 def test_one_slow_step_does_not_change_it():
-    """A single step that takes fifty times as long, for want of data say, moves the rhythm a little."""
+    """A single step that takes fifty times as long, for example waiting for data, changes the pace little."""
     clock = SteppedClock()
     pace = Pace(clock, None)
     run(pace, clock, 200, step_s=1.0, copy_s=1.0)
@@ -109,14 +109,14 @@ def test_one_slow_step_does_not_change_it():
 
 @pytest.mark.parametrize("every", [1, 2, 7])
 def test_a_fixed_rhythm_is_kept(every):
-    """With a number of steps given, times do not matter."""
+    """With a fixed number of steps, times do not matter."""
     clock = SteppedClock()
     copied = run(Pace(clock, every), clock, 70, step_s=1e-3, copy_s=10.0)
     assert copied == list(range(every, 71, every))
 
 
 def test_a_copy_out_of_turn_begins_the_count_anew():
-    """A boundary that is held because it is saved is a copy like any other."""
+    """A boundary that is copied for a save counts as a copy."""
     clock = SteppedClock()
     pace = Pace(clock, 5)
     run(pace, clock, 3, step_s=1.0, copy_s=0.1)
@@ -125,14 +125,14 @@ def test_a_copy_out_of_turn_begins_the_count_anew():
 
 
 class Training:
-    """Steps and copies that take as long as is said."""
+    """Simulated steps and copies of given lengths."""
 
     def __init__(self, every=None):
         self.clock = SteppedClock()
         self.pace = Pace(self.clock, every)
 
     def step(self, step_s, observe_s=0.0, copy_s=0.0):
-        """One step; whether it was copied."""
+        """Performs one step; returns whether it was copied."""
         self.clock.advance(step_s)
         wanted = self.pace.wants()
         if wanted:
@@ -141,7 +141,7 @@ class Training:
         return wanted
 
     def share(self, steps, step_s, **costs):
-        """Which share of its time so many steps spend on copies."""
+        """The share of its time that so many steps spend on copies."""
         copies = sum(self.step(step_s, **costs) for _ in range(steps))
         return copies * sum(costs.values()) / (steps * step_s)
 
@@ -154,13 +154,13 @@ def test_copies_take_two_percent_at_most():
 
 
 def test_a_cheap_copy_is_made_at_every_step():
-    """Where a copy takes less than 2% of a step, no step is without one."""
+    """If a copy takes less than 2% of a step, every step is copied."""
     training = Training()
     assert all(training.step(1.0, copy_s=0.015) for _ in range(20))
 
 
 def test_the_first_copies_into_fresh_memory_do_not_count():
-    """They are several times as slow as those that follow: what they cost decides nothing."""
+    """The first copies are several times slower than later ones, so their cost does not count."""
     training = Training()
     training.pace.copied(0.5)
     assert [training.step(0.1, copy_s=0.5) for _ in range(2)] == [True, True]
@@ -169,7 +169,7 @@ def test_the_first_copies_into_fresh_memory_do_not_count():
 
 
 def test_the_end_of_an_epoch_is_no_step():
-    """It follows the last step at once, which would look like a very fast one; nothing is copied for it."""
+    """The end of an epoch right after its last step does not count as a fast step, and is not copied."""
     training = Training()
     training.share(200, 1.0, copy_s=0.1)
     for _ in range(50):
@@ -180,7 +180,7 @@ def test_the_end_of_an_epoch_is_no_step():
 
 
 def test_an_epochs_end_that_took_long_is_worth_a_copy():
-    """After an evaluation that took fifty times as long as a copy, its result is not computed again."""
+    """The end of an epoch is copied after an evaluation that took fifty times as long as a copy."""
     training = Training()
     training.share(200, 1.0, copy_s=0.1)
     training.clock.advance(4.9)
@@ -191,5 +191,5 @@ def test_an_epochs_end_that_took_long_is_worth_a_copy():
 
 @pytest.mark.parametrize(("every", "wanted"), [(1, True), (2, False)])
 def test_with_each_step_the_ends_of_epochs_are_kept_too(every, wanted):
-    """--mirror-every 1 keeps each boundary; more than that counts steps alone."""
+    """--mirror-every 1 copies each boundary; larger numbers count only steps."""
     assert Training(every).pace.wants(is_step=False) is wanted

@@ -37,7 +37,7 @@ policies = st.one_of(
 
 
 def made(clock):
-    """Checkpoints whose steps and values go up and down as the clock does."""
+    """Checkpoints whose steps and values go up and down with the clock."""
     return [
         Checkpoint(generation, created, 3 * generation, score(generation, created))
         for generation, created in enumerate(clock, start=1)
@@ -51,7 +51,7 @@ def score(generation, created):
 
 @given(policies, clocks, st.randoms(use_true_random=False))
 def test_the_newest_stays_whatever_the_order(policy, clock, random):
-    """The newest generation always stays; the order in which candidates come makes no difference."""
+    """The newest generation always stays, in any order of the candidates."""
     checkpoints = made(clock)
     shuffled = random.sample(checkpoints, len(checkpoints))
     assert kept(policy, shuffled) == kept(policy, checkpoints)
@@ -61,7 +61,7 @@ def test_the_newest_stays_whatever_the_order(policy, clock, random):
 
 @given(policies, clocks)
 def test_deciding_again_keeps_all(policy, clock):
-    """Retention applied to what it kept removes nothing more."""
+    """Retention applied to its own result removes nothing more."""
     checkpoints = made(clock)
     stays = kept(policy, checkpoints)
     assert kept(policy, [c for c in checkpoints if c.generation in stays]) == stays
@@ -87,7 +87,7 @@ def test_without_a_policy_everything_stays():
 
 
 def replay(policy, clock):
-    """What is left after each commit of a run that applies retention every time."""
+    """The checkpoints left after each commit of a run that applies retention every time."""
     present = []
     for checkpoint in made(clock):
         present.append(checkpoint)
@@ -141,7 +141,7 @@ histories = st.lists(
 
 @given(policies, histories)
 def test_rules_are_a_union(policy, checkpoints):
-    """What any one rule keeps stays, and nothing else does but the newest."""
+    """Exactly the checkpoints that any one rule keeps stay, and the newest."""
     alone = [
         KeepPolicy(policy.max_count, policy.per_minutes),
         KeepPolicy(every_steps=policy.every_steps),
@@ -170,7 +170,7 @@ def test_a_grid_of_steps_by_example():
 
 @given(st.integers(1, 5), st.sampled_from(["min", "max"]), histories)
 def test_the_best_stay(count, direction, checkpoints):
-    """No checkpoint that went has a better loss than one of the best that stayed."""
+    """No removed checkpoint has a better loss than one of the best that stayed."""
     sign = 1 if direction == "min" else -1
     stays = kept(KeepPolicy(best=Best(count, "loss", direction)), checkpoints)
     losses = {c.generation: c.info.get("loss") for c in checkpoints}
@@ -181,7 +181,7 @@ def test_the_best_stay(count, direction, checkpoints):
 
 
 def test_what_is_not_finite_is_never_best():
-    """NaN, infinities, words and huge integers are no losses; a metric is found under its name."""
+    """NaN, infinities, words and huge integers do not count as losses; a metric is found under its name."""
     infos = [{"loss": x} for x in (math.nan, -math.inf, "0", True, 10**400, None)] + [{"loss": 9.0}, {}, {}]
     checkpoints = [Checkpoint(g, 0.0, g, info) for g, info in enumerate(infos, start=1)]
     assert kept(KeepPolicy(best=Best(2)), checkpoints) == {7, 9}
@@ -191,7 +191,7 @@ def test_what_is_not_finite_is_never_best():
 
 
 def test_two_copies_of_one_state_count_once():
-    """Two files of one generation, as a rekey leaves them for a while, take the place of one."""
+    """Two files of one generation, as a rekey leaves them for a while, count as one."""
     twice = [*made([1.0, 2.0, 3.0]), *made([1.0, 2.0, 3.0])[1:]]
     assert kept(KeepPolicy(max_count=2), twice) == {2, 3}
     assert kept(KeepPolicy(max_count=3), twice) == {1, 2, 3}
@@ -199,14 +199,14 @@ def test_two_copies_of_one_state_count_once():
 
 @given(policies)
 def test_a_policy_travels_whole(policy):
-    """A worker is told the very policy that the command line asked for."""
+    """A worker receives exactly the policy of the command line."""
     config = WorkerConfig("run", "/run", 1, keep=policy)
     assert decode(encode(Configure(config))).config.keep == policy
 
 
 @pytest.mark.parametrize("text", ["accuracy", "", ":max", "accuracy:best", "loss:"])
 def test_a_metric_needs_its_direction(text):
-    """Which values of a metric are better is never guessed; of the loss the smaller ones are."""
+    """The direction of a metric is never guessed; for the loss, smaller is better."""
     assert Best.parse(3, "loss") == Best(3, "loss", "min")
     assert Best.parse(3, "top:5:max") == Best(3, "top:5", "max")
     with pytest.raises(ValueError, match="which values are better"):
@@ -214,7 +214,7 @@ def test_a_metric_needs_its_direction(text):
 
 
 def test_a_loss_that_is_not_finite_pushes_no_good_state_out():
-    """After any number of checkpoints with NaN the last one before them is still there."""
+    """After any number of checkpoints with a NaN loss, the last one before them still exists."""
     losses = [0.5, 0.25, *[math.nan] * 17]
     checkpoints = [Checkpoint(n, float(n), n, {"loss": loss}) for n, loss in enumerate(losses, start=1)]
     assert kept(KeepPolicy(max_count=2), checkpoints) == {2, 18, 19}

@@ -10,7 +10,7 @@ from resilient.policy.schedule import due
 
 
 def saves(policy, boundaries, last_step=0):
-    """The steps at which a run that passes these boundaries (step, seconds) saves."""
+    """The steps after which a run with these boundaries (step, seconds) saves."""
     saved, last_s = [], 0.0
     for step, now_s in boundaries:
         if due(policy, step, last_step, now_s, last_s):
@@ -21,7 +21,7 @@ def saves(policy, boundaries, last_step=0):
 
 @given(st.integers(1, 20), st.integers(0, 100), st.integers(0, 100))
 def test_a_resumed_run_saves_at_the_same_steps(every, resumed, length):
-    """Wherever a run is resumed, it goes on saving at the steps where the uninterrupted run saves."""
+    """A run resumed at any step saves at the same steps as the uninterrupted run."""
     policy = SavePolicy(every_steps=every)
     whole = saves(policy, [(step, 0.0) for step in range(1, resumed + length + 1)])
     rest = saves(policy, [(step, 0.0) for step in range(resumed + 1, resumed + length + 1)], resumed)
@@ -30,7 +30,7 @@ def test_a_resumed_run_saves_at_the_same_steps(every, resumed, length):
 
 
 def test_a_skipped_step_is_made_up_for():
-    """Where boundaries come several steps apart, the first one past the grid saves."""
+    """If boundaries lie several steps apart, the first one past the grid saves."""
     assert saves(SavePolicy(every_steps=10), [(step, 0.0) for step in range(7, 60, 7)]) == [
         14,
         21,
@@ -47,7 +47,7 @@ def test_seconds_count_from_the_last_checkpoint():
 
 
 def test_the_same_step_is_not_saved_twice():
-    """A boundary that has been saved is not due again, however much time passes."""
+    """A saved boundary is never due again."""
     assert not due(SavePolicy(every_s=1.0), 3, 3, 100.0, 0.0)
     assert not due(SavePolicy(every_steps=1), 3, 3, 100.0, 0.0)
 

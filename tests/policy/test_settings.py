@@ -1,4 +1,4 @@
-"""CheckpointMonitor's arguments: what is refused, and what means what."""
+"""CheckpointMonitor's arguments: their meaning, and which are rejected."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_signature_is_upstreams():
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, error, words):
-    """Upstream's errors, and a clear one where upstream ignores what was said."""
+    """Invalid arguments raise upstream's errors, or a clear one where upstream ignores them."""
     with pytest.raises(error, match=words):
         CheckpointMonitor(**arguments)
 
@@ -82,14 +82,14 @@ def test_what_makes_no_sense_is_refused(arguments, error, words):
     ],
 )
 def test_policies_are_upstreams(arguments, save, keep):
-    """A default that was not touched never counts as given; 0 and None switch off."""
+    """An untouched default never counts as given; 0 and None switch a policy off."""
     settings = CheckpointMonitor(**arguments).settings
     assert save is None or settings.save == save
     assert keep is None or settings.keep == keep
 
 
 def test_a_config_decides_alone():
-    """Each of its fields arrives; what it overrides is named once, what is left at its default is not."""
+    """Each field of a config counts; one warning names the overridden arguments, but no defaults."""
     config = CheckpointConfig(
         save_checkpoint_steps=0,
         save_checkpoint_seconds=40,
@@ -112,19 +112,19 @@ def test_a_config_decides_alone():
 
 
 def test_a_path_is_a_directory_and_a_key_is_not_shown():
-    """What upstream refuses without need is taken; the key stays out of ``repr``."""
+    """A Path is accepted as the directory, unlike upstream; the key stays out of ``repr``."""
     settings = CheckpointMonitor(directory=Path("somewhere"), enc_key=KEY).settings
     assert settings.directory == Path("somewhere")
     assert "0123456789" not in repr(settings)
 
 
 def kept_by(**arguments):
-    """The keep policy of a loop of one's own."""
+    """The keep policy of a custom loop."""
     return training(nn.Dense(2, 2), **arguments)._settings.keep
 
 
 def test_what_a_loop_of_ones_own_keeps():
-    """Each rule replaces the default's of its kind, and leaves the others."""
+    """Each rule replaces the default rule of its kind, and leaves the others."""
     assert kept_by() == DEFAULT_KEEP
     assert kept_by(keep_max=2, keep_every_steps=50) == KeepPolicy(2, every_steps=50)
     assert kept_by(keep_best=3) == KeepPolicy(5, best=Best(3))
@@ -142,12 +142,12 @@ def test_what_a_loop_of_ones_own_keeps():
     ],
 )
 def test_what_a_loop_of_ones_own_cannot_keep(arguments):
-    """Numbers below one, a metric without its direction or its number."""
+    """Numbers below one, and a metric without its direction or number, are rejected."""
     with pytest.raises(ValueError, match=r"keep_|which values are better"):
         kept_by(**arguments)
 
 
 def test_reporting_outside_of_the_loop_is_refused():
-    """There is no step that it could belong to."""
+    """A report outside the loop is rejected: it belongs to no step."""
     with pytest.raises(UsageError, match="outside of the loop"):
         training(nn.Dense(2, 2)).report(loss=0.5)
