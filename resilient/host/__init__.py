@@ -1,4 +1,4 @@
-"""The one door to the operating system: files, clock and randomness come in through these protocols.
+"""The one door to the operating system: files, clock and randomness behind protocols.
 
-Production code gets the real ones; the tests get the fakes that ship in ``chaos``.
+Production code uses the real ones; the tests use the fakes that ship in ``chaos``.
 """

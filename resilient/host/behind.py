@@ -1,10 +1,10 @@
-"""Writing behind the caller's back: while a block goes to the kernel, the caller prepares the next one.
+"""Writes in the background: while a block goes to the kernel, the caller prepares the next one.
 
-At most one write is in flight. Its error is raised by whatever is called next; nothing is ever reported as
-written or synced that was not. Python lets go of its lock in write(2) and in OpenSSL, so two cores are busy.
+At most one write is in flight. The next call raises its error; no block is ever reported as written or synced
+that was not. Python releases its global lock in write(2) and in OpenSSL, so two cores are busy.
 
-What has been written is sent on its way to the disk at once (sync_file_range(2)), so that little is left for
-the fsync at the end. That is a hint: whether the bytes are durable is for fsync alone to say.
+Each write starts writeback at once (sync_file_range(2)), so that little is left for the fsync at the end.
+That is only a hint: fsync alone makes the bytes durable.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ class WriteBehind:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="resilient-writer")
             self._flying = self._thread.submit(self._write, view)
         except RuntimeError:
-            # No more threads: the interpreter is ending, or a limit is reached. A save must not fail of that;
-            # and what was queued for a thread that never began must not be written a second time.
+            # No more threads: the interpreter is ending, or a limit is reached. A save must not fail because
+            # of that, and a block queued for a thread that never began must not be written twice.
             self._alone = True
             self.close()
             self._write(view)
 
     def settle(self) -> None:
-        """Returns when everything was handed to the kernel. Raises the OSError of a write that failed."""
+        """Waits until the kernel has everything. Raises the OSError of a write that failed."""
         flying, self._flying = self._flying, None
         if flying is not None:
             flying.result()
 
     def close(self) -> None:
-        """Waits for what is in flight, whatever became of it, and ends the thread."""
+        """Waits for the write in flight, whether it succeeds or fails, and ends the thread."""
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=self._alone)
             self._thread = None
@@ -60,7 +60,7 @@ class WriteBehind:
     def _write(self, view: memoryview) -> None:
         start = self._offset
         while view:
-            # write(2) may take less than it was given, on a full disk or after 2 GiB.
+            # write(2) may write less than requested, on a full disk or after 2 GiB.
             count = os.write(self._descriptor, view)
             self._offset += count
             view = view[count:]

@@ -1,13 +1,12 @@
-"""Control groups: one of our own for the workers of an attempt, and how often the kernel killed for memory.
+"""Control groups: one for the workers of an attempt, and the kernel's count of kills for memory.
 
 Sources: cgroups(7), the kernel's cgroup-v2.rst and cgroup-v1/memory.rst, proc(5) on mountinfo.
 
 A process cannot leave its group by detaching itself (``setsid``, a double fork), and ``cgroup.kill`` (Linux
-5.14) kills all of a group at once, also those that are being forked at that moment. So a group ends what
-looking through the process table may miss. Here groups are only made below the one that we are in ourselves,
-where that is ours to write (root, a delegated unit, a container), and no controller is ever enabled: our own
-group keeps its processes, and nobody's limits change. Where anything of this cannot be had, it is done
-without.
+5.14) kills a whole group at once, including processes forked at that moment. So a group kill also ends
+processes that a scan of the process table may miss. We make groups only below our own group, if we may write
+there (root, a delegated unit, a container), and never enable a controller: our own group keeps its processes,
+and no limit changes. If any of this is not available, the supervisor works without it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
-# resilient-PID-BORN-NUMBER-MARK: a pid is given away again, with the time of its birth it is one process.
+# resilient-PID-BORN-NUMBER-MARK: the kernel reuses pids; pid and start time together name one process.
 _NAME = re.compile(r"resilient-([0-9]{1,10})-([0-9]{1,20})-[0-9]{1,10}(?:-([0-9a-z]{1,40}))?")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _numbers = itertools.count(1)
@@ -31,14 +30,14 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Memberships:
-    """The directories of a process's groups: of the unified hierarchy (v2), and of v1's memory controller."""
+    """The directories of a process's groups: in the unified hierarchy (v2), and in v1's memory controller."""
 
     unified: Path | None = None
     memory: Path | None = None
 
 
 def locate(membership: str, mounts: str) -> Memberships:
-    """Where a process's groups are to be found, from /proc/PID/cgroup and /proc/self/mountinfo. Pure."""
+    """The groups of a process, from /proc/PID/cgroup and /proc/self/mountinfo. Pure."""
     unified = memory = None
     for line in membership.splitlines():
         fields = line.split(":", 2)
@@ -54,7 +53,7 @@ def locate(membership: str, mounts: str) -> Memberships:
 
 def _below_mount(path: str, mounts: str, kind: str, controller: str) -> Path | None:
     if ".." in path.split("/"):
-        # Outside of what our cgroup namespace shows.
+        # Outside our cgroup namespace.
         return None
     for line in mounts.splitlines():
         # 41 31 0:38 ROOT MOUNT_POINT rw,relatime [optional ...] - KIND SOURCE OPTIONS
@@ -65,7 +64,7 @@ def _below_mount(path: str, mounts: str, kind: str, controller: str) -> Path | N
         if controller and controller not in about[2].split(","):
             continue
         root, point = map(_unescaped, fields[3:5])
-        # A container may see a part of the hierarchy: what is outside of it is not to be found here.
+        # A container may see only a part of the hierarchy; a group outside it has no path here.
         if root == "/":
             return Path(point) / path.lstrip("/")
         if path == root or path.startswith(f"{root}/"):
@@ -78,7 +77,7 @@ def _unescaped(text: str) -> str:
 
 
 def memberships(pid: int | None = None) -> Memberships:
-    """Where the groups of a process are, by default our own; nothing where that cannot be told."""
+    """The groups of a process, by default our own; empty when they are unknown."""
     try:
         membership = (_PROC / str(pid or "self") / "cgroup").read_bytes()
         mounts = (_PROC / "self" / "mountinfo").read_bytes()
@@ -92,19 +91,19 @@ def memberships(pid: int | None = None) -> Memberships:
 
 
 class ControlGroup:
-    """A group that we have made, for the processes of one attempt."""
+    """A group of ours, for the processes of one attempt."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def procs(self) -> Path:
-        """The file that takes a process in: by its pid, or itself by "0"."""
+        """The file that adds a process: a pid written to it, or "0" for the writer itself."""
         return self.path / "cgroup.procs"
 
     @property
     def pids(self) -> list[int]:
-        """Who is in it, and in the groups below."""
+        """The pids in it and in the groups below."""
         found: list[int] = []
         for folder, _, _ in os.walk(self.path):
             with contextlib.suppress(OSError, ValueError):
@@ -112,7 +111,7 @@ class ControlGroup:
         return found
 
     def add(self, pid: int) -> bool:
-        """Takes a process in, with all its threads; those that it has forked already stay where they are."""
+        """Adds a process with all its threads; children that it has forked already stay where they are."""
         try:
             self.procs.write_text(str(pid))
         except OSError:
@@ -120,7 +119,7 @@ class ControlGroup:
         return True
 
     def kill(self, timeout_s: float) -> bool:
-        """Kills everything in it and in the groups below; whether nothing lives there after this time."""
+        """Kills everything in it and in the groups below; returns whether nothing lives there in time."""
         try:
             (self.path / "cgroup.kill").write_text("1")
             return self._empty_within(timeout_s)
@@ -133,7 +132,7 @@ class ControlGroup:
             changed = select.poll()
             changed.register(events, select.POLLPRI)
             while True:
-                # The order matters: what changes after this look is told by the poll.
+                # The order matters: the poll reports changes after this read.
                 events.seek(0)
                 if b"populated 0" in events.read():
                     return True
@@ -143,7 +142,7 @@ class ControlGroup:
                 changed.poll(left_s * 1000)
 
     def remove(self) -> bool:
-        """Removes it, with what was made below it; whether it is gone. One with processes stays."""
+        """Removes it and the groups below; returns whether it is gone. One with processes stays."""
         for folder, _, _ in os.walk(self.path, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
@@ -151,9 +150,9 @@ class ControlGroup:
 
 
 class ControlGroups:
-    """Makes groups below our own one. ``at`` is our own group's directory.
+    """Makes groups below our own. ``at`` is our own group's directory.
 
-    ``mark`` stands in the groups' names: letters and digits that no two supervisors have while both live.
+    ``mark``, letters and digits, is part of the groups' names; no two living supervisors have the same one.
     """
 
     def __init__(self, at: Path, mark: str = "") -> None:
@@ -162,7 +161,7 @@ class ControlGroups:
 
     @classmethod
     def available(cls, mark: str = "") -> ControlGroups | None:
-        """Where groups can be made, filled and killed; None where they cannot. Tried, not guessed."""
+        """Our groups, if they can be made, filled and killed, which this tries out; otherwise None."""
         at = memberships().unified
         if at is None:
             return None
@@ -176,7 +175,7 @@ class ControlGroups:
         return groups if usable else None
 
     def make(self) -> ControlGroup | None:
-        """A new group, with our pid and mark in its name; None where that fails."""
+        """A new group, with our pid and mark in its name; None when that fails."""
         mark = f"-{self._mark}" if self._mark else ""
         path = self._at / f"resilient-{os.getpid()}-{born_at(os.getpid()) or 0}-{next(_numbers)}{mark}"
         try:
@@ -186,7 +185,7 @@ class ControlGroups:
         return ControlGroup(path)
 
     def clear_away(self) -> None:
-        """Removes the groups of dead supervisors, where they are empty."""
+        """Removes the empty groups of dead supervisors."""
         with contextlib.suppress(OSError):
             for name in os.listdir(self._at):
                 match = _NAME.fullmatch(name)
@@ -194,9 +193,9 @@ class ControlGroups:
                     ControlGroup(self._at / name).remove()
 
     def orphans(self) -> list[ControlGroup]:
-        """The groups with processes in them that a dead supervisor with our mark has left.
+        """The groups, with processes in them, that a dead supervisor with our mark left behind.
 
-        They are looked for in the whole hierarchy that is to be seen: it may have been in another session.
+        It searches the whole visible hierarchy: that supervisor may have been in another session.
         """
         if not self._mark:
             return []
@@ -211,7 +210,7 @@ class ControlGroups:
 
 
 def born_at(pid: int) -> int | None:
-    """When a process began, in the kernel's ticks; None for one that is dead, a zombie too."""
+    """The start time of a process in the kernel's ticks; None when it is dead or a zombie."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -223,7 +222,7 @@ def _lives(pid: int, born: int) -> bool:
     if (_PROC / str(pid)).exists():
         return born_at(pid) == born
     try:
-        # Where /proc hides the processes of others (hidepid) they live all the same.
+        # /proc may hide other users' processes (hidepid), so a missing entry proves nothing.
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
@@ -238,10 +237,10 @@ def _lives(pid: int, born: int) -> bool:
 def oom_kills(pid: int | None = None) -> int | None:
     """How many processes the kernel has killed for memory in a process's group (None: ours).
 
-    To be compared before and after; None where the kernel does not count. The group is that of the victims:
-    ``memory.events`` of v2 counts those of the groups below as well, and a group without that file is
-    accounted with the nearest one above that has it. Groups above count what is none of ours, so they are
-    not asked.
+    Callers compare the count before and after. None when the kernel does not count. The count is that of the
+    victims' group. In v2, ``memory.events`` includes the groups below, and a group without that file is
+    counted in the nearest one above that has it. Groups further up also count foreign processes, so this does
+    not read them.
     """
     groups = memberships(pid)
     for path in _upwards(groups.unified):
@@ -265,7 +264,7 @@ def _count(path: Path) -> int | None:
 
 
 def count_of(text: str, name: str) -> int | None:
-    """A count in a file of ``name value`` lines; None where it is not there. Pure."""
+    """A count in a file of ``name value`` lines; None when it is missing. Pure."""
     for line in text.splitlines():
         words = line.split()
         if len(words) == 2 and words[0] == name and words[1].isdecimal():

@@ -1,4 +1,4 @@
-"""Time. Two clocks, because a wall clock jumps: durations use the monotonic one only."""
+"""Time. Two clocks, because a wall clock jumps: durations use only the monotonic one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the project may know about time."""
+    """The clocks that the project may read."""
 
     def now(self) -> float:
         """Seconds since the epoch, for people to read. May jump either way; never used for order."""

@@ -1,9 +1,9 @@
-"""Core dumps: a process that holds a key leaves none, and one that somebody makes by hand is empty.
+"""Core dumps: a process that holds a key leaves none, and a dump made by hand holds no memory.
 
-A limit of one byte is too small for any dump, and keeps the kernel from starting a handler where
-``core_pattern`` names one: a limit of zero does not (``do_coredump`` in fs/coredump.c). Where there is no
-handler a limit of zero stays zero. The filter says what a dump holds that is made in another way (``gcore``):
-no memory. What the process starts inherits both.
+A limit of one byte is too small for any dump. It also keeps the kernel from starting a handler named in
+``core_pattern``, which a limit of zero does not (``do_coredump`` in fs/coredump.c). Without a handler, a
+limit of zero stays zero. The filter excludes all memory from dumps made another way (``gcore``). Child
+processes inherit both.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class CoreDumps:
-    """What a process may leave: the soft limit in bytes, and the kernel's filter in its own words."""
+    """The dumps that a process may leave: the soft limit in bytes, and the kernel's filter as text."""
 
     limit_bytes: int
     filter: bytes
 
     def allow(self, pid: int) -> None:
-        """Lets another process leave that, as far as the kernel lets us."""
+        """Applies these settings to another process, as far as the kernel permits."""
         with contextlib.suppress(OSError, ValueError):
             _, most = resource.prlimit(pid, resource.RLIMIT_CORE)
             resource.prlimit(pid, resource.RLIMIT_CORE, (self.limit_bytes, most))
@@ -37,13 +37,13 @@ class CoreDumps:
 
 @functools.cache
 def forbid() -> CoreDumps:
-    """From here on neither this process nor what it starts leaves any; what was allowed at first."""
+    """Forbids dumps of this process and its children; returns the settings from before."""
     before, most = resource.getrlimit(resource.RLIMIT_CORE)
     found = CoreDumps(before, b"")
     with contextlib.suppress(OSError):
         filter_before = (_PROC / "self" / "coredump_filter").read_bytes().strip()
         found = CoreDumps(before, b"0x" + filter_before)
-    # Not the hard limit: a command that holds no key gets its own back.
+    # Not the hard limit: a command that holds no key gets its soft limit back.
     with contextlib.suppress(OSError, ValueError):
         if before != 0 or _is_handled():
             resource.setrlimit(resource.RLIMIT_CORE, (_NO_ROOM_BYTES, most))
@@ -52,7 +52,7 @@ def forbid() -> CoreDumps:
 
 
 def _is_handled() -> bool:
-    """Whether dumps go to a program or a socket: those get them whatever the limit, but for one byte."""
+    """Whether dumps go to a program or a socket, which get them at any limit except one byte."""
     with contextlib.suppress(OSError):
         return (_PROC / "sys" / "kernel" / "core_pattern").read_bytes().startswith((b"|", b"@"))
     return True

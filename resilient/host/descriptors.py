@@ -1,10 +1,10 @@
-"""Descriptors of ours in a process that belongs to somebody else: a script may close what it did not open.
+"""Protects our descriptors in the script's process: a script may close descriptors that it did not open.
 
-Daemonizing helpers close all numbers up to some limit (3 to 1024, 4096, the soft limit). The kernel gives a
-number that was closed to the next file that is opened, because it always takes the lowest free one: a message
-of ours would then be written into a file of the script's. So ours go to a high number, above the soft limit
-where that can be had: no file that is opened later gets it by chance. A script that closes those as well
-(``close_range``, a loop over /proc/self/fd) is found out by comparing identities before each use.
+Daemonizing helpers close all numbers up to some limit (3 to 1024, 4096, the soft limit). The kernel gives
+each new file the lowest free number, so the next file gets the closed number, and our message would go into a
+file of the script's. So we move ours to a high number, above the soft limit if possible: no later file gets
+it by chance. If a script closes those too (``close_range``, a loop over /proc/self/fd), we detect that by
+comparing identities before each use.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _ROOM = 64
 
 
 def out_of_reach(descriptor: int) -> int:
-    """The same open file under a high number; the number it had is free again, and it is closed on exec.
+    """Moves an open file to a high number, which exec closes; frees the old number.
 
-    Where no high number can be had it stays as it is.
+    If no high number is available, the file keeps its number.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for floor in _floors(soft, hard):
@@ -39,7 +39,7 @@ def out_of_reach(descriptor: int) -> int:
 
 
 def _floors(soft: int, hard: int) -> Iterator[int]:
-    """Where to look for a number, the best first. Numbers above the soft limit go on being valid."""
+    """Where to search for a number, the best first. Numbers above the soft limit stay valid."""
     if soft < 0 or soft > _MOST:
         yield _MOST
         return
@@ -51,7 +51,7 @@ def _floors(soft: int, hard: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _limit_of(number: int, soft: int, hard: int) -> Iterator[None]:
-    """Raises the limits within it, and not for longer: many programs loop over all below the soft one."""
+    """Raises the limits only during the block: many programs loop over all numbers below the soft limit."""
     if 0 <= soft < number:
         resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard if hard < 0 else max(hard, number)))
     try:
@@ -65,7 +65,7 @@ Identity = tuple[int, int]
 
 
 def identity(descriptor: int) -> Identity | None:
-    """What is open under a number: device and inode; None for nothing."""
+    """Device and inode of the file open under a number; None when it is closed."""
     try:
         status = os.fstat(descriptor)
     except OSError:

@@ -1,6 +1,6 @@
-"""What can be told of a path by its name alone; where the system does not say, the answer is no.
+"""Questions about a path; if the system gives an error, the answer is no.
 
-``pathlib`` raises for a name that is too long, or below a directory that is not ours to look into.
+``pathlib`` raises instead for a name that is too long, or below a directory that we may not read.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from pathlib import Path
 
 
 def is_directory(path: Path) -> bool:
-    """Whether a directory is there that we may look at."""
+    """Whether the path is a directory that we can see."""
     return os.path.isdir(path)
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything is there that we may look at."""
+    """Whether the path exists and we can see it."""
     return os.path.exists(path)
 
 
 def is_same(path: Path, other: Path) -> bool:
-    """Whether two names lead to one directory, over links and mounts too."""
+    """Whether two paths lead to one directory, through links and mounts too."""
     if path == other:
         return True
     try:

@@ -10,7 +10,7 @@ class Entropy(Protocol):
     """A source of unpredictable bytes."""
 
     def token(self, size_bytes: int) -> bytes:
-        """``size_bytes`` fresh random bytes, fit for nonces and keys."""
+        """``size_bytes`` fresh random bytes, suitable for nonces and keys."""
         ...
 
 

@@ -1,12 +1,12 @@
-"""Files: the protocol through which everything reaches a disk, and the real one.
+"""Files: the protocol for all disk access, and the real implementation.
 
 Every path is a ``pathlib.Path``. Every ``OSError`` leaves as :class:`~resilient.errors.StorageError`, with
-its errno, except the two that callers decide by: ``FileNotFoundError`` for a file that is not there (to open,
-read, rename, remove or look at) and ``FileExistsError`` for one that is (to create). A *folder* that is not
-there is no answer to anything: somebody has removed it, and that is a StorageError.
-Nothing follows a symbolic link in the last part of a path when writing, and in no part below a run's
-directory (``inside``): a link planted there by somebody else must not redirect a checkpoint. Modes are 0600
-and 0700, whatever the umask.
+its errno, except the two that callers decide by: ``FileNotFoundError`` for a missing file (to open, read,
+rename, remove or stat) and ``FileExistsError`` for an existing one (to create). A missing *folder* means that
+somebody removed it, and is a StorageError.
+
+Writers follow no symbolic link in the last part of a path, and nothing follows one below a run's directory
+(``inside``): a planted link must not redirect a checkpoint. Modes are 0600 and 0700, whatever the umask.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DECIDED_BY: ErrorTypes = (FileNotFoundError, FileExistsError)
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells one version of a file from another without reading it."""
+    """Distinguishes one version of a file from another without reading it."""
 
     inode: int
     size_bytes: int
@@ -51,31 +51,31 @@ class Identity:
 
 
 class FileWriter(Protocol):
-    """A new file that is being written, front to back."""
+    """A new file, written front to back."""
 
     def write(self, data: Buffer) -> None:
-        """Appends all of ``data``, or raises; here, or in the next call.
+        """Appends all of ``data``; raises an error now or in the next call.
 
         ``data`` must not change before the next call on this writer returns.
         """
         ...
 
     def sync(self) -> None:
-        """Makes the bytes durable. After a failure the file must be abandoned: the kernel may have
-        dropped the dirty pages, so a second fsync would succeed without having written them."""
+        """Fsyncs the bytes. After a failure the caller must abandon the file: the kernel may have dropped the
+        dirty pages, so a second fsync would succeed without having written them."""
         ...
 
     def close(self) -> None: ...
 
 
 class FileReader(Protocol):
-    """An open file that is being read."""
+    """A file that is open for reading."""
 
     @property
     def size_bytes(self) -> int: ...
 
     def read_into(self, target: memoryview, offset: int) -> int:
-        """Fills ``target`` from ``offset``; returns how many bytes there were (less only at the end).
+        """Fills ``target`` from ``offset``; returns the number of bytes read (fewer only at the end).
 
         Several threads may read at once.
         """
@@ -85,7 +85,7 @@ class FileReader(Protocol):
 
 
 class FileLock(Protocol):
-    """An exclusive lock that is held until it is released or its process dies."""
+    """An exclusive lock; its process holds it until it releases it or dies."""
 
     def release(self) -> None: ...
 
@@ -102,11 +102,11 @@ class Files(Protocol):
         ...
 
     def read(self, path: Path, limit_bytes: int) -> bytes:
-        """The whole file; a file larger than ``limit_bytes`` is a StorageError (EFBIG)."""
+        """The whole file. Raises StorageError (EFBIG) for a file larger than ``limit_bytes``."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
-        """Atomically gives ``source`` the name ``target``, replacing what was there."""
+        """Atomically renames ``source`` to ``target``, replacing an existing file."""
         ...
 
     def remove(self, path: Path) -> None: ...
@@ -116,11 +116,11 @@ class Files(Protocol):
         ...
 
     def identity(self, path: Path) -> Identity:
-        """What version of a regular file this is, from its metadata alone."""
+        """The version of a regular file, from its metadata alone."""
         ...
 
     def make_directory(self, path: Path) -> None:
-        """Makes the directory and what is missing above it, mode 0700, durably."""
+        """Makes the directory and its missing parents, mode 0700, durably."""
         ...
 
     def sync_directory(self, path: Path) -> None:
@@ -128,14 +128,14 @@ class Files(Protocol):
         ...
 
     def lock(self, path: Path, owner: bytes = b"") -> FileLock:
-        """Takes the exclusive lock of ``path``; BusyError when it is held.
+        """Takes the exclusive lock of ``path``. Raises BusyError when another process holds it.
 
-        ``owner`` becomes the file's content: words for whoever is refused. The lock itself is the kernel's.
+        ``owner`` becomes the file's content, for the error messages of others; the lock is the kernel's.
         """
         ...
 
     def free_bytes(self, directory: Path) -> int:
-        """How many bytes may still be written below ``directory``."""
+        """The number of bytes that may still be written below ``directory``."""
         ...
 
 
@@ -195,7 +195,7 @@ class DiskReader:
 
 
 class DiskLock:
-    """flock(2) on an open file: the kernel lets go of it however the process ends."""
+    """flock(2) on an open file: the kernel releases it at any end of the process."""
 
     def __init__(self, descriptor: int, path: Path) -> None:
         self._descriptor = descriptor
@@ -204,11 +204,11 @@ class DiskLock:
 
     @property
     def descriptor(self) -> int:
-        """The open file; -1 once it is released."""
+        """The descriptor of the open file; -1 after the release."""
         return self._descriptor
 
     def leave_to_child(self) -> None:
-        """Lets go of it in this process alone: a forked child that has the open file holds the lock on."""
+        """Releases it in this process alone: a forked child with the open file keeps the lock."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
@@ -217,10 +217,10 @@ class DiskLock:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             if identity(descriptor) != self._identity:
-                # A script has closed it, and may have a file of its own under the number.
+                # A script closed it, and may have its own file under the number.
                 return
             with contextlib.suppress(OSError):
-                # Closing is not enough: a forked child has the same open file, and with it the lock.
+                # Closing is not enough: a forked child may have the same open file, and so the lock.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             with storage_errors("unlock", self._path):
                 os.close(descriptor)
@@ -239,7 +239,7 @@ class DiskFiles:
 
     def open(self, path: Path) -> DiskReader:
         with storage_errors("open", path):
-            # O_NONBLOCK: opening a FIFO that somebody left under a checkpoint's name must not hang.
+            # O_NONBLOCK: opening a FIFO under a checkpoint's name must not block.
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
             with inside.way_to(path) as (name, folder):
                 link = 0 if folder is None else os.O_NOFOLLOW
@@ -248,7 +248,7 @@ class DiskFiles:
             if not stat.S_ISREG(status.st_mode):
                 os.close(descriptor)
                 raise OSError(errno.EINVAL, _NO_FILE, str(path))
-            # The kernel then reads further ahead.
+            # Makes the kernel read further ahead.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             return DiskReader(descriptor, path, status.st_size)
 
@@ -301,7 +301,7 @@ class DiskFiles:
                 with contextlib.suppress(FileExistsError, FileNotFoundError):
                     inside.make_directory(directory, DIRECTORY_MODE)
                 if not os.path.lexists(directory):
-                    # A file system like /proc, where nobody makes directories; or the parent has just gone.
+                    # A file system like /proc, which has no mkdir; or the parent has just vanished.
                     raise OSError(errno.EPERM, "no directory can be made there", str(directory))
                 if not inside.keep_to_us(directory):
                     raise OSError(errno.ENOTDIR, _NO_DIRECTORY, str(directory))
@@ -317,7 +317,7 @@ class DiskFiles:
                 os.close(descriptor)
 
     def lock(self, path: Path, owner: bytes = b"") -> DiskLock:
-        # O_NONBLOCK: whatever has this name must not be waited for.
+        # O_NONBLOCK: the open must not block, whatever has this name.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         with storage_errors("lock", path, ()):
             with inside.way_to(path) as (name, folder):
@@ -343,7 +343,7 @@ class DiskFiles:
 
 
 def append_to(path: Path) -> int:
-    """A descriptor that appends to a file of a run, which is made where it is missing. Raises OSError."""
+    """A descriptor that appends to a file of a run; creates the file if it is missing. Raises OSError."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with inside.way_to(path) as (name, folder):
         descriptor = os.open(name, flags, FILE_MODE, dir_fd=folder)
@@ -357,7 +357,7 @@ def append_to(path: Path) -> int:
 
 
 def _names_in(name: Path, folder: int) -> list[str]:
-    # As opendir(3) opens it.
+    # The flags of opendir(3).
     descriptor = inside.open_folder(name, folder, os.O_RDONLY | os.O_NONBLOCK)
     try:
         return sorted(os.listdir(descriptor))
@@ -372,7 +372,7 @@ def _demand_regular(descriptor: int, path: Path) -> None:
 
 @contextlib.contextmanager
 def storage_errors(action: str, path: Path, passing: ErrorTypes = _DECIDED_BY) -> Iterator[None]:
-    """Turns an OSError, unless it is ``passing``, into a StorageError that tells what was tried."""
+    """Turns an OSError, unless it is ``passing``, into a StorageError that names the failed action."""
     try:
         yield
     except OSError as error:
@@ -391,8 +391,8 @@ def _hint(code: int | None) -> str:
         errno.EDQUOT: "the disk quota is used up",
         errno.EACCES: "check the permissions",
         errno.EPERM: "check the permissions",
-        errno.ELOOP: "inside a run nothing is opened through a symbolic link; put there what it leads to, or "
-        "have all of the run where there is room: --run-dir, which may be a link itself",
+        errno.ELOOP: "no symbolic link inside a run is followed; replace the link by its target, or "
+        "move the whole run to where there is room: --run-dir, which may be a link itself",
         errno.EROFS: "the file system is mounted read-only",
         errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
     }

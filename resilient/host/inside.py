@@ -1,9 +1,9 @@
-"""The inside of a run's directory: nothing in it is opened through a symbolic link.
+"""Opens files inside a run's directory without following any symbolic link.
 
-Somebody else who can write there could swap a folder for a link: a log, or a stranger's file on its way to
-quarantine, would go where the link leads, with our rights. The directory itself may be reached over links
-(``runs -> /data/runs``): only what lies below it is opened step by step, each step by openat(2) with
-O_NOFOLLOW. So nobody can swap a folder between the look and the use either.
+Somebody else who can write there could replace a folder by a link: then a log, or a file on its way to the
+quarantine, would go to the link's target, with our rights. The path to the directory itself may contain links
+(``runs -> /data/runs``). Below it, each folder is opened step by step by openat(2) with O_NOFOLLOW. So nobody
+can swap a folder between check and use either.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 _roots: set[Path] = set()
-"""The directories of runs, and those that scripts keep checkpoints in, as this process calls them."""
+"""The directories of runs, and those with a script's checkpoints, by the paths that this process uses."""
 
 
 def confine(root: Path) -> None:
@@ -33,10 +33,10 @@ def is_inside(path: Path) -> bool:
 
 @contextlib.contextmanager
 def way_to(path: Path) -> Iterator[tuple[Path, int | None]]:
-    """A name, and the open folder that it is in: for the ``dir_fd`` of a system call.
+    """A name and the open folder that holds it, for the ``dir_fd`` of a system call.
 
-    Outside of all runs the name is the path, and there is no folder. Raises OSError: FileNotFoundError for a
-    folder that is not there, ELOOP for one that is a link.
+    Outside all runs the name is the path, and the folder None. Raises OSError: FileNotFoundError for a
+    missing folder, ELOOP for one that is a link.
     """
     root = next((parent for parent in path.parents if parent in _roots), None)
     if root is None:
@@ -54,7 +54,7 @@ def way_to(path: Path) -> Iterator[tuple[Path, int | None]]:
 
 
 def open_folder(name: str | Path, above: int | None, flags: int = os.O_PATH) -> int:
-    """A descriptor of a folder: inside of a run not through a link. Raises OSError."""
+    """A descriptor of a folder; inside a run it follows no link. Raises OSError."""
     follow = 0 if above is None else os.O_NOFOLLOW
     try:
         return os.open(name, flags | os.O_DIRECTORY | os.O_CLOEXEC | follow, dir_fd=above)
@@ -71,21 +71,21 @@ def make_directory(path: Path, mode: int) -> None:
         with contextlib.suppress(OSError):
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode) and status.st_mode & mode != mode:
-                # Not through a descriptor: where the umask has taken our own right to read there is none.
+                # By name: if the umask removed our own right to read, we cannot open a descriptor.
                 os.chmod(name, stat.S_IMODE(status.st_mode) | mode, dir_fd=folder)
 
 
 def give_owner(descriptor: int, mode: int) -> None:
-    """Gives a file that we have made, or opened, the rights of its owner that the umask took."""
+    """Gives a file that we created or opened the owner's rights that the umask removed."""
     found = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if found & mode != mode:
         with contextlib.suppress(OSError):
-            # Some file systems have one mode for everything.
+            # Some file systems have one mode for all files.
             os.fchmod(descriptor, found | mode)
 
 
 def keep_to_us(path: Path) -> bool:
-    """Whether this is a directory; one inside of a run that is ours loses the right of others to write."""
+    """Whether this is a directory; takes others' write permission away from one of ours inside a run."""
     if not is_inside(path):
         return os.path.isdir(path)
     try:
@@ -99,7 +99,7 @@ def keep_to_us(path: Path) -> bool:
         status = os.fstat(step)
         if status.st_uid == os.geteuid() and status.st_mode & _OTHERS_WRITE:
             with contextlib.suppress(OSError):
-                # Of an open path fchmod(2) knows nothing; this name is the descriptor itself.
+                # fchmod(2) rejects an O_PATH descriptor; this name refers to the descriptor itself.
                 os.chmod(f"/proc/self/fd/{step}", stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)
     finally:
         os.close(step)

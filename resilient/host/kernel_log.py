@@ -1,9 +1,9 @@
-"""What the kernel's log says of the death of a process: killed for memory, or a fault of its own.
+"""Finds the death of a process in the kernel's log: killed for memory, or a fault of its own.
 
 Source: the kernel's ABI/testing/dev-kmsg, mm/oom_kill.c, and arch/*/mm/fault.c for the words. Reading needs
-root, or a kernel without dmesg_restrict. The log counts processes as the initial pid namespace does: in a
-container our numbers are others, and somebody else's line would be taken for ours, so nothing is read there.
-A fault names the thread that had it.
+root, or a kernel without dmesg_restrict. The log uses the pids of the initial pid namespace. In a container
+our pids differ, and we would mistake another process's line for ours, so we do not read the log there.
+A fault names the thread that caused it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _FAULTS = (
 
 
 class Bookmark:
-    """A place in the log: only the records behind it are read.
+    """A place in the log: only later records are read.
 
-    No clock is compared: the log's own is not disciplined, and after months of uptime it differs from every
-    other by more than an attempt may last.
+    It compares no times: nothing adjusts the log's clock, and after months of uptime it differs from every
+    other clock by more than an attempt may last.
     """
 
     def __init__(self) -> None:
@@ -45,41 +45,41 @@ class Bookmark:
         self.move()
 
     def move(self) -> None:
-        """Passes over all that is there."""
+        """Skips all present records."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def kernel_says(self, pids: int | Collection[int]) -> str:
-        """The kernel's last word on these processes (or threads) since then; the next time, since now.
+        """The kernel's last record on these processes (or threads) since the last call.
 
-        "" for none, and where the log cannot be read. A kill for memory goes before a fault.
+        "" for none, and when the log cannot be read. A kill for memory takes precedence over a fault.
         """
         wanted = {pids} if isinstance(pids, int) else set(pids)
         return last_word(self._records(), wanted)
 
     def _records(self) -> Iterator[bytes]:
-        """One record a read; what is written meanwhile does not keep us reading for ever."""
+        """Reads one record at a time, up to a limit: new records must not keep us reading forever."""
         if self._descriptor < 0:
             return
         try:
             for _ in range(_MOST_RECORDS):
-                # EPIPE: records were overwritten before we read them; the next read goes on after them.
+                # EPIPE: the kernel overwrote records before we read them; the next read continues after them.
                 with contextlib.suppress(BrokenPipeError):
                     yield os.read(self._descriptor, _RECORD_BYTES)
         except OSError:
-            # BlockingIOError is the end.
+            # BlockingIOError means the end of the log.
             return
 
     def close(self) -> None:
-        """Lets go of the log."""
+        """Closes the log."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 def last_word(records: Iterable[bytes], pids: Collection[int]) -> str:
-    """The last of the records that tells of the death of one of these processes. Pure."""
+    """The last record about the death of one of these processes; "" for none. Pure."""
     killed = fault = ""
     for text in filter(None, map(_parsed, records)):
         if _names(_OOM, text, pids):
@@ -90,7 +90,7 @@ def last_word(records: Iterable[bytes], pids: Collection[int]) -> str:
 
 
 def readable() -> bool:
-    """Whether the log can be read, and speaks of processes by our numbers."""
+    """Whether the log can be read and uses our pids."""
     try:
         ours = os.stat(_NAMESPACE).st_ino == _INITIAL_NAMESPACE
         os.close(_open())
@@ -100,7 +100,7 @@ def readable() -> bool:
 
 
 def _parsed(record: bytes) -> str:
-    """The text, without what a terminal would obey: a process names itself. "" for what is no record."""
+    """The printable text of a record, because a process chooses its own name; "" for anything else."""
     head, semicolon, text = record.partition(b";")
     if not semicolon or len(head.split(b",")) < 3:
         return ""

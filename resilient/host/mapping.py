@@ -1,8 +1,8 @@
-"""Shared memory, mapped without a descriptor of its own.
+"""Shared memory, mapped without its own descriptor.
 
-``mmap.mmap`` keeps a duplicate of the descriptor under a low number and closes that number when it goes. In a
-process whose script has closed the number, and has got it for a file of its own since, that would be the
-script's file. A mapping needs no descriptor.
+``mmap.mmap`` keeps a duplicate of the descriptor under a low number and closes that number in the end. If the
+script has closed the number and opened its own file under it, that would close the script's file. A mapping
+needs no descriptor.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 def map_shared(descriptor: int, size_bytes: int) -> memoryview:
-    """The memory behind a descriptor, which may be closed then. It is there as long as somebody has a view.
+    """Maps the memory of a descriptor, which the caller may close then. It lives as long as any view of it.
 
-    Raises OSError, and ValueError for less memory than that.
+    Raises OSError, and ValueError when the memory is shorter than ``size_bytes``.
     """
     if os.fstat(descriptor).st_size < size_bytes:
         # A process that touches memory behind the end dies of SIGBUS.
-        raise ValueError("the memory has not that length")
+        raise ValueError(f"the memory is shorter than {size_bytes} bytes")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_ssize_t]
@@ -32,10 +32,10 @@ def map_shared(descriptor: int, size_bytes: int) -> memoryview:
     if address is None or address == _MAP_FAILED:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    # A training's core dump would hold the whole state once more for each slot of a mirror.
+    # Otherwise a core dump of the training would hold the whole state again for each slot of the mirror.
     libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size_bytes), _MADV_DONTDUMP)
     memory = (ctypes.c_ubyte * size_bytes).from_address(address)
-    # Not at the interpreter's end: a thread may still be copying.
+    # Not unmapped at the interpreter's end: a thread may still be copying.
     weakref.finalize(memory, _unmap, address, size_bytes).atexit = False
     return memoryview(memory).cast("B")
 

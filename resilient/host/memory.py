@@ -1,7 +1,7 @@
-"""How much memory may still be taken, the limits of our control group included.
+"""How much memory is still available, within the limits of our control group.
 
-Sources: proc(5), and the kernel's documentation of cgroup v1 (memory.txt) and v2 (cgroup-v2.rst). Of what a
-group uses, ``inactive_file`` is page cache that the kernel gives back before it kills.
+Sources: proc(5), and the kernel's documentation of cgroup v1 (memory.txt) and v2 (cgroup-v2.rst). A group's
+usage includes ``inactive_file``: page cache that the kernel frees before it kills.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available_bytes(cgroups: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
-    """Bytes that this process may still take without making the kernel kill somebody."""
+    """Bytes that this process may still allocate before the kernel kills a process."""
     return min([int(psutil.virtual_memory().available), *_left_in_groups(cgroups, membership)])
 
 
@@ -37,19 +37,19 @@ def _left_in_groups(cgroups: Path, membership: Path) -> Iterator[int]:
 
 
 def _left(root: Path, path: str, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
-    """What is left in a group and in each one above it; nothing where there is no limit."""
+    """The bytes left in a group and in each one above it; nothing for a group without a limit."""
     group = root / path.lstrip("/")
     for folder in (group, *group.parents):
         if not folder.is_relative_to(root):
             return
         with contextlib.suppress(OSError, ValueError):
-            # A v2 group without a limit says "max", which is no number.
+            # A v2 group without a limit says "max", which raises ValueError.
             most, used = (int((folder / name).read_text()) for name in (limit, usage))
             yield max(0, most - used + _counted(folder / "memory.stat", reclaimable))
 
 
 def _counted(stat: Path, name: str) -> int:
-    """A number of memory.stat; 0 where there is none: then nothing of what is used is taken for free."""
+    """A number in memory.stat; 0 when it is missing, so that no used memory counts as free."""
     with contextlib.suppress(OSError, ValueError):
         for line in stat.read_text().splitlines():
             if line.startswith(f"{name} "):

@@ -1,7 +1,7 @@
-"""Python's own warnings: a user who asks for them (``-W``, PYTHONWARNINGS, PYTHONDEVMODE) means the script.
+"""Python's own warnings: a user who enables them (``-W``, PYTHONWARNINGS, PYTHONDEVMODE) means the script.
 
-In our own processes nobody is to see them, and ``-W error`` must not make a deprecation of ours, or of a
-library that we use, the end of a run. In a worker the user's filters hold for everything but our modules.
+Our own processes hide them, and ``-W error`` must not end a run because of a deprecation in our code or in a
+library that we use. In a worker, the user's filters apply to everything except our modules.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import warnings
 
 
 def silence() -> None:
-    """For a process of ours: no warning is shown, or raised."""
+    """In our own process: shows and raises no warning."""
     warnings.simplefilter("ignore")
 
 
 def spare_ours() -> None:
-    """For a process of the user's: what our modules cause is neither shown nor raised."""
+    """In the user's process: neither shows nor raises warnings from our modules."""
     warnings.filterwarnings("ignore", module=r"(resilient|supervisor)(\.|\Z)")

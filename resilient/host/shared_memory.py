@@ -1,4 +1,4 @@
-"""Memory that several processes share, and that outlives each of them but the last: the bytes of a mirror."""
+"""Memory that several processes share and that lives as long as any of them: the bytes of a mirror."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class Memory(Protocol):
         ...
 
     def close(self) -> None:
-        """Lets go of it, as far as others are concerned: it can still be read."""
+        """Closes the descriptor; the memory can still be read."""
         ...
 
 
 class SharedMemory:
-    """A mapped memfd. ``descriptor`` is its own, and closed with it.
+    """A mapped memfd. It owns ``descriptor`` and closes it.
 
-    Raises MirrorError or OSError for a descriptor that cannot be mapped; then it stays the caller's.
+    Raises MirrorError or OSError when the descriptor cannot be mapped; then the caller keeps it.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.size_bytes = os.fstat(descriptor).st_size
         if self.size_bytes < PAGE_BYTES:
-            raise MirrorError(f"a memory of {self.size_bytes} bytes is no mirror")
+            raise MirrorError(f"a memory of {self.size_bytes} bytes is too small for a mirror")
         self._view = map_shared(descriptor, self.size_bytes)
 
     @classmethod
@@ -55,7 +55,7 @@ class SharedMemory:
         descriptor = os.memfd_create("resilient-mirror", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, size_bytes)
-            # Whoever has it mapped would die of SIGBUS, were it cut off.
+            # If somebody shrank it, processes that have it mapped would die of SIGBUS.
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
             return cls(descriptor)
         except BaseException:
@@ -72,23 +72,23 @@ class SharedMemory:
         return self._view[offset : offset + size_bytes]
 
     def fetch_pages(self, offset: int, size_bytes: int) -> None:
-        """Has the kernel find and clear this part of the memory now, where it knows how to.
+        """Makes the kernel allocate this part of the memory now, if it can.
 
-        A page that is written for the first time costs ten times as much as one that is there. This changes
-        no byte; others may be writing meanwhile.
+        The first write to a page costs ten times as much as later ones. This changes no byte; others may
+        write meanwhile.
         """
         start = offset // PAGE_BYTES * PAGE_BYTES
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._view)) + start
-        # Not mmap.madvise: it would hold up every other thread of the interpreter.
+        # Not mmap.madvise: it would block every other thread of the interpreter.
         ctypes.CDLL(None).madvise(
             ctypes.c_void_p(address), ctypes.c_size_t(offset - start + size_bytes), _MADV_POPULATE_WRITE
         )
 
     def close(self) -> None:
-        """Lets go of the descriptor.
+        """Closes the descriptor.
 
-        The mapping needs none. It goes with this object and the last view of it: somebody may still read what
-        it holds.
+        The mapping does not need it, and lives as long as this object or any view of it: somebody may still
+        read the content.
         """
         if self.descriptor >= 0:
             os.close(self.descriptor)

@@ -1,7 +1,7 @@
-"""Standard streams that are closed: what is opened next would take their numbers.
+"""Opens /dev/null in place of closed standard streams, so that no other file gets their numbers.
 
-Whoever is started with ``<&- >&- 2>&-`` (some daemons and cron jobs are) has no 0, 1 and 2. The kernel gives
-the lowest number that is free, so the next file opened is one of these, and what is printed lands in it.
+A process started with ``<&- >&- 2>&-`` (as some daemons and cron jobs are) has no 0, 1 and 2. The kernel
+gives each new file the lowest free number, so printed text would land in the next opened file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def hold() -> None:
-    """Has /dev/null in the place of each that is closed, for our children too. To be called first of all."""
-    # In this order: all lower ones are open, so the one that is opened is the one that was closed.
+    """Opens /dev/null in place of each closed one, for our children too. Call this before anything else."""
+    # In this order all lower numbers are open, so the new file gets exactly the closed number.
     for number, (name, mode) in enumerate(_STREAMS):
         try:
             os.fstat(number)

@@ -1,8 +1,8 @@
-"""Texts on their way to a terminal: names of files and of processes are anybody's, and none may steer it."""
+"""Texts for a terminal: anybody may choose names of files and processes, so none may control it."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """The text with a question mark in the place of each character that a terminal would obey."""
+    """The text, with a question mark in place of each character that could control a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,4 +1,4 @@
-"""The doors to the operating system, together."""
+"""The doors to the operating system, in one value."""
 
 from __future__ import annotations
 

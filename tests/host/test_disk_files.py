@@ -12,7 +12,7 @@ from resilient.host.files import DiskFiles
 
 
 def next_descriptor():
-    """The number that the next file to be opened gets."""
+    """The number that the next opened file gets."""
     descriptor = os.dup(0)
     os.close(descriptor)
     return descriptor
@@ -20,7 +20,7 @@ def next_descriptor():
 
 @pytest.mark.parametrize("opens", ["create", "open"])
 def test_a_close_that_fails_is_a_storage_error(tmp_path, opens):
-    """Closing can fail like anything else, whatever the file was open for."""
+    """A failing close raises a StorageError, after reading and after writing."""
     path = tmp_path / "file"
     if opens == "open":
         path.write_bytes(b"content")
@@ -33,7 +33,7 @@ def test_a_close_that_fails_is_a_storage_error(tmp_path, opens):
 
 
 def test_a_lock_that_a_script_has_closed_is_let_go_of_in_silence(tmp_path):
-    """The kernel has let go of it already, and its number may be another file's."""
+    """Releasing a lock that the script has closed does nothing: another file may have its number."""
     lock = DiskFiles().lock(tmp_path / "file")
     os.close(lock.descriptor)
     lock.release()

@@ -1,4 +1,4 @@
-"""Control groups: found from what the kernel says, made and killed where that can be had."""
+"""Control groups: found from the kernel's files, made and killed if possible."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ UNIFIED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,n
     ],
 )
 def test_where_a_process_s_groups_are(membership, mounts, unified, memory):
-    """On v2 alone, on v1, on both, in a container that sees a part, and behind names with spaces."""
+    """The groups are found on v2, on v1, on both, in a container that sees a part, and behind odd names."""
     expected = Memberships(*(None if path is None else Path(path) for path in (unified, memory)))
     assert locate(membership, mounts) == expected
 
 
 @given(st.text(), st.text())
 def test_whatever_the_files_say_nothing_fails(membership, mounts):
-    """Another kernel may write other lines."""
+    """Lines of any shape raise no error: another kernel may write others."""
     found = locate("0::/" + membership, mounts)
     assert found.unified is None or ".." not in found.unified.parts
 
 
 def test_a_count_is_read_by_its_name():
-    """A name that begins alike is another one; what is no number is none."""
+    """A count is found by its full name, and only if it is a number."""
     v2 = "low 0\nhigh 0\nmax 3\noom 2\noom_kill 7\noom_group_kill 1\n"
     assert count_of(v2, "oom_kill") == 7
     assert count_of("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill") == 3
@@ -65,7 +65,7 @@ def test_a_count_is_read_by_its_name():
 
 
 def test_kills_for_memory_are_counted_or_not_known():
-    """On a real machine: a number, or None; for a process that does not exist None."""
+    """On a real machine the count is a number or None; for a process that does not exist, None."""
     count = cgroup.oom_kills()
     assert count is None or count >= 0
     assert cgroup.oom_kills(2**22 + 1) is None
@@ -73,7 +73,7 @@ def test_kills_for_memory_are_counted_or_not_known():
 
 @pytest.fixture
 def groups():
-    """Where groups can be made here."""
+    """The groups of this machine, if it can make any."""
     found = ControlGroups.available()
     if found is None:
         pytest.skip("no control group of ours can be written here (no root, no delegation, or no cgroup v2)")
@@ -86,7 +86,7 @@ def idle():
 
 
 def test_all_of_a_group_is_killed(groups):
-    """What is in it, also in a group below it, and also what is stopped; then it is gone."""
+    """A kill ends all processes of a group and those below, even stopped ones; then it can be removed."""
     group = groups.make()
     children = [idle() for _ in range(3)]
     (group.path / "below").mkdir()
@@ -101,7 +101,7 @@ def test_all_of_a_group_is_killed(groups):
 
 
 def test_an_empty_group_is_killed_in_no_time(groups):
-    """Nothing is waited for, and what is gone is not killed."""
+    """Killing an empty group returns at once; killing a removed one fails."""
     group = groups.make()
     assert group.kill(10)
     assert group.remove()
@@ -110,7 +110,7 @@ def test_an_empty_group_is_killed_in_no_time(groups):
 
 
 def test_groups_of_dead_supervisors_are_cleared_away(groups):
-    """The empty ones, by the pid in the name; those of the living, and other people's, stay."""
+    """Empty groups of dead supervisors are removed, by the pid in the name; all others stay."""
     dead = idle()
     dead.kill()
     dead.wait()
@@ -147,7 +147,7 @@ print(group.path, child.pid, flush=True)
 
 
 def test_orphans_are_those_of_the_dead_with_our_mark(groups):
-    """Not an empty group, not of another mark, not of a supervisor that lives; a zombie does not live."""
+    """Orphans are non-empty groups with our mark of a dead supervisor; a zombie counts as dead."""
     mark = f"test{os.getpid()}"
     ours = ControlGroups.available(mark)
     mine = ours.make()
@@ -160,7 +160,7 @@ def test_orphans_are_those_of_the_dead_with_our_mark(groups):
                 [sys.executable, "-c", DEAD_SUPERVISOR, name], stdout=subprocess.PIPE, text=True
             )
             path, pid = leaver.stdout.readline().split()
-            # Ended, and not collected: it has its place in the process table still.
+            # Ended but not reaped: it is still in the process table.
             os.waitid(os.P_PID, leaver.pid, os.WEXITED | os.WNOWAIT)
             leavers[name] = leaver, ControlGroup(Path(path)), int(pid)
         assert [group.path for group in ours.orphans()] == [leavers[mark][1].path]
@@ -180,7 +180,7 @@ def test_orphans_are_those_of_the_dead_with_our_mark(groups):
 
 
 def test_without_cgroup_v2_there_are_no_groups(tmp_path, monkeypatch):
-    """Not found, not writable, or without cgroup.kill: None, and nothing is left behind."""
+    """Without a writable group or cgroup.kill the result is None, and no group is left behind."""
     monkeypatch.setattr(cgroup, "memberships", lambda: Memberships())
     assert ControlGroups.available() is None
     for place in (tmp_path, tmp_path / "missing"):
@@ -202,7 +202,7 @@ print(log.kernel_says(child.pid) if readable() else "the log cannot be read")
 
 
 def test_a_real_kill_for_memory_is_counted_and_told():
-    """A process above the limit of its group: SIGKILL, one more in the count, and the kernel's line."""
+    """A process above its group's limit gets SIGKILL, the count grows by one, and the kernel logs a line."""
     place = cgroup.memberships().memory
     group = place / f"test-{os.getpid()}" if place is not None else None
     try:

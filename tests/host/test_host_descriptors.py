@@ -1,4 +1,4 @@
-"""Descriptors that a script's own files never get by chance, and memory that needs none."""
+"""Descriptors whose numbers a script's files never get by chance, and memory that needs none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pair():
 
 
 def test_a_moved_descriptor_is_the_same_file_under_a_high_number():
-    """It is above what helpers close, and the limits are as they were."""
+    """A moved descriptor is above the numbers that helpers close, and the limits are unchanged."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     reading, writing = os.pipe()
     before = identity(writing)
@@ -43,7 +43,7 @@ def test_a_moved_descriptor_is_the_same_file_under_a_high_number():
 
 @pytest.mark.parametrize("limit", [8, 64, 100, 1024])
 def test_small_limits_are_no_reason_to_fail(limit):
-    """Where no high number can be had the descriptor stays as it is, or moves as far as it can."""
+    """Without a high number the descriptor keeps its number, or moves as high as possible."""
     script = f"""
 import os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
@@ -57,7 +57,7 @@ print(os.read(reading, 100).decode())
 
 
 def test_a_link_whose_number_is_another_file_writes_nothing_into_it(pair, tmp_path):
-    """LinkError for every use; the file that has got the number is neither written to nor closed."""
+    """Every use raises LinkError; the file that got the number is neither written to nor closed."""
     ours, _ = pair
     number = ours.fileno()
     link = Link.from_fd(ours.detach())
@@ -73,7 +73,7 @@ def test_a_link_whose_number_is_another_file_writes_nothing_into_it(pair, tmp_pa
 
 
 def test_a_lock_whose_number_is_another_file_leaves_it_open(tmp_path):
-    """Letting go of it later does not close a file of the script's."""
+    """Releasing it later does not close a file of the script's."""
     lock = DiskFiles().lock(tmp_path / "lock")
     number = lock.descriptor
     with open(tmp_path / "file", "wb") as file:
@@ -84,7 +84,7 @@ def test_a_lock_whose_number_is_another_file_leaves_it_open(tmp_path):
 
 
 def test_shared_memory_needs_no_descriptor():
-    """It is mapped without a duplicate under a low number, and is there until the last view is gone."""
+    """Memory is mapped without a duplicate under a low number, and lives until its last view is gone."""
     descriptor = os.memfd_create("test")
     os.ftruncate(descriptor, 4096)
     before = len(os.listdir("/proc/self/fd"))

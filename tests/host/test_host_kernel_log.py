@@ -1,4 +1,4 @@
-"""What the kernel's log says of a death."""
+"""Deaths of processes in the kernel's log."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LOG = [
     ],
 )
 def test_the_line_about_a_process_is_found(pid, words):
-    """By its number, whole: killed for memory, a segmentation fault, a protection fault, a trap."""
+    """The whole line is found by the pid: a kill for memory, a segmentation or protection fault, a trap."""
     found = last_word(LOG, {pid})
     assert words in found
     assert bool(words) == bool(found)
@@ -50,9 +50,9 @@ def test_the_line_about_a_process_is_found(pid, words):
 
 
 def test_no_clock_is_asked(monkeypatch):
-    """The log's clock drifts away from every other: what comes after a bookmark counts, whatever its time.
+    """Records after a bookmark count, whatever their time: the log's clock drifts away from every other.
 
-    The next look skips the records of the last one: a number is given again.
+    The next read skips the records of the last one, because the kernel reuses pids.
     """
     reading, writing = os.pipe2(os.O_NONBLOCK)
     monkeypatch.setattr(kernel_log, "readable", lambda: True)
@@ -66,18 +66,18 @@ def test_no_clock_is_asked(monkeypatch):
 
 
 def test_a_kill_for_memory_goes_before_a_fault():
-    """Several threads and processes may be asked for at once."""
+    """Of records on several threads and processes, a kill for memory takes precedence over a fault."""
     assert "Killed process 42" in last_word(LOG, {42, 43, 44})
 
 
 @given(st.lists(st.binary(max_size=60) | st.sampled_from(LOG).map(lambda line: line[3:])))
 def test_any_log_can_be_read(records):
-    """Whatever stands there, there is an answer."""
+    """A log of any content gives an answer and no error."""
     assert isinstance(last_word(records, {41, 43}), str)
 
 
 def test_a_real_segmentation_fault_is_told_by_the_kernel():
-    """A process that really reads at address 0."""
+    """The kernel's line on a process that reads at address 0 is found."""
     if not readable():
         pytest.skip("the kernel's log cannot be read here, or counts processes otherwise (container)")
     switch = Path("/proc/sys/debug/exception-trace")

@@ -1,4 +1,4 @@
-"""The lock of a directory: held by one, and free once it is let go of or its process is dead."""
+"""The lock of a directory: one process holds it, and it is free after a release or that process's death."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resilient.saving import saver_process
 
 
 def forked_child():
-    """A child that has every descriptor of ours, and waits for its end."""
+    """A child that has all our descriptors, and waits until it is killed."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -31,7 +31,7 @@ def end(child):
 
 
 def test_a_lock_is_held_by_one(tmp_path):
-    """Whoever asks for a lock that is held is refused; afterwards it is there for the next."""
+    """A second process that asks for a held lock gets an error; after the release it gets the lock."""
     files = DiskFiles()
     lock = files.lock(tmp_path / "lock")
     with pytest.raises(BusyError):
@@ -42,7 +42,7 @@ def test_a_lock_is_held_by_one(tmp_path):
 
 
 def test_a_lock_that_was_released_is_free_although_a_child_still_has_its_file(tmp_path):
-    """A dataset worker that was forked meanwhile holds nothing of ours up."""
+    """A dataset worker that was forked meanwhile does not keep the lock."""
     files = DiskFiles()
     lock = files.lock(tmp_path / "lock")
     child = forked_child()
@@ -54,7 +54,7 @@ def test_a_lock_that_was_released_is_free_although_a_child_still_has_its_file(tm
 
 
 def test_a_lock_is_free_when_its_process_was_killed(tmp_path):
-    """Nothing that a dead process held has to be cleared away."""
+    """The lock of a killed process is free without any cleanup."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -72,7 +72,7 @@ def test_a_lock_is_free_when_its_process_was_killed(tmp_path):
 
 
 def test_a_rank_s_lock_is_waited_for(tmp_path, monkeypatch):
-    """A process that is about to end gets its time; one that does not end is an error."""
+    """Taking a rank's lock waits a moment for a process that is ending; one that stays is an error."""
     held = DiskFiles().lock(tmp_path / "lock")
 
     class Ending(DiskFiles):

@@ -1,4 +1,4 @@
-"""How much memory may be taken: never more than any control group above us leaves."""
+"""The available memory: never more than any control group above us leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAT_V1 = "cache 5\ninactive_file 1\ntotal_cache 8\ntotal_inactive_file {0}\n"
 
 
 class Groups:
-    """A tree of control groups as the kernel shows it, and the file that says in which of them we are."""
+    """A tree of control groups as the kernel shows it, and the file that names ours."""
 
     def __init__(self, folder):
         self.root = folder / "cgroup"
@@ -45,7 +45,7 @@ def groups(tmp_path):
 
 @pytest.fixture
 def machine_bytes(monkeypatch):
-    """What the machine itself has free: more than any group here grants."""
+    """Sets the machine's own free memory: more than any group here grants."""
 
     class Free:
         available = 64 * 1024 * MB
@@ -55,7 +55,7 @@ def machine_bytes(monkeypatch):
 
 
 def test_without_groups_it_is_the_machine_s(groups, machine_bytes):
-    """Where no file tells of a group, what is free on the machine is what may be taken."""
+    """Without files of groups, the machine's free memory is available."""
     assert groups.available() == machine_bytes
     groups.belong("0::/job")
     assert groups.available() == machine_bytes
@@ -75,7 +75,7 @@ def test_on_this_machine_it_is_no_more_than_the_machine_has():
     ],
 )
 def test_a_group_leaves_its_limit_without_what_is_used(groups, machine_bytes, line, place, names, stat):
-    """Page cache that the kernel gives back first counts as free."""
+    """Page cache that the kernel frees first counts as free."""
     groups.belong(line)
     groups.put(place, names, 100 * MB, 60 * MB, stat.format(15 * MB))
     assert groups.available() == 55 * MB
@@ -85,7 +85,7 @@ def test_a_group_leaves_its_limit_without_what_is_used(groups, machine_bytes, li
     ("line", "top", "names", "stat"), [("0::", "", V2, STAT), ("4:memory:", "memory/", V1, STAT_V1)]
 )
 def test_the_tightest_group_above_us_counts(groups, machine_bytes, line, top, names, stat):
-    """A limit at any level is everybody's below it; the own group may have none."""
+    """A limit at any level applies to all groups below it; our own group may have none."""
     groups.belong(f"{line}/a/b/c")
     unlimited = "max" if names is V2 else 9223372036854771712
     groups.put(f"{top}a/b/c", names, unlimited, MB, stat.format(0))
@@ -107,14 +107,14 @@ def test_both_versions_at_once_count(groups, machine_bytes):
 
 
 def test_a_group_that_is_over_its_limit_leaves_nothing(groups, machine_bytes):
-    """A limit that was lowered below what is used is no negative number."""
+    """A limit below the used memory leaves 0 bytes, not a negative number."""
     groups.belong("0::/job")
     groups.put("job", V2, 10 * MB, 20 * MB, STAT.format(0))
     assert groups.available() == 0
 
 
 def test_a_path_from_outside_of_a_container_still_finds_its_limit(groups, machine_bytes):
-    """Within a container the path may be the host's; the container's own limit is at the top."""
+    """In a container the path may be the host's; the container's own limit is at the top."""
     groups.belong("4:memory:/docker/0123456789")
     groups.put("memory", V1, 70 * MB, 20 * MB, STAT_V1.format(0))
     assert groups.available() == 50 * MB
@@ -122,7 +122,7 @@ def test_a_path_from_outside_of_a_container_still_finds_its_limit(groups, machin
 
 @pytest.mark.parametrize("stat", [None, "", "inactive_file\n", "inactive_file many\n", "garbage\n\n1 2 3\n"])
 def test_a_limit_counts_even_where_the_rest_is_unknown(groups, machine_bytes, stat):
-    """Without a readable memory.stat nothing of what is used is taken for free; the limit still is one."""
+    """Without a readable memory.stat no used memory counts as free; the limit still applies."""
     groups.belong("0::/job")
     groups.put("job", V2, 100 * MB, 60 * MB, stat)
     assert groups.available() == 40 * MB
@@ -130,7 +130,7 @@ def test_a_limit_counts_even_where_the_rest_is_unknown(groups, machine_bytes, st
 
 @pytest.mark.parametrize(("limit", "usage"), [(None, 1), (1, None), ("garbage", 1), (1, "garbage"), ("", "")])
 def test_a_group_that_says_nothing_is_passed_over(groups, machine_bytes, limit, usage):
-    """A missing file or a word that is no number: the groups above still count."""
+    """A group with a missing file or a word in place of a number is skipped; those above still count."""
     groups.belong("0::/a/b")
     groups.put("a/b", V2, limit, usage, STAT.format(0))
     groups.put("a", V2, 30 * MB, 10 * MB, STAT.format(0))
@@ -139,7 +139,7 @@ def test_a_group_that_says_nothing_is_passed_over(groups, machine_bytes, limit, 
 
 @pytest.mark.parametrize("line", ["", "garbage", "1:2", ":::", "0::/\xff\xfe", "x:memory", "0::/../../job"])
 def test_a_membership_of_another_shape_is_no_error(groups, machine_bytes, line):
-    """What cannot be understood is passed over, and the lines after it count; a name may be any bytes."""
+    """Unknown lines are skipped, and the lines after them count; a name may be any bytes."""
     groups.belong(line, "4:memory:/job")
     groups.put("memory/job", V1, 30 * MB, 10 * MB, STAT_V1.format(0))
     assert groups.available() == 20 * MB

@@ -1,4 +1,4 @@
-"""Real shared memory: seen by all who map it, outliving all but one, and let go of in the end."""
+"""Real shared memory: all processes that map it see it, it outlives its maker, and it is freed in the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resilient.wire.mirror import Mirror
 
 
 def test_what_one_mapping_writes_the_other_sees():
-    """Two processes that map one memfd share every byte of it, whoever wrote it."""
+    """Two processes that map one memfd share every byte of it."""
     ours = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
     theirs = Mirror.of(os.dup(ours.memory.descriptor))
     assert theirs.layout == LAYOUT
@@ -33,7 +33,7 @@ def test_what_one_mapping_writes_the_other_sees():
 
 
 def test_memory_outlives_whoever_made_it():
-    """The boundary of a process that was killed is read by another one that holds a descriptor."""
+    """A process with a descriptor reads the snapshot of another one that was killed."""
     mirror = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
     child = os.fork()
     if child == 0:
@@ -45,7 +45,7 @@ def test_memory_outlives_whoever_made_it():
 
 
 def test_nothing_stays_of_a_memory_that_was_closed_and_dropped():
-    """Neither its descriptor nor the one that the mapping has; closing twice is closing once."""
+    """A closed and dropped memory leaves no descriptor and no mapping; a second close does nothing."""
     before = descriptors()
     mirror = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
     other = Mirror.of(os.dup(mirror.memory.descriptor))
@@ -57,7 +57,7 @@ def test_nothing_stays_of_a_memory_that_was_closed_and_dropped():
 
 
 def test_what_was_closed_can_still_be_read():
-    """Who has a mirror that was replaced may commit what it holds; a view alone keeps the bytes as well."""
+    """The content of a replaced mirror can still be committed; a view alone keeps the bytes too."""
     before = descriptors()
     mirror = Mirror.make(LAYOUT, 2, SharedMemory.create, META_BYTES)
     slot = write(mirror, 4)
@@ -74,7 +74,7 @@ def test_what_was_closed_can_still_be_read():
 
 @pytest.mark.parametrize("size", [0, 1, PAGE_BYTES - 1, PAGE_BYTES, 5 * PAGE_BYTES])
 def test_a_memory_that_is_no_mirror_is_closed_and_refused(size):
-    """Too small, or zeros: MirrorError, and its descriptor does not stay."""
+    """A memory that is too small, or all zeros, raises MirrorError, and its descriptor is closed."""
     before = descriptors()
     descriptor = os.memfd_create("something", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, size)
@@ -84,7 +84,7 @@ def test_a_memory_that_is_no_mirror_is_closed_and_refused(size):
 
 
 def test_a_descriptor_that_is_no_memory_is_closed_and_refused(tmp_path):
-    """A pipe, a socket, a file that cannot be written, one that is closed: MirrorError, nothing stays."""
+    """A pipe, a socket, a read-only file or a closed one raises MirrorError, and no descriptor stays open."""
     (tmp_path / "file").write_bytes(bytes(2 * PAGE_BYTES))
     before = descriptors()
     reading, writing = os.pipe()
@@ -97,7 +97,7 @@ def test_a_descriptor_that_is_no_memory_is_closed_and_refused(tmp_path):
 
 
 def test_memory_that_cannot_be_made_leaves_no_descriptor():
-    """A size that no kernel grants is an OSError, with nothing left open."""
+    """A size that no kernel grants raises an OSError, and no descriptor stays open."""
     before = descriptors()
     with pytest.raises(OSError):  # noqa: PT011 - which one it is, is the kernel's affair
         SharedMemory.create(2**62)
@@ -107,7 +107,7 @@ def test_memory_that_cannot_be_made_leaves_no_descriptor():
 
 
 def test_memory_is_never_cut_off():
-    """Whoever reads a mirror would die of SIGBUS, were its end taken away: the kernel refuses that."""
+    """The kernel refuses to shrink a mirror, because its readers would die of SIGBUS."""
     memory = SharedMemory.create(4 * PAGE_BYTES)
     with pytest.raises(PermissionError):
         os.ftruncate(memory.descriptor, PAGE_BYTES)

@@ -1,4 +1,4 @@
-"""Writing behind: every byte, in order, and no error lost."""
+"""Writing in the background: every byte, in order, and no error lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resilient.host.files import DiskFiles
 
 
 def test_every_byte_arrives_in_order(tmp_path):
-    """Large pieces and small ones, mixed."""
+    """Large and small pieces, mixed, arrive in order."""
     pieces = [os.urandom(size) for size in (10, LEAST_BYTES, 3, LEAST_BYTES * 3 + 1, LEAST_BYTES, 0, 7)]
     writer = DiskFiles().create(tmp_path / "file")
     for piece in pieces:
@@ -30,7 +30,7 @@ def test_every_byte_arrives_in_order(tmp_path):
 @pytest.mark.parametrize("size", [10, LEAST_BYTES * 2])
 @pytest.mark.parametrize("how", ["write", "sync"])
 def test_an_error_in_flight_comes_with_the_next_call(tmp_path, size, how):
-    """A full disk is told by the write itself or by what is called next; never by nobody."""
+    """The write itself or the next call raises the error of a full disk; it is never lost."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     writer = DiskFiles().create(tmp_path / "file")
     resource.setrlimit(resource.RLIMIT_FSIZE, (5, before[1]))
@@ -45,7 +45,7 @@ def test_an_error_in_flight_comes_with_the_next_call(tmp_path, size, how):
 
 
 def test_closing_waits_for_what_is_in_flight(tmp_path):
-    """A descriptor is never closed, and perhaps given to another file, under a write."""
+    """A descriptor is never closed, and perhaps reused for another file, during a write."""
     for number in range(20):
         writer = DiskFiles().create(tmp_path / str(number))
         writer.write(bytes([number]) * LEAST_BYTES * 4)
@@ -69,7 +69,7 @@ threading.Thread(target=save).start()
 
 
 def test_a_save_while_the_interpreter_ends_is_whole(tmp_path):
-    """A thread that saves after the script's last line finds no more threads, and writes all the same."""
+    """A thread that saves after the script's last line can start no more threads, but still writes."""
     command = [sys.executable, "-c", LAST_SAVE, str(tmp_path / "file")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
@@ -77,7 +77,7 @@ def test_a_save_while_the_interpreter_ends_is_whole(tmp_path):
 
 
 def test_no_thread_to_be_had_writes_once(tmp_path, monkeypatch):
-    """At a limit of threads the write is done without one, once, also when threads can be had again later."""
+    """At a limit of threads the caller writes by itself, exactly once, even if threads become available."""
     start = threading.Thread.start
     pieces = [bytes([n]) * (LEAST_BYTES * 2) for n in range(3)]
     writer = DiskFiles().create(tmp_path / "file")
