@@ -1,4 +1,4 @@
-"""The real file system: every error leaves as one of ours."""
+"""The real file system: every error becomes one of ours."""
 
 from __future__ import annotations
 

@@ -125,8 +125,8 @@ def test_what_is_not_encrypted(taken):
 
 @pytest.mark.parametrize("kind", ["gone", "unreadable", "nonsense"])
 def test_what_is_locked_and_then_not_there(kind):
-    """Looked at again, its manifest has gone: no key is needed. It cannot be read, or makes no sense: it may
-    be the newest."""
+    """If a locked manifest vanishes before the second look, no key is needed; if it cannot be read or makes
+    no sense, it may be the newest."""
     disk, store = filled(1)
     path = store.entries()[0].manifest_path
     if kind == "nonsense":

@@ -72,8 +72,8 @@ def test_there_and_back_again():
 
 
 def test_a_crash_at_any_operation():
-    """Killed, or without power, at every operation: all states are readable with the two keys, the old key
-    alone opens the newest or nothing, run.json names the new key only when it opens all; and doing it again
+    """After a kill or a power loss at any operation, all states are readable with the two keys, the old key
+    alone opens the newest or nothing, run.json names the new key only when it opens all, and running it again
     finishes."""
     disk = a_run()
     before = [facts(entry) for entry in make_store(disk).entries()]
@@ -106,7 +106,7 @@ def check_promises(disk):
 
 
 def test_a_second_crash_while_finishing():
-    """A rekey that is killed, done again, and killed again loses nothing, and the third one finishes."""
+    """A rekey that is killed twice loses nothing, and the third try finishes."""
     before = [facts(entry) for entry in make_store(a_run()).entries()]
     count = len(rehearsed().log)
     for first in range(0, count, 13):

@@ -49,8 +49,8 @@ def test_what_is_corrupt_is_set_aside_and_told():
 
 
 def test_weights_that_nobody_can_open_are_named_and_stay():
-    """A weights file that is neither old nor new is left as it is and reported. It needs a key that nobody
-    knows: run.json goes on naming the old one, until the file is removed and it is done again."""
+    """A weights file under neither the old nor the new key stays unchanged and is reported: run.json keeps
+    the old key until the file is removed and the rekey runs again."""
     disk = a_run()
     damage(disk, WEIGHTS_FILE)
     content = disk.content(WEIGHTS_FILE)
@@ -63,8 +63,8 @@ def test_weights_that_nobody_can_open_are_named_and_stay():
 
 
 def test_what_recovery_cannot_set_aside_still_needs_the_old_key():
-    """The newest checkpoint's manifest is damaged and the quarantine does not take it: all others are sealed
-    anew, and run.json names the old key, or the new one alone would go on from an older state."""
+    """If the newest manifest is damaged and cannot be set aside, all others are resealed, but run.json keeps
+    the old key: a run with the new one alone would resume from an older state."""
     disk = a_run()
     newest_entry = make_store(disk).entries()[0]
     whole = disk.content(newest_entry.manifest_path)

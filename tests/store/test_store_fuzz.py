@@ -160,7 +160,7 @@ def test_a_store_survives_any_data(name, data, policy):
 file_names = st.text(
     st.characters(codec="utf-8", exclude_characters="/\0") | st.integers(0xDC80, 0xDCFF).map(chr), max_size=20
 )
-"""Any name that a folder can give us: what is not UTF-8 comes as lone surrogates."""
+"""Any name that a folder can list: bytes that are not UTF-8 become lone surrogates."""
 
 
 @given(

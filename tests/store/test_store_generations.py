@@ -1,4 +1,4 @@
-"""A later commit is newer, whichever manifests were unreadable meanwhile and whatever others claim."""
+"""A later commit is newer, even if other manifests were unreadable or claim anything."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ class Lives(Strangers):
         stranger=st.booleans(),
     )
     def trouble(self, where, fault, lasting, seed, again, stranger):
-        """A save and retention during which something goes wrong, for once or from then on."""
+        """A save and retention during which something fails, once or from then on."""
         after, kind = where
         struck = self.plan(after, fault, lasting, lambda o: o.mutates and kind in (None, o.kind))
         self.save_in_trouble(self.next_draft(again=again), struck, prune=True)
@@ -238,7 +238,7 @@ class Lives(Strangers):
     def crash(self, seed, stranger):
         """The process or the machine dies; the next process recovers.
 
-        Perhaps a stranger has meanwhile put a file where an interrupted save would have put its own.
+        Perhaps somebody put a file there under the name that the interrupted save would have used.
         """
         self.die(seed)
         for name in filter(layout.is_temporary, names(self.disk) if stranger else ()):
@@ -255,7 +255,7 @@ class Lives(Strangers):
 
     @rule()
     def recover(self):
-        """Recovery loses nothing good, leaves nothing behind, and does nothing more the second time."""
+        """Recovery loses nothing good, leaves nothing behind, and does nothing the second time."""
         before = self.ledger.valid(self.disk)
         self.store.recover()
         demand(self.ledger.valid(self.disk) == before, "RecoveryPreserves", f"{before} are not all there")
@@ -266,7 +266,7 @@ class Lives(Strangers):
         demand(self.files() == once, "RecoverIdempotent", "a second recovery changed something")
 
     def files(self):
-        """Every file, and which one it is: one that is written anew with the same content is another."""
+        """Every file with its identity: one rewritten with the same content counts as another."""
         return {path: (self.disk.number_of(path), self.disk.content(path)) for path in self.disk.paths()}
 
     @rule(
@@ -277,7 +277,7 @@ class Lives(Strangers):
         first=seeds,
     )
     def recovery_in_trouble(self, after, fault, lasting, seed, first):
-        """A crash, and a recovery that crashes or fails as well; the next one has no trouble."""
+        """After a crash, and a recovery that crashes or fails too, the next recovery succeeds."""
         self.die(first)
         self.start()
         before = self.ledger.valid(self.disk)
@@ -293,7 +293,7 @@ class Lives(Strangers):
 
     @rule()
     def load(self):
-        """The newest valid one is loaded; nobody starts from zero while there is one, whoever has its key."""
+        """The newest valid one is loaded; no process starts from zero while there is one under any key."""
         usable, sinks = self.usable(), Sinks()
         store = make_store(self.disk, sealing=self.sealing, allow_plain=self.allow_plain)
         before = self.ledger.valid(self.disk)
@@ -314,7 +314,7 @@ class Lives(Strangers):
     def change_key(self, sealed, keep_old, allow_plain):
         """The next process seals with another key, in another mode, or encrypts from now on.
 
-        Without the old keys their checkpoints stay where they are; given back, they are all found again.
+        Without the old keys their checkpoints stay in place; with the keys they are all found again.
         """
         self.sealing = Sealing(*sealed, old_keys=(*EVERY_KEY.old_keys, KEYS[0]) if keep_old else ())
         self.allow_plain = allow_plain
@@ -352,26 +352,26 @@ class Lives(Strangers):
 
     @invariant()
     def what_is_promised_is_there(self):
-        """Every checkpoint that was reported as saved, and that retention may not remove, is there, whole."""
+        """Every checkpoint that was reported as saved and that retention must keep exists and is whole."""
         valid = self.ledger.valid(self.disk)
         lost = self.ledger.promised - set(valid)
         demand(not lost, "AckDurability", f"{lost} were reported as saved, and {valid} are there")
 
     @invariant()
     def nothing_good_is_set_aside(self):
-        """Only spoilt checkpoints are in the quarantine."""
+        """Only damaged checkpoints are in the quarantine."""
         good = good_ones_set_aside(self.ledger, self.disk)
         demand(not good, "RecoveryPreserves", f"{good} were set aside")
 
     @invariant()
     def what_others_put_there_stays(self):
-        """Files that are not ours are never touched, whatever they are called."""
+        """Files that are not ours are never touched, under any name."""
         for path, content in self.strangers.items():
             assert self.disk.content(path) == content
 
     @invariant()
     def nothing_is_readable(self):
-        """With encryption on from the start, neither plaintext nor a key is anywhere on the disk."""
+        """With encryption on from the start, the disk holds neither plaintext nor a key."""
         if not self.was_plain:
             for content in self.disk.every_byte():
                 demand(not any(secret in content for secret in (CANARY, *KEYS)), "NoPlaintext", content[:80])
