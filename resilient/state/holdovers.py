@@ -100,6 +100,12 @@ def holders_of(document: Mapping[str, Any]) -> list[Any]:
     return [*document["callbacks"], *(saved for _, saved in document.get("things", []))]
 
 
+def referred_to(document: Mapping[str, Any]) -> set[int]:
+    """The numbers of the objects that a call's holders refer to."""
+    holders = [saved for saved in holders_of(document) if saved is not None]
+    return {number for saved in holders for number in nest.references(_nodes(saved))}
+
+
 def _nodes(saved: Any) -> list[Any]:
     return [saved["state"]] if "state" in saved else list(saved["values"].values())
 

@@ -105,6 +105,17 @@ def numbered(node: Any) -> Iterator[tuple[int, Any]]:
             yield from numbered(part)
 
 
+def references(node: Any) -> Iterator[int]:
+    """The numbers of the objects that nodes refer to."""
+    if isinstance(node, list):
+        for part in node:
+            yield from references(part)
+    elif isinstance(node, dict):
+        if node["k"] == "same":
+            yield node["v"]
+        yield from references(parts_of(node))
+
+
 def class_named(name: str) -> type | None:
     """The class of that name in a module that the script has imported already; None where there is none."""
     module, _, path = name.partition(":")

@@ -31,6 +31,7 @@ from resilient.state.holdovers import (
     large_ones,
     newest,
     only_numbers,
+    referred_to,
     split,
     without_blobs,
 )
@@ -278,12 +279,13 @@ class SideState:
         halves = [(split(saved, late[saved["o"]])[1], one) for saved, one in known]
         large = [(saved, one) for saved, one in halves if saved is not None]
         self._fill(large, source)
-        placed = {serial for serial, saved in late.items() if source.reader.found_place_for(saved["n"])}
+        # Of an object that only others refer to now, these have the values.
+        held = referred_to(document)
         # The log's values in the order in which they were written: they refer to each other.
         small = [
             (split(saved, late[saved["o"]])[0] if saved.get("o") in late else saved, one)
             for saved, one in pairs
-            if one is not None or saved.get("o") not in placed
+            if one is not None or saved["n"] not in held
         ]
         self._fill([pair for pair in small if pair[0] is not None], self._source(document, [], {}))
         for saved, _ in known:

@@ -375,28 +375,31 @@ def test_a_variable_that_a_loop_has_left_behind_does_not_take_the_values_of_what
     def made(value):
         return ms.Parameter(np.full(5000, value, np.float32), name="sum")
 
-    rows = [made(3.0), made(4.0)]
-    first = Process(things=[("left", rows[1]), ("rows", rows)])
-    again = [made(0.0), made(0.0)]
+    def fresh():
+        return [made(0.0), made(0.0), ms.Parameter(np.zeros(3, np.float32), name="small")]
+
+    rows = [made(3.0), made(4.0), ms.Parameter(np.ones(3, np.float32), name="small")]
+    first = Process(things=[("left", rows[1]), ("small", rows[2]), ("rows", rows)])
+    again = fresh()
     second = Process(things=[("rows", again)])
     second.restore(first.capture())
-    assert [float(row.asnumpy()[7]) for row in again] == [3.0, 4.0]
+    assert [float(row.asnumpy()[2]) for row in again] == [3.0, 4.0, 1.0]
     assert not second.said
     # The same where the list's own call was passed by before.
     log = FinishedCalls()
     end_call(first := Process(things=[("rows", rows)]), 0, log)
     later = later_state(first, log, rows[1], rows)
-    third = Process(things=[("rows", again := [made(0.0), made(0.0)])])
+    third = Process(things=[("rows", again := fresh())])
     pass_by(third, later, 0, later.ended())
-    assert [float(row.asnumpy()[7]) for row in again] == [3.0, 4.0]
+    assert [float(row.asnumpy()[2]) for row in again] == [3.0, 4.0, 1.0]
     assert not any("put back" in text or "not used" in text for text in third.said)
     # And where the loop that left it behind was passed by as well.
     log = FinishedCalls()
-    end_call(first := Process(things=[("left", rows[1]), ("rows", rows)]), 0, log)
+    end_call(first := Process(things=[("left", rows[1]), ("small", rows[2]), ("rows", rows)]), 0, log)
     later = later_state(first, log)
-    fourth = Process(things=[("rows", again := [made(0.0), made(0.0)])])
+    fourth = Process(things=[("rows", again := fresh())])
     pass_by(fourth, later, 0, later.ended())
-    assert [float(row.asnumpy()[7]) for row in again] == [3.0, 4.0]
+    assert [float(row.asnumpy()[2]) for row in again] == [3.0, 4.0, 1.0]
     assert not fourth.said
 
 
