@@ -16,7 +16,7 @@ ResilientError
 │       └── LostError     they are gone or damaged: restore them, or let the user accept a start from zero
 ├── MirrorError           the mirror of a worker cannot be used: work without it
 │   ├── NoSlotError       every slot is being committed: wait for a commit
-│   └── MirrorFullError   no memory for a state that has grown: skip the mirror
+│   └── MirrorFullError   no memory for parts that the state has gained: leave them out
 ├── LinkError             the other side of the link is gone: work without it
 │   └── NonsenseError     one message made no sense: drop it, and keep listening
 │       └── OtherVersionError  the other side has another version: report that and exit
@@ -137,7 +137,7 @@ class NoSlotError(MirrorError):
 
 
 class MirrorFullError(MirrorError):
-    """There is not enough memory for a mirror that holds the training state."""
+    """There is not enough memory for a mirror that holds all of the training state."""
 
 
 class LinkError(ResilientError):

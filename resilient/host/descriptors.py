@@ -23,7 +23,7 @@ _ROOM = 64
 
 
 def out_of_reach(descriptor: int) -> int:
-    """Moves an open file to a high number, which exec closes; frees the old number.
+    """Moves an open file to a high number, which exec closes; frees the old number and returns the new one.
 
     If no high number is available, the file keeps its number.
     """

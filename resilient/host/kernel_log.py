@@ -51,7 +51,7 @@ class Bookmark:
                 os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def kernel_says(self, pids: int | Collection[int]) -> str:
-        """The kernel's last record on these processes (or threads) since the last call.
+        """The kernel's last record on these processes (or threads) since the bookmark, which moves to now.
 
         "" for none, and when the log cannot be read. A kill for memory takes precedence over a fault.
         """

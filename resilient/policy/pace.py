@@ -13,7 +13,7 @@ _SETTLING_COPIES = 3
 
 
 class Pace:
-    """Measures one training call. A fixed ``every`` makes the measurements irrelevant."""
+    """Measures one training call. With a fixed ``every`` the measurements decide nothing."""
 
     def __init__(self, clock: Clock, every: int | None) -> None:
         self._clock = clock

@@ -43,9 +43,9 @@ def objection(
     for holding in holdings:
         for entry in holding.entries:
             if entry.manifest.key_id in given and entry.info.get(PROVEN) is True:
-                return f"{lost}, but one of them had when {entry.name} was saved"
+                return f"{lost}, but a given key had sealed it when {entry.name} was saved"
     if given and floor is not None and floor.seal is Seal.SEALED:
-        return f"{lost}, but one of them had when this run last ran here"
+        return f"{lost}, but a given key had sealed it when this run last ran here"
     if not given and floor is not None and floor.seal is Seal.LOCKED:
         return f"{lost}, but the run was encrypted when it last ran here"
     return ""

@@ -3,7 +3,7 @@
     lock             of the run: its supervisor has it, or a process that trains without one
     .rank_N.lock     of each rank, in each place: the process that commits there has it. A worker, or the
                      saver of a training without a supervisor, may outlive the holder of the run's lock
-    lock             of a shared place: a process without a supervisor has it, whose own run is there
+    lock             of a shared place: a process without a supervisor, whose own run is there, has it
 
 ``RunDirectory.lock`` takes the first; this module takes the others.
 """

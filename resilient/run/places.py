@@ -1,9 +1,9 @@
 """Finds the places of a run's checkpoints: its own directory, and others that its script names.
 
 run.json names these places by their absolute paths, and the directory that the run was in when it last ran
-(``home``). Comparing ``home`` with the directory of today gives these cases:
+(``home``). Comparing ``home`` with the current directory of the run gives these cases:
 
-    moved     the run is no longer at home: a place named below home is below the directory of today
+    moved     the run is no longer at home: a place named below home is below the current directory
     copied    the run is still at home, under the same run_id: the named places are the original's. The copy
               owns what was copied below its own directory; every place outside belongs to the original
     beside    a whole project was moved or copied, with a place beside home: we follow the relative path
@@ -73,7 +73,7 @@ class Places:
         return cls(root, (root,), frozenset(), (), (), ())
 
     def settle(self, record: RunRecord, *, forget_missing: bool = False) -> RunRecord:
-        """The record to write in the directory of today: a copy becomes a separate run."""
+        """The record to write in the current directory: a copy becomes a separate run."""
         named = [place for place in self.named if not (forget_missing and place in self.missing)]
         return replace(record, home=str(self.root), checkpoints=tuple(map(str, named)))
 

@@ -2,7 +2,7 @@
 
     run.json        the identity of the run (RunRecord). Only the holder of the lock writes it, whole and
                     durably. It is sealed with the run's key, if there is one (``record_seal``, ``belief``)
-    lock            held by the one supervisor, or the one plain monitor, that works on the run; its content
+    lock            the one supervisor, or the one plain monitor, that works on the run holds it; the content
                     names that process (``lock_owner``)
     journal.jsonl   every event of the run
     logs/attempt_0001/rank_0.log, quarantine/, checkpoint/...

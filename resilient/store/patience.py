@@ -54,8 +54,8 @@ def patiently(read: Callable[..., T], *arguments: Any) -> T:
 def locked_soon(files: Files, path: Path, owner: bytes | None = None) -> FileLock:
     """Takes a lock, by default in the name of this process. Raises BusyError.
 
-    It retries for a moment: a tool that checks who has the lock holds it for an instant itself, and a process
-    that is ending releases it soon.
+    It retries for a moment: a tool that checks a lock holds it for an instant itself, and a process that is
+    ending releases it soon.
     """
     return _SOON(files.lock, path, str(os.getpid()).encode() if owner is None else owner)
 
