@@ -16,6 +16,7 @@ from resilient.run.holdings import PROVEN
 from resilient.saving.in_process import Snapshot
 from resilient.saving.slots import Header
 from resilient.state import capture, counters, execution, random_streams
+from resilient.state.cell_attributes import CellAttributes
 from resilient.state.cell_modes import CellModes
 from resilient.state.copying import Bytes
 from resilient.state.finished_calls import FinishedCalls
@@ -45,6 +46,7 @@ class Boundary:
     loss_scale: dict[str, Any] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
     cell_modes: dict[str, str] = field(default_factory=dict)
+    cell_attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     outputs: Any = None
 
 
@@ -94,7 +96,9 @@ class Composer:
         self._settings = settings
         self._marks = marks
         self.layout = capture.Layout(call.trained, settings.saved_network, call.others)
-        self._modes = CellModes({**call.others, call.ordinal: call.trained}, call.model)
+        networks = {**call.others, call.ordinal: call.trained}
+        self._modes = CellModes(networks, call.model)
+        self._attributes = CellAttributes(networks)
         self.pipeline_draws: set[str] = set()
         self.metrics: tuple[int, dict[str, float]] = (0, {})
         self._stock_names = {place.name for place in self.layout.places if place.section == SECTION_STOCK}
@@ -115,6 +119,7 @@ class Composer:
             loss_scale=counters.loss_scale_counters(self._call.scale_manager),
             context=execution.capture(),
             cell_modes=self._modes.capture(),
+            cell_attributes=self._attributes.capture(),
             outputs=outputs,
         )
 
@@ -139,9 +144,10 @@ class Composer:
         return capture.Live(self.layout.parameters)
 
     def restore(self, recovered: Recovered) -> None:
-        """Puts back what callbacks and things held at the boundary that is resumed from, and which cells
-        trained."""
+        """Puts back what callbacks and things held at the boundary that the run resumes from, which cells
+        trained, and the attributes of cells that the training had changed."""
         self._modes.restore(recovered.document.get("cell_modes", {}))
+        self._attributes.restore(recovered.document.get("cell_attributes", {}), self._side_state.tell)
         call = self._call
         self._side_state.restore(recovered, call.callbacks, call.things, self._trained, call.ended)
 
@@ -276,6 +282,7 @@ class Composer:
             "loss_scale": boundary.loss_scale,
             "context": boundary.context,
             "cell_modes": boundary.cell_modes,
+            "cell_attributes": boundary.cell_attributes,
             "loss": append_info.loss(boundary.outputs),
         }
 
