@@ -151,15 +151,21 @@ def test_rules_are_a_union(policy, checkpoints):
     assert kept(policy, checkpoints) == set().union(*(kept(rule, checkpoints) for rule in rules))
 
 
+def newest_of(checkpoints):
+    """The newest checkpoint, and the newest whose loss is finite or unknown: both always stay."""
+    losses = {c.generation: c.info.get("loss") for c in checkpoints}
+    finite = [g for g, loss in losses.items() if not isinstance(loss, float) or math.isfinite(loss)]
+    return {max(some) for some in (losses, finite) if some}
+
+
 @given(st.integers(1, 50), histories)
 def test_the_first_at_or_after_each_multiple_stays(every, checkpoints):
     """For every multiple of K that the run has passed, the checkpoint that passed it first stays."""
     stays = kept(KeepPolicy(every_steps=every), checkpoints)
-    newest = max((c.generation for c in checkpoints), default=None)
     cells = {}
     for checkpoint in sorted(checkpoints, key=lambda c: c.generation):
         cells.setdefault(checkpoint.step // every, checkpoint.generation)
-    assert stays == {g for cell, g in cells.items() if cell > 0} | ({newest} if checkpoints else set())
+    assert stays == {g for cell, g in cells.items() if cell > 0} | newest_of(checkpoints)
 
 
 def test_a_grid_of_steps_by_example():
@@ -176,8 +182,7 @@ def test_the_best_stay(count, direction, checkpoints):
     losses = {c.generation: c.info.get("loss") for c in checkpoints}
     real = {g: sign * x for g, x in losses.items() if isinstance(x, float) and math.isfinite(x)}
     best = sorted(real, key=lambda g: (real[g], g))[:count]
-    newest = {max(losses)} if losses else set()
-    assert stays == {*best} | newest
+    assert stays == {*best} | newest_of(checkpoints)
 
 
 def test_what_is_not_finite_is_never_best():

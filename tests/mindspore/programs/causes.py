@@ -20,6 +20,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -115,7 +116,8 @@ def hold_the_lock():
     pow(7, 10**9)
 
 
-BEGUN = []
+# No list: that a callback fills one is part of the state.
+BEGUN = threading.Event()
 """The steps that this process has begun: an attribute of a callback would be carried into the next one."""
 
 
@@ -124,9 +126,9 @@ class Hooks(Callback):
 
     def on_train_step_begin(self, run_context):
         step = run_context.original_args().cur_step_num
-        BEGUN.append(step)
-        if KIND == "bad_state" and BEGUN == [FATAL_STEP]:
+        if KIND == "bad_state" and step == FATAL_STEP and not BEGUN.is_set():
             os._exit(7)
+        BEGUN.set()
         if NOW and step == FATAL_STEP and KIND == "poison_always":
             raise ValueError("this batch is poison")
 
