@@ -229,6 +229,7 @@ class _ScriptRun:
 
     def _on_mindspore(self, mindspore: Any) -> None:
         from resilient.worker.call.model_calls import Course
+        from resilient.worker.call.script_calls import current_calls
 
         config = self._session.config
         assert config is not None
@@ -237,7 +238,7 @@ class _ScriptRun:
         before = numpy.random.get_state()
         mindspore.set_seed(config.seed)
         numpy.random.set_state(before)
-        self._course = Course(self._session, _defaults(config))
+        self._course = Course(current_calls(), _defaults(config))
         self._course.install()
 
 

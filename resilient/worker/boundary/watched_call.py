@@ -12,19 +12,17 @@ from functools import partial
 from mindspore import nn
 
 from resilient.policy.settings import Settings
-from resilient.saving.remote import RemoteSaver
 from resilient.state import execution
 from resilient.state.snapshot import Progress, Recovered
 from resilient.wire.heartbeat import Phase as Beating
 from resilient.wire.messages import DataProcessDied, Remarked
+from resilient.worker.boundary.belongings import Belongings
 from resilient.worker.boundary.composition import Call, Composer, marks
 from resilient.worker.boundary.keeper import Keeper, ShadowKeeper
 from resilient.worker.boundary.mirror_keeper import MirrorKeeper
 from resilient.worker.boundary.recorder import Recorder
 from resilient.worker.process.dataset_workers import look_out
 from resilient.worker.process.signals import PipeGuard, SaveSignal, SignalGuard
-from resilient.worker.session.mirror_setup import MirrorSetup
-from resilient.worker.session.session import Session
 
 _ITS_END_S = 1.0
 """A supervisor that dies lets go of its pipes a moment before it lets go of the link."""
@@ -33,13 +31,15 @@ _ITS_END_S = 1.0
 class WatchedCall:
     """Records one training call, and saves when it fails or is asked to stop."""
 
-    def __init__(self, session: Session, settings: Settings, call: Call, *, resumed: bool = False) -> None:
-        self._session = session
+    def __init__(
+        self, belongings: Belongings, settings: Settings, call: Call, *, resumed: bool = False
+    ) -> None:
+        self._session = session = belongings.session
         self._call = call
         self._guarding = session.supervised or settings.exception_save
-        composer = Composer(call, settings, marks(session.config, settings), session.side_state)
+        composer = Composer(call, settings, marks(session.config, settings), belongings.side_state)
         self._composer = composer
-        self._keeper = _keeper(session, settings, composer, guards=self._guarding)
+        self._keeper = _keeper(belongings, settings, composer, guards=self._guarding)
         self.heartbeat = session.shared.heartbeat
         self.recorder = Recorder(
             call,
@@ -171,24 +171,13 @@ class WatchedCall:
         self.heartbeat.beat(Beating.SCRIPT)
 
 
-def _keeper(session: Session, settings: Settings, composer: Composer, *, guards: bool) -> Keeper:
+def _keeper(belongings: Belongings, settings: Settings, composer: Composer, *, guards: bool) -> Keeper:
     """The mirror's keeper where there is a mirror, and else the shadow's."""
-    mirror_setup = _mirror_setup(session)
+    session, mirror_setup = belongings.session, belongings.mirror_setup
     means = mirror_setup.means(settings, composer.mirror_layout) if mirror_setup is not None else None
     if means is None or session.config is None:
         return ShadowKeeper(composer, session.saver(settings), guards=guards)
     return MirrorKeeper(composer, means, session.config.mirror.every, waits=settings.asynchronous is None)
-
-
-def _mirror_setup(session: Session) -> MirrorSetup | None:
-    """The process's mirroring, made for its first training call; None where there is to be none."""
-    if session.config is None or session.link is None or not session.config.mirror.on:
-        return None
-    if session.mirror_setup is None:
-        session.mirror_setup = MirrorSetup(
-            session, session.config.mirror, RemoteSaver(session.link, session.shared.mirror)
-        )
-    return session.mirror_setup
 
 
 def _reason(error: BaseException) -> str:

@@ -38,10 +38,11 @@ from resilient.state.snapshot import Recovered
 from resilient.state.unrestorable import network_findings, pipeline_findings
 from resilient.worker.boundary.composition import Call
 from resilient.worker.boundary.watched_call import WatchedCall
-from resilient.worker.call.timeline import Mark, Timeline, Way, timeline_of
+from resilient.worker.call.script_calls import ScriptCalls, current_calls
+from resilient.worker.call.timeline import Mark, Timeline, Way
 from resilient.worker.process.dataset_workers import registered
 from resilient.worker.session.open_places import OpenPlace
-from resilient.worker.session.session import Session, current
+from resilient.worker.session.state_finder import demand_steps
 
 
 def training(
@@ -86,8 +87,8 @@ def training(
     if save_steps is not None and save_seconds is not None:
         raise ValueError("save_steps and save_seconds exclude each other; give one of them")
     registered.install()
-    session = current()
-    run = session.config
+    calls = current_calls()
+    run = calls.session.config
     save = Settings.save if run is None else run.save
     keep = Settings.keep if run is None else run.keep
     if save_steps is not None or save_seconds is not None:
@@ -100,7 +101,7 @@ def training(
         sealing=sealing_of(enc_key, enc_mode),
         asynchronous=asynchronous(async_save),
     )
-    return Training(session, settings, cells, others)
+    return Training(calls, settings, cells, others)
 
 
 class Training:
@@ -110,9 +111,10 @@ class Training:
     """
 
     def __init__(
-        self, session: Session, settings: Settings, cells: tuple[nn.Cell, ...], others: list[Any]
+        self, calls: ScriptCalls, settings: Settings, cells: tuple[nn.Cell, ...], others: list[Any]
     ) -> None:
-        self._session = session
+        self._calls = calls
+        self._session = calls.session
         self._settings = settings
         self._cells = cells
         self._others = others
@@ -141,11 +143,11 @@ class Training:
 
     def _begin(self, place: OpenPlace) -> Timeline:
         """The run's timeline. A training that failed and is begun again goes on from what it has saved."""
-        known = self._session.timelines.get(place.run_id)
+        known = self._calls.timelines.get(place.run_id)
         failed = known.retried(self._cells, anew=_is_interactive()) if known is not None else None
         if known is not None and failed is not None:
             known.rewind(failed)
-        return timeline_of(self._session, self._settings)
+        return self._calls.timeline_of(self._settings)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -221,7 +223,7 @@ class Training:
             self._session.remark(seen.remark)
         things = [(f"#{number}", thing) for number, thing in enumerate(self._others)]
         things += [*hidden, *seen.carried.items()]
-        self._session.side_state.meet((thing for _, thing in things), trained)
+        self._calls.side_state.meet((thing for _, thing in things), trained)
         return things, seen.lost
 
     def _loop(
@@ -238,13 +240,13 @@ class Training:
             timeline.skip(start, self._session.warn)
             if timeline.recovered is not None:
                 trained = {id(p): p.name for p in capture.parameters(self._cells)}
-                self._session.side_state.restore_ended(
+                self._calls.side_state.restore_ended(
                     timeline.recovered, start.ordinal, (), things, trained, timeline.ended
                 )
             return
         recovered = timeline.recovered if start.way is Way.RESUME else None
         if recovered is not None:
-            self._session.demand_steps(recovered, batches.steps_per_epoch)
+            demand_steps(self._session, recovered, batches.steps_per_epoch)
             call_streams = recovered.document["call_streams"]
         call = Call(
             progress=start.progress,
@@ -260,7 +262,7 @@ class Training:
             knobs=timeline.knobs.given,
             epochs=timeline.epochs.asked,
         )
-        watched = WatchedCall(self._session, self._settings, call, resumed=recovered is not None)
+        watched = WatchedCall(self._calls, self._settings, call, resumed=recovered is not None)
         self._watched = watched
         timeline.in_loop = True
         yield from self._rounds(watched, batches.after(start.progress.call_step, recovered), recovered)

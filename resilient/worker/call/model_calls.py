@@ -30,18 +30,20 @@ from resilient.worker.boundary.watched_call import WatchedCall
 from resilient.worker.call.evaluating import watch_evaluations
 from resilient.worker.call.monitor import CheckpointMonitor
 from resilient.worker.call.passage import Arguments, Passage
+from resilient.worker.call.script_calls import ScriptCalls
 from resilient.worker.call.stock_names import StockNames
-from resilient.worker.call.timeline import Timeline, Way, timeline_of
+from resilient.worker.call.timeline import Timeline, Way
 from resilient.worker.call.unsaved_training import UnsavedTraining
 from resilient.worker.process.dataset_workers import registered
-from resilient.worker.session.session import Session
+from resilient.worker.session.state_finder import demand_steps
 
 
 class Course:
     """The training calls of one script, in a session that has a supervisor."""
 
-    def __init__(self, session: Session, defaults: Settings) -> None:
-        self._session = session
+    def __init__(self, calls: ScriptCalls, defaults: Settings) -> None:
+        self._calls = calls
+        self._session = calls.session
         self._defaults = defaults
         self._inside = threading.local()
         self._has_optimizer = False
@@ -56,7 +58,7 @@ class Course:
 
     @property
     def _timelines(self) -> Collection[Timeline]:
-        return self._session.timelines.values()
+        return self._calls.timelines.values()
 
     def tell_if_behind(self) -> None:
         """The script is over: tells, where it has not come to the call that it was to go on with."""
@@ -151,7 +153,7 @@ class Course:
             # Arguments that make no sense: MindSpore says so better than we would.
             return original(model, *args, **kwargs)
         settings = self._settings(arguments.callbacks)
-        timeline = timeline_of(self._session, settings)
+        timeline = self._calls.timeline_of(settings)
         call_streams = random_streams.capture()
         cells = [model.train_network]
         retried = timeline.retried(cells)
@@ -164,18 +166,18 @@ class Course:
         callbacks = [c for c in arguments.callbacks if not isinstance(c, CheckpointMonitor)]
         things = [*hidden_parameters(cells), *self._reached(callbacks)]
         trained = {id(parameter): parameter.name for parameter in capture.parameters(cells)}
-        self._session.side_state.meet([*callbacks, *(thing for _, thing in things)], trained)
+        self._calls.side_state.meet([*callbacks, *(thing for _, thing in things)], trained)
         if start.way is Way.SKIP:
             timeline.skip(start, self._session.warn)
             if timeline.recovered is not None:
-                self._session.side_state.restore_ended(
+                self._calls.side_state.restore_ended(
                     timeline.recovered, start.ordinal, callbacks, things, trained, timeline.ended
                 )
             return None
         self._warn_of_what_cannot_return(cells, arguments)
         recovered = timeline.recovered if start.way is Way.RESUME else None
         if recovered is not None:
-            self._session.demand_steps(recovered, arguments.steps_per_epoch)
+            demand_steps(self._session, recovered, arguments.steps_per_epoch)
             call_streams = recovered.document["call_streams"]
         call = Call(
             progress=start.progress,
@@ -196,7 +198,7 @@ class Course:
         )
         if self.watched is not None:
             self.watched.close()
-        self.watched = WatchedCall(self._session, settings, call, resumed=recovered is not None)
+        self.watched = WatchedCall(self._calls, settings, call, resumed=recovered is not None)
         passage = Passage(self.watched, model, arguments, call, recovered)
         try:
             return self._pass(original, bound, passage)

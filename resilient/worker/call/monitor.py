@@ -17,6 +17,7 @@ from resilient.state import random_streams
 from resilient.state.hidden import hidden_parameters
 from resilient.worker.boundary.composition import Call
 from resilient.worker.boundary.watched_call import WatchedCall
+from resilient.worker.call.script_calls import current_calls
 from resilient.worker.call.timeline import Timeline
 from resilient.worker.process.dataset_workers import registered
 from resilient.worker.session.session import current
@@ -52,11 +53,11 @@ class _PlainHooks(Callback):  # type: ignore[misc]
         """From the first epoch on a failure finds something to save."""
         if self._opened:
             self._opened = False
-            session = current()
-            run_id = session.open(self.settings).run_id
-            self._timeline = session.timelines.setdefault(run_id, Timeline())
+            calls = current_calls()
+            run_id = calls.session.open(self.settings).run_id
+            self._timeline = calls.timelines.setdefault(run_id, Timeline())
             call = _plain_call(self._timeline, run_context.original_args())
-            self._watched = WatchedCall(session, self.settings, call)
+            self._watched = WatchedCall(calls, self.settings, call)
             self._watched.begin()
 
     def step_begin(self, run_context: Any) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 from mindspore import nn
 
-from resilient.policy.settings import Settings
 from resilient.state import capture, execution, random_streams
 from resilient.state.cell_modes import CellModes
 from resilient.state.counters import from_json, to_json
@@ -27,7 +26,6 @@ from resilient.state.snapshot import Progress, Recovered
 from resilient.state.trail import CALLS, EVALUATIONS, Trail
 from resilient.worker.call.early_use import EarlyUse
 from resilient.worker.call.extension import Epochs
-from resilient.worker.session.session import Session
 
 
 class Way(enum.Enum):
@@ -296,31 +294,6 @@ class Timeline:
             self.evaluations.append(to_json(result))
         except TypeError:
             self.evaluations.append(None)
-
-
-def timeline_of(session: Session, settings: Settings) -> Timeline:
-    """The timeline of the run whose checkpoints go where these settings say, resumed from the newest state.
-
-    A run that keeps checkpoints in several places comes to know them one by one: each may hold a newer state.
-    Raises what opening a place, and recovering from it, raise.
-    """
-    place = session.open(settings)
-    timeline = session.timelines.get(place.run_id) or _new_timeline(session)
-    session.timelines[place.run_id] = timeline
-    if place.root not in timeline.places:
-        recovered = session.recover(place, timeline.floor)
-        timeline.places.add(place.root)
-        if recovered is not None:
-            with session.telling_mismatch():
-                timeline.go_on_from(recovered)
-    return timeline
-
-
-def _new_timeline(session: Session) -> Timeline:
-    run = session.config
-    taken, extends = (run.take_from_script, run.extend) if run is not None else ((), False)
-    knobs = Knobs(taken, extends=extends, tell=session.warn)
-    return Timeline(knobs, Epochs(extends=extends, tell=session.warn), EarlyUse(session.warn, session.remark))
 
 
 def _references(cells: capture.Cells) -> list[weakref.ref[nn.Cell]]:
