@@ -1,7 +1,8 @@
 """Finds what a resume cannot put back, so that the user is told before it matters.
 
-Two things: random streams that a kernel keeps to itself (on CPU: Dropout and the random operators), and data
-pipelines whose Python code draws random numbers in several workers at once.
+Three things: random streams that a kernel keeps to itself (on CPU: Dropout and the random operators); data
+pipelines whose Python code draws random numbers in several workers at once; and two drawing pipelines that
+run at the same time, as those of ``fit`` do: the one for training runs ahead while the other one evaluates.
 """
 
 from __future__ import annotations
@@ -70,6 +71,27 @@ def pipeline_findings(dataset: Any) -> Iterator[str]:
                     f"{_name(function)} draws random numbers in {workers} workers of {type(node).__name__}: "
                     "their order changes from run to run; num_parallel_workers=1 makes it reproducible"
                 )
+
+
+def pair_findings(training: Any, validation: Any) -> Iterator[str]:
+    """A sentence where the Python code of both pipelines of one ``fit`` draws random numbers.
+
+    ``validation`` is None without one.
+    """
+    drawing = [next(_drawing(dataset), None) for dataset in (training, validation) if dataset is not None]
+    if len(drawing) == 2 and None not in drawing:
+        yield (
+            f"{drawing[1]} of the validation data draws random numbers while the training's pipeline "
+            f"runs ahead ({drawing[0]}): their order changes from run to run; evaluate data that draw nothing"
+        )
+
+
+def _drawing(dataset: Any) -> Iterator[str]:
+    """The names of the functions of a pipeline whose Python code draws random numbers."""
+    for node in pipeline_nodes(dataset):
+        for function in node_functions(node):
+            if _is_python(function) and "random" in _source(function):
+                yield _name(function)
 
 
 def _is_python(function: Any) -> bool:

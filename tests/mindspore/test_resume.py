@@ -225,6 +225,10 @@ def test_the_checkpoints_of_a_run_are_listed(stopped):
     [
         ("dropout", "Dropout (in dropout) keeps its random stream in its kernel"),
         ("workers", "noisy draws random numbers in 2 workers of MapDataset"),
+        (
+            "both",
+            "noisy of the validation data draws random numbers while the training's pipeline runs ahead",
+        ),
         ("monitor", "the command line's policies are not used"),
     ],
 )

@@ -23,7 +23,7 @@ from resilient.policy.settings import Settings
 from resilient.state import capture, random_streams
 from resilient.state.hidden import hidden_parameters
 from resilient.state.script_variables import reached_by
-from resilient.state.unrestorable import network_findings, pipeline_findings
+from resilient.state.unrestorable import network_findings, pair_findings, pipeline_findings
 from resilient.wire.messages import ScriptMismatch
 from resilient.worker.boundary.composition import Call
 from resilient.worker.boundary.watched_call import WatchedCall
@@ -261,6 +261,7 @@ class Course:
         for finding in (
             *(finding for cell in cells for finding in network_findings(cell)),
             *pipeline_findings(arguments.dataset),
+            *pair_findings(arguments.dataset, arguments.validation[0]),
         ):
             self._session.warn(finding)
 

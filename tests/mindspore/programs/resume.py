@@ -47,7 +47,7 @@ def noisy(image):
     return image + np.random.standard_normal(image.shape).astype(np.float32)
 
 
-def dataset(shuffle=True):
+def dataset(shuffle=True, noise=KIND in ("noise", "both")):
     generator = np.random.default_rng(3)
     count = 4 * (STEPS_PER_EPOCH + (KIND == "longer"))
     images = generator.standard_normal((count, 6, 6, 1)).astype(np.float32)
@@ -56,7 +56,7 @@ def dataset(shuffle=True):
     )
     if KIND == "flips":
         rows = rows.map([vision.RandomHorizontalFlip(0.5), vision.RandomCrop(6, padding=2)], ["x"])
-    if KIND == "noise":
+    if noise:
         rows = rows.map(noisy, ["x"], num_parallel_workers=1)
     if KIND == "workers":
         rows = rows.map(noisy, ["x"], num_parallel_workers=2)
@@ -127,7 +127,7 @@ if KIND == "monitor":
     from resilient import CheckpointMonitor
 
     monitored = [CheckpointMonitor(save_checkpoint_steps=5, keep_checkpoint_max=2)]
-model.fit(EPOCHS, dataset(), dataset(shuffle=False), callbacks=[*monitored, *callbacks])
+model.fit(EPOCHS, dataset(), dataset(shuffle=False, noise=KIND == "both"), callbacks=[*monitored, *callbacks])
 
 digest = hashlib.sha256()
 for parameter in model.train_network.get_parameters():
