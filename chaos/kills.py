@@ -30,7 +30,7 @@ from pathlib import Path
 from chaos.victims import Victim, VictimError, VictimSetup
 from chaos.witness import DONE, Death, RepeatedSteps, judge
 from resilient.host.entropy import SystemEntropy
-from resilient.journal.events import StepSaved
+from resilient.journal.events import StateShunned, StepSaved
 
 STEPS = 400
 KILLS_PER_RUN = 10
@@ -136,7 +136,8 @@ class Execution:
                 break
             self._strike(kill)
         self._victim.wait_until_gone()
-        self._report.account = judge(self._victim.lines(), self._deaths, STEPS)
+        states_set_aside = len(self._victim.events(StateShunned))
+        self._report.account = judge(self._victim.lines(), self._deaths, STEPS, states_set_aside)
         self._report.errors += self._report.account.errors
         if self._victim.status() != 0:
             self._report.errors.append(f"the run ended with status {self._victim.status()}")
@@ -307,6 +308,8 @@ def summary(reports: Sequence[KillReport]) -> Iterator[str]:
     since = sum(report.account.since_durable for report in reports)
     yield f"steps run again because their copy was in progress: {in_copy}"
     yield f"steps run again because memory died too, all after the last durable checkpoint: {since}"
+    set_aside = sum(report.account.set_aside for report in reports)
+    yield f"steps run again because a state was set aside, on which two supervisors had died: {set_aside}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,10 @@ death of a worker,
                "done s"       s was complete, its copy perhaps not: the next process begins s + 1, or s
 
 Where the memory has died as well, the next process begins after the newest durable checkpoint.
+
+A state on which two supervisors died before they knew of a completed step is set aside, and the run resumes
+from an older one. Two kills within a few short steps can look like that: the supervisor writes behind that a
+step is complete.
 """
 
 from __future__ import annotations
@@ -43,7 +47,8 @@ class Death:
 
 @dataclass(frozen=True)
 class RepeatedSteps:
-    """Steps that were run again: because their copy was in progress, and because memory had died too.
+    """Steps that were run again: because their copy was in progress, because memory had died too, and because
+    a state was set aside.
 
     ``errors`` are all others, and whatever else does not add up.
     """
@@ -51,6 +56,7 @@ class RepeatedSteps:
     in_copy: int
     since_durable: int
     errors: tuple[str, ...]
+    set_aside: int = 0
 
 
 def parse(text: str) -> list[WitnessLine]:
@@ -60,9 +66,14 @@ def parse(text: str) -> list[WitnessLine]:
     return [WitnessLine(int(pid), what, int(step)) for pid, what, step in words]
 
 
-def judge(lines: Sequence[WitnessLine], deaths: Sequence[Death], steps: int) -> RepeatedSteps:
-    """Holds a finished run of so many steps against its deaths."""
-    in_copy = since_durable = 0
+def judge(
+    lines: Sequence[WitnessLine], deaths: Sequence[Death], steps: int, states_set_aside: int = 0
+) -> RepeatedSteps:
+    """Holds a finished run of so many steps against its deaths.
+
+    ``states_set_aside`` is how often its supervisor has set a state aside: so often it may go back further.
+    """
+    in_copy = since_durable = set_aside = 0
     missing = sorted(_missing(lines, steps))
     errors = [f"{len(missing)} steps never ran, the first is {missing[0]}"] if missing else []
     for number in range(1, len(lines)):
@@ -78,6 +89,9 @@ def judge(lines: Sequence[WitnessLine], deaths: Sequence[Death], steps: int) -> 
             errors.append(f"{where}: nobody had killed the one before")
         elif again < 0 or first.what != BEGUN:
             errors.append(f"{where}: steps were left out")
+        elif again > 1 and states_set_aside and first.step <= (floor or first.step):
+            states_set_aside -= 1
+            set_aside += again
         elif floor is not None:
             since_durable += again
             errors += [f"{where}, and step {floor} was durable"] if first.step <= floor else []
@@ -85,7 +99,7 @@ def judge(lines: Sequence[WitnessLine], deaths: Sequence[Death], steps: int) -> 
             in_copy += 1
         elif again:
             errors.append(f"{where}: {again} completed steps were run again")
-    return RepeatedSteps(in_copy, since_durable, tuple(errors))
+    return RepeatedSteps(in_copy, since_durable, tuple(errors), set_aside)
 
 
 def _missing(lines: Sequence[WitnessLine], steps: int) -> set[int]:

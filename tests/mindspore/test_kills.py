@@ -104,6 +104,16 @@ def test_after_the_death_of_everything_the_durable_step_counts():
     assert judge(text, [Death(4, durable_step=1)], STEPS) == RepeatedSteps(0, 1, ())
 
 
+@pytest.mark.parametrize("durable_step", [None, 2])
+def test_a_state_that_was_set_aside_is_not_resumed_from(durable_step):
+    """The journal says so. Each time it does, the run may resume further back, and no more often."""
+    text = lines(f"{whole(1, 1, 2)},{whole(2, 1)}")
+    deaths = [Death(4, durable_step)]
+    assert judge(text, deaths, STEPS, states_set_aside=1) == RepeatedSteps(0, 0, (), set_aside=2)
+    twice = lines(f"{whole(1, 1, 2)},{whole(2, 1, 2)},{whole(3, 1)}")
+    assert len(judge(twice, [*deaths, Death(8, durable_step)], STEPS, states_set_aside=1).errors) == 1
+
+
 def test_a_plan_never_kills_two_starts_in_a_row():
     """A run that fails twice before its first step is given up: the plan must not ask for that."""
     for seed in range(200):
