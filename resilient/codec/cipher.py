@@ -101,8 +101,8 @@ class Cipher:
         """The plaintext blocks of a sealed file, each valid until the caller draws the next one.
 
         Each block is checked against its tag before it is yielded. Raises CorruptError at the first block
-        that differs from what was sealed, and at the end if the file is longer than its tags. Close it before
-        the reader: it reads blocks ahead.
+        that was changed since it was sealed, and at the end of a file that has more blocks than tags. Close
+        this generator before the reader: it reads ahead.
         """
         threads = self._threads()
         yield from parallel.in_order(self._openings(reader, tags, threads + 1), threads)

@@ -205,7 +205,8 @@ class SupervisorBroken(JournalEvent, word="broken"):
 class SupervisorEnded(JournalEvent, word="ended"):
     """The supervisor's last event, with its exit status.
 
-    ``lost`` says what is not on disk, if anything; ``step`` is the safe one where the supervisor is broken.
+    ``lost`` names the state that is not on disk ("" for none). A supervisor that ended for a fault of its own
+    gives the newest ``step`` on disk.
     """
 
     status: Count
@@ -215,7 +216,7 @@ class SupervisorEnded(JournalEvent, word="ended"):
 
 @dataclass(frozen=True)
 class WorkerEvent(JournalEvent):
-    """The supervisor was told it by the worker of ``attempt``, or (without that) it is about a dead one."""
+    """The worker of ``attempt`` reported it. Without it, the supervisor wrote it about a dead one."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ class TrainingResumed(WorkerEvent, word="resumed"):
 
 @dataclass(frozen=True)
 class FirstStepDone(WorkerEvent, word="progress"):
-    """The first step since the start, or since a state was read, is complete. No later one is told."""
+    """The worker has completed its first step since it started or resumed. It reports no later step."""
 
     step: Count
 

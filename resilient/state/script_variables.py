@@ -133,7 +133,7 @@ class _FunctionWalk:
             self.follow(variable.value, depth - 1)
 
     def reached(self) -> ScriptVariables:
-        """What is carried, and what is named."""
+        """The variables that the state carries, and a sentence about each that it cannot."""
         found = ScriptVariables()
         for use in self._uses.values():
             value = use.variable.value

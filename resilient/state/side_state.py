@@ -237,7 +237,7 @@ class SideState:
                 if one is None:
                     self._offer([saved], source)
                 elif not any(one is other for _, other in pairs):
-                    # In place: what was made anew when its call was passed by may have got another holder.
+                    # In place: another object may hold the parts of this one since its call was skipped.
                     pairs.append(({**saved, "moved": []}, one))
             self._fill(pairs, source)
 

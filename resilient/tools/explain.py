@@ -15,9 +15,10 @@ from resilient.run.rundir import RunDirectory
 from resilient.tools.account import Account, build
 from resilient.tools.command_line import Commands, add_command, say
 from resilient.tools.journal_reader import JournalReader
-from resilient.tools.narrative import Present, advice, chapters, headline, newest, standing
+from resilient.tools.narrative import chapters, headline
 from resilient.tools.on_disk import look_at_disk
 from resilient.tools.opened_run import add_run, open_directory
+from resilient.tools.outlook import Present, advice, newest, standing
 
 _MORE = """\
 One paragraph for each attempt: when it ran and from which step to which, what

@@ -10,8 +10,9 @@ from resilient.tools import narrative
 from resilient.tools.account import Account
 from resilient.tools.command_line import Commands, add_command, age, say
 from resilient.tools.explain import look, read_account
-from resilient.tools.narrative import Present, clock, gone, newest
 from resilient.tools.opened_run import add_run, open_directory
+from resilient.tools.outlook import Present, advice, gone, newest
+from resilient.tools.phrases import clock
 from resilient.tools.supervisions import FINISHED, RecordedAttempt
 
 _MORE = """\
@@ -80,7 +81,7 @@ def _lines(account: Account, present: Present, now: float) -> Iterator[tuple[str
         )
     if note := narrative.version_note(account):
         yield "journal", note
-    yield "next", narrative.advice(account, present)
+    yield "next", advice(account, present)
 
 
 def _saved(account: Account, present: Present, now: float) -> str:

@@ -10,20 +10,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import importlib
 import io
 import os
-import pkgutil
 import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from types import CodeType, ModuleType, TracebackType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -53,9 +47,12 @@ from resilient.wire.messages import (
     UsageRefused,
 )
 from resilient.wire.mirror import Mirror
-from resilient.worker import children, shadows
+from resilient.worker import children
+from resilient.worker.import_hook import when_imported
+from resilient.worker.main_program import MainProgram, find_program
 from resilient.worker.process import exec_notice, signals, stacks
 from resilient.worker.process.shared_pages import SharedPages
+from resilient.worker.script_traceback import hide_our_frames
 from resilient.worker.session import session as sessions
 from resilient.worker.session.session import Session
 
@@ -63,7 +60,6 @@ if TYPE_CHECKING:
     from resilient.worker.call.model_calls import Course
 
 _PR_SET_PDEATHSIG = 1
-_OUR_FOLDER = str(Path(__file__).parent.parent)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         worker = _ScriptRun(_begin_session())
-        program = _find(arguments)
+        program = find_program(arguments)
     except (UsageError, LinkError) as error:
         print(f"resilient: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
@@ -152,7 +148,7 @@ class _ScriptRun:
         self._heartbeat = session.shared.heartbeat
         self._course: Course | None = None
 
-    def run(self, program: _MainProgram, arguments: list[str]) -> None:
+    def run(self, program: MainProgram, arguments: list[str]) -> None:
         """Runs it; what leaves the script leaves here too."""
         config = self._session.config
         assert config is not None
@@ -172,7 +168,7 @@ class _ScriptRun:
             raise
         except BaseException as error:
             self._tell(error)
-            _hide_our_frames()
+            hide_our_frames()
             self._heartbeat.beat(Phase.OVER)
             raise
         else:
@@ -252,212 +248,6 @@ def _status(code: Any) -> int:
     if code is None:
         return 0
     return code & 0xFF if isinstance(code, int) else 1
-
-
-# The script
-
-
-class _MainProgram:
-    """Code to be run as ``__main__``."""
-
-    def __init__(
-        self, code: Callable[[], CodeType], name: str, argument: str, spec: Any, loader: Any
-    ) -> None:
-        self._code = code
-        self._name = name
-        self._argument = argument
-        self._spec = spec
-        self._loader = loader
-
-    def run(self, arguments: list[str]) -> None:
-        module = ModuleType("__main__")
-        module.__dict__.update(
-            __file__=self._name,
-            __loader__=self._loader,
-            __spec__=self._spec,
-            __package__=self._spec.parent if self._spec is not None else None,
-            __cached__=self._spec.cached if self._spec is not None else None,
-            __annotations__={},
-            __builtins__=__builtins__,
-        )
-        sys.argv[:] = [self._argument, *arguments]
-        sys.modules["__main__"] = module
-        exec(self._code(), module.__dict__)  # noqa: S102 - it is what we are for
-
-
-def _find(arguments: list[str]) -> _MainProgram:
-    """The program that the arguments begin with, which it takes off them."""
-    if not arguments:
-        raise UsageError("no script is named")
-    first = arguments.pop(0)
-    if first != "-m":
-        return _application(first) if pkgutil.get_importer(first) is not None else _script(first)
-    if not arguments:
-        raise UsageError("-m needs the name of a module")
-    return _module(arguments.pop(0))
-
-
-def _take_path(folder: str) -> None:
-    """From here on, everything is imported as plain Python imports it for a program in this folder."""
-    isolated.give_back_path(folder)
-    shadows.uncover(isolated.modules_at_start(), sys.path)
-
-
-def _script(path: str) -> _MainProgram:
-    _take_path(os.path.dirname(os.path.realpath(path)))
-    # As the interpreter names it (3.9 and newer): absolute, and otherwise as it was given.
-    name = os.path.join(os.getcwd(), path)
-    if path.endswith(".pyc"):
-        compiled = importlib.machinery.SourcelessFileLoader("__main__", name)
-        return _MainProgram(lambda: _code_of(compiled, "__main__"), name, path, None, compiled)
-    loader = importlib.machinery.SourceFileLoader("__main__", name)
-
-    def code() -> CodeType:
-        with io.open_code(name) as source:
-            return compile(source.read(), name, "exec", dont_inherit=True)
-
-    return _MainProgram(code, name, path, None, loader)
-
-
-def _application(path: str) -> _MainProgram:
-    """A folder or an archive with a ``__main__``: it is the program's first place to import from."""
-    place = os.path.join(os.getcwd(), path)
-    _take_path(place)
-    if sys.path[:1] != [place]:
-        # Not even -P keeps this one off.
-        sys.path.insert(0, place)
-    spec = importlib.machinery.PathFinder.find_spec("__main__", [place])
-    if spec is None or not hasattr(spec.loader, "get_code"):
-        raise UsageError(f"can't find '__main__' module in {path!r}")
-    loader = spec.loader
-    return _MainProgram(lambda: _code_of(loader, "__main__"), spec.origin or place, path, spec, loader)
-
-
-def _code_of(loader: Any, name: str) -> CodeType:
-    # No InspectLoader: a zipimporter does not say that it is one.
-    found: CodeType | None = loader.get_code(name)
-    if found is None:
-        raise ImportError(f"no code object available for {name}")
-    return found
-
-
-def _module(name: str) -> _MainProgram:
-    _take_path(os.getcwd())
-    try:
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.submodule_search_locations is not None:
-            name += ".__main__"
-            spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"cannot find module {name}: {error}") from error
-    loader = spec.loader if spec is not None else None
-    if spec is None or not hasattr(loader, "get_code"):
-        raise UsageError(f"there is no module named {name}")
-
-    origin = spec.origin or name
-    return _MainProgram(lambda: _code_of(loader, name), origin, origin, spec, loader)
-
-
-# Imports
-
-
-_Around = Callable[[], AbstractContextManager[None]]
-
-
-def when_imported(
-    name: str, function: Callable[[ModuleType], None], around: _Around = contextlib.nullcontext
-) -> None:
-    """Calls a function with a module: when the script imports it, or now where a standby has done so.
-
-    ``around`` is entered while that happens.
-    """
-    if name in sys.modules:
-        function(sys.modules[name])
-    else:
-        sys.meta_path.insert(0, _AfterImport(name, function, around))
-
-
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls a function once, when a module has been imported for the first time.
-
-    It stays until then: who asks only whether there is such a module (``importlib.util.find_spec``) imports
-    nothing, and an import that failed may be tried again.
-    """
-
-    def __init__(self, name: str, function: Callable[[ModuleType], None], around: _Around) -> None:
-        self._name = name
-        self._function = function
-        self._around = around
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Finds the one module as everybody else would, with a loader that tells us."""
-        if fullname != self._name:
-            return None
-        others = [finder for finder in sys.meta_path if finder is not self]
-        specs = (finder.find_spec(fullname, path, target) for finder in others)
-        spec = next((found for found in specs if found is not None), None)
-        if spec is not None and spec.loader is not None:
-            self._call_after(spec.loader)
-        return spec
-
-    def _call_after(self, loader: Any) -> None:
-        original = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            with self._around():
-                original(module)
-                if self in sys.meta_path:
-                    sys.meta_path.remove(self)
-                    self._function(module)
-
-        loader.exec_module = exec_module
-
-
-# Tracebacks
-
-
-def _hide_our_frames() -> None:
-    """The interpreter is about to report an exception: as if the script had been run without us."""
-    hook = sys.excepthook
-
-    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        seen: set[int] = set()
-        chain: BaseException | None = error
-        while chain is not None and id(chain) not in seen:
-            seen.add(id(chain))
-            chain.__traceback__ = _without_our_frames(chain)
-            chain = chain.__cause__ or chain.__context__
-        hook(kind, error, error.__traceback__)
-
-    sys.excepthook = report
-
-
-def _without_our_frames(error: BaseException) -> TracebackType | None:
-    trace = error.__traceback__
-    frames = []
-    while trace is not None:
-        frames.append(trace)
-        trace = trace.tb_next
-    ours = [_is_ours(frame) for frame in frames]
-    if isinstance(error, SyntaxError) and all(ours):
-        # The script could not be compiled: the error itself says where.
-        return None
-    # What else fails inside of us is shown: hiding it would blame the script.
-    kept = [frame for frame, hidden in zip(frames, ours, strict=True) if not hidden]
-    if not kept or (ours and ours[-1]):
-        kept = frames[ours.index(False) :] if False in ours else frames
-    result: TracebackType | None = None
-    for frame in reversed(kept):
-        frame.tb_next = result
-        result = frame
-    return result
-
-
-def _is_ours(trace: TracebackType) -> bool:
-    name = trace.tb_frame.f_code.co_filename
-    return name.startswith((_OUR_FOLDER, "<frozen runpy>")) or name.endswith(f"{os.sep}runpy.py")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from resilient.config import KeepPolicy, MirrorPolicy, SavePolicy
 from supervisor.command.acceptance import Accept
-from supervisor.group.worker_processes import Program
+from supervisor.group.program import Program
 from supervisor.verdict.restart import RestartPolicy
 from supervisor.watching.watchman import Limits
 

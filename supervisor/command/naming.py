@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from supervisor.group.worker_processes import Program
+from supervisor.group.program import Program
 
 _SCRIPTS = frozenset({".py", ".sh", ".bash", ".zsh", ".pl", ".rb", ".R", ".jl", ".lua", ".js"})
 

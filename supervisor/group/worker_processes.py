@@ -18,7 +18,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +37,7 @@ from supervisor.edges.vitals import Vitals
 from supervisor.edges.wards import Wards
 from supervisor.edges.write_queue import WriteQueue
 from supervisor.group.orphans import end_orphans
+from supervisor.group.program import Program
 from supervisor.group.spawn_resources import in_hand
 from supervisor.group.standard_input import Share, StandardInput
 from supervisor.group.worker_output import OutputLog, OutputPump
@@ -51,28 +52,6 @@ _CONFIG_S = 10.0
 
 _DRAIN_S = 5.0
 """For its last output to be read: it is in the kernel already, unless the disk of the log is slow."""
-
-
-@dataclass(frozen=True)
-class Program:
-    """What is to be run: a script, a module, or any command."""
-
-    kind: str  # "script", "module" or "command"
-    words: tuple[str, ...]
-    core_dumps: bool = False  # whether a training may leave some; it holds the key
-
-    @property
-    def may_dump(self) -> bool:
-        """Whether it may leave core dumps. A command holds no key of ours."""
-        return self.core_dumps or self.kind == "command"
-
-    def argv(self, door: int = -1) -> list[str]:
-        """The command line of a worker; ``door`` lets a command into its group (see ``parent_death``)."""
-        if self.kind == "command":
-            start = isolated.command("supervisor.group.parent_death")
-            return [*start, str(door), str(os.getpid()), *self.words]
-        start = isolated.command("resilient.worker.attach", tuple(_interpreter_flags()))
-        return [*start, *(["-m"] if self.kind == "module" else []), *self.words]
 
 
 class Worker(Protocol):
@@ -404,8 +383,3 @@ def _environment(config: WorkerConfig, descriptor: int) -> dict[str, str]:
     # Sets and dicts of strings are ordered by it: without it two attempts may differ.
     environment.setdefault("PYTHONHASHSEED", str(config.seed))
     return environment
-
-
-def _interpreter_flags() -> Sequence[str]:
-    """The options that our own interpreter was started with, for the worker's."""
-    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]

@@ -21,7 +21,8 @@ import psutil
 
 from resilient.config import WorkerConfig
 from resilient.host.cgroup import ControlGroup, ControlGroups
-from supervisor.group.worker_processes import ProcessWorkers, Program, tell
+from supervisor.group.program import Program
+from supervisor.group.worker_processes import ProcessWorkers, tell
 
 DEADLINE_S = 60.0
 

@@ -15,7 +15,8 @@ from resilient.config import Sealing, WorkerConfig
 from resilient.saving import saver_process
 from resilient.wire.link import Link
 from resilient.wire.messages import Configure, TakeOver
-from supervisor.group.worker_processes import ProcessWorkers, Program
+from supervisor.group.program import Program
+from supervisor.group.worker_processes import ProcessWorkers
 
 pytestmark = pytest.mark.process
 

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.process
 
 PROGRAM = """if True:
     import os, time
-    from supervisor.group.worker_processes import ProcessWorkers, Program
+    from supervisor.group.program import Program
+    from supervisor.group.worker_processes import ProcessWorkers
     workers = ProcessWorkers(Program("command", ("true",)), print, lambda: None)
     pids = []
     for _ in range(4):

@@ -20,7 +20,8 @@ from pathlib import Path
 import psutil
 
 from resilient.config import WorkerConfig
-from supervisor.group.worker_processes import ProcessWorkers, Program, end
+from supervisor.group.program import Program
+from supervisor.group.worker_processes import ProcessWorkers, end
 
 HIGHEST = 64
 

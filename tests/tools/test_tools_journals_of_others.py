@@ -13,7 +13,8 @@ from resilient.host.world import World
 from resilient.journal.lines import decode
 from resilient.tools.account import build
 from resilient.tools.journal_reader import JournalReader
-from resilient.tools.narrative import Present, chapters, headline, standing
+from resilient.tools.narrative import chapters, headline
+from resilient.tools.outlook import Present, standing
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31mred\x9b2J\r\u202egnp.exe\x00\ud800"
 

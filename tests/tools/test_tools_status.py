@@ -13,7 +13,8 @@ from resilient.host.world import World
 from resilient.run.rundir import RunDirectory
 from resilient.tools.account import build
 from resilient.tools.journal_reader import JournalReader
-from resilient.tools.narrative import Present, chapters
+from resilient.tools.narrative import chapters
+from resilient.tools.outlook import Present
 
 
 def test_status_in_a_few_lines(tool, diary):

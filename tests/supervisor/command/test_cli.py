@@ -8,9 +8,9 @@ import pytest
 
 from resilient.config import DEFAULT_KEEP, DEFAULT_SAVE, Best, KeepPolicy, SavePolicy
 from resilient.errors import UsageError
-from supervisor.command import cli
 from supervisor.command.cli import main, parse
-from supervisor.group.worker_processes import Program
+from supervisor.command.option_parser import option_parser
+from supervisor.group.program import Program
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ VALUED = [
 
 def test_every_option_with_a_value_is_tried():
     """One that is added later has to be refused without a value as well."""
-    actions = cli._parser()._actions
+    actions = option_parser()._actions
     assert sorted(VALUED) == sorted(
         name for action in actions for name in action.option_strings if action.nargs != 0
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.command.naming import directory_of, is_same, is_same_script
-from supervisor.group.worker_processes import Program
+from supervisor.group.program import Program
 
 
 @pytest.fixture(autouse=True)
