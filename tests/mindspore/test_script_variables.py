@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 from mindspore.train import Callback, LambdaCallback
-from test_side_state import Process
+from played_attempts import Process
 
 from resilient.state.script_variables import reached_by
 
