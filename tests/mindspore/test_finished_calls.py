@@ -219,13 +219,14 @@ def test_a_call_that_is_too_much_for_the_log_has_the_newest_values():
 def test_a_log_of_before_is_read():
     """It has no numbers: small values are put back, the loss of large ones is named, and nothing is loaded
     in part."""
+    best_class = f"{BestSoFar.__module__}:BestSoFar"
     line = {
         "callbacks": [],
         "clocks": [0.0, 0.0],
         "things": [
             ["#0", {"class": f"{__name__}:Average", "n": 0, "state": {"k": "dict", "n": 1, "type": "dict",
              "v": [["updates", 3], ["w", {"k": "lost"}]]}}],
-            ["#1", {"class": f"{BestSoFar.__module__}:BestSoFar", "n": 2, "values": {"best": 0.5, "weights": {"k": "lost"}},
+            ["#1", {"class": best_class, "n": 2, "values": {"best": 0.5, "weights": {"k": "lost"}},
              "initial": {}, "moved": []}],
         ],
     }  # fmt: skip
