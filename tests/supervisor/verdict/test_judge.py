@@ -125,6 +125,7 @@ def test_where_nothing_is_older_the_same_state_is_tried_again(bench):
     verdict = bench.fail(3, NONE_OLDER)
     assert verdict.delay_s is not None
     assert verdict.action == "there is no older state: the same one is tried again"
+    assert bench.judge.origin == Origin(), "the next worker may read the state"
     assert bench.judge.standing(24).usable
     verdict = bench.fail(4, failed(24))
     assert verdict.delay_s is None
