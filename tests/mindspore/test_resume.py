@@ -77,6 +77,7 @@ def test_everything_is_put_back(kind, death):
 BETWEEN_CALLS = {
     "draws": "exception@2.5,SIGKILL@2.7",
     "changes": "exception@2.5,SIGKILL@2.7",
+    "counts": "exception@behind 0,SIGKILL@behind 1,exception@2.5",
     "evaluates": "exception@2.5,SIGKILL@2.7",
     "last step": "exception@0.8,SIGKILL@1.8",
     "twice": "exception@behind 0,SIGKILL@1.5,SIGKILL@behind 1,exception@2.5",

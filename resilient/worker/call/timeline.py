@@ -17,6 +17,7 @@ from typing import Any
 from mindspore import nn
 
 from resilient.state import capture, execution, random_streams
+from resilient.state.cell_attributes import CellAttributes
 from resilient.state.cell_modes import CellModes
 from resilient.state.counters import from_json, to_json
 from resilient.state.finished_calls import FinishedCalls
@@ -179,8 +180,11 @@ class Timeline:
     def skip(self, start: Start, tell: Callable[[str], None]) -> None:
         """A call is not run again: what the script draws after it must be what it drew then.
 
-        So must be how it computes; ``tell`` hears of what it had set otherwise.
+        So must be how it computes; ``tell`` hears of what it had set otherwise. Attributes of cells are those
+        of the resumed step, as the weights are.
         """
+        if self.recovered is not None:
+            CellAttributes(self.others(-1)).restore(self.recovered.document.get("cell_attributes", {}), tell)
         if start.ordinal < start.progress.call:
             self.trail.follow(CALLS, start.ordinal, self._modes(), tell)
         elif self.recovered is not None:
