@@ -72,13 +72,36 @@ class ScriptVariables:
     findings: list[str] = field(default_factory=list)
 
 
+_newest: ScriptVariables | None = None
+"""It is one object for all calls in a row that reach the same variables, so that what they held before the
+first of these calls is known, and what they hold behind each."""
+
+
 def reached_by(callbacks: Iterable[Any]) -> ScriptVariables:
     """The variables that the functions of these callbacks reach and may change."""
+    global _newest
     search = _FunctionWalk()
     for callback in callbacks:
         for function in _functions_of(callback):
             search.follow(function, _MOST_DEPTH)
-    return search.reached()
+    found = search.reached()
+    if not found.variables:
+        return found
+    newest = _newest
+    if newest is not None and _are_same(newest.variables, found.variables):
+        newest.variables, newest.findings = found.variables, found.findings
+        return newest
+    _newest = found
+    return found
+
+
+def _are_same(before: dict[str, Variable], now: dict[str, Variable]) -> bool:
+    return before.keys() == now.keys() and all(_is_same(before[name], now[name]) for name in now)
+
+
+def _is_same(before: Variable, now: Variable) -> bool:
+    """Functions that are made anew for each call may have their own variables for the same list."""
+    return before.owner == now.owner or (before.value is now.value and type(now.value) not in nest.PLAIN)
 
 
 def _functions_of(callback: Any) -> Iterator[Any]:

@@ -7,11 +7,13 @@ import gc
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore.train import LambdaCallback
 from played_attempts import PROGRESS, BestSoFar, Process
 from small import SmallNetwork
 
 from resilient.state.finished_calls import FinishedCalls
 from resilient.state.hidden import hidden_parameters
+from resilient.state.script_variables import reached_by
 from resilient.state.snapshot import Progress, Recovered
 
 pytestmark = pytest.mark.mindspore
@@ -199,6 +201,35 @@ def test_an_object_that_a_running_call_has_too_is_kept_once():
     pass_by(second, later, 0, later.ended())
     assert (fresh.values["w"] == 2.0).all()
     assert any("a later call was given it too" in text for text in second.said)
+
+
+@pytest.mark.parametrize("more", [0, 3])
+def test_a_long_list_that_callbacks_of_several_calls_fill_is_there_in_each(more):
+    """Whether or not the resumed call has added to it already; each call has a callback of its own."""
+
+    def begin_call(process, values):
+        process.callbacks = [LambdaCallback(on_train_step_end=lambda context: values.append(0.5))]
+        process.things = [("reached", reached_by(process.callbacks))]
+        process.side_state.meet([*process.callbacks, process.things[0][1]], {})
+
+    first, values, ended = Process(), [], FinishedCalls()
+    begin_call(first, values)
+    values += [0.5] * 600
+    end_call(first, 0, ended)
+    begin_call(first, values)
+    values += [0.25] * more
+    recovered = first.capture(ended=ended)
+    later = Recovered(recovered.tensors, recovered.document, Progress(1, more, 8), "the second call")
+    second, again, log = Process(), [], later.ended()
+    begin_call(second, again)
+    pass_by(second, later, 0, log)
+    assert again == values, "the resumed step's, as it is told"
+    (sentence,) = second.said
+    assert "because a later call was given it too" in sentence
+    begin_call(second, again)
+    second.side_state.restore(later, second.callbacks, second.things, {}, log)
+    assert again == values
+    assert second.said == [sentence]
 
 
 def test_a_call_that_is_too_much_for_the_log_has_the_newest_values():
